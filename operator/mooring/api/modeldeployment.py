@@ -1,0 +1,440 @@
+"""ModelDeployment: one declared model, the server that runs it, and how many pods of it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from mooring.api.metadata import ObjectMeta
+from mooring.api.modeldeployment_status import ModelDeploymentStatus
+from mooring.api.pod_fields import (
+    Arguments,
+    EnvVars,
+    ImagePullSecrets,
+    LabelValue,
+    PodAnnotations,
+    PodLabels,
+    Resources,
+    Tolerations,
+    TopologySpreadConstraints,
+)
+from mooring.api.schema_types import (
+    API_VERSION,
+    ATOMIC,
+    DNS_LABEL_PATTERN,
+    PRESERVE,
+    ApiModel,
+    Duration,
+    ListMap,
+    ObjectName,
+    PositiveDuration,
+    Rule,
+    StrictInt,
+    matcher,
+    pattern_rule,
+)
+
+MAX_NAME_LENGTH = 40
+NAME_PATTERN = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
+MAX_REPLICAS = 1000
+
+SCHEMES: tuple[str, ...] = ("s3", "https", "pvc", "file")
+"""Where this version can load models from."""
+LATER_SCHEMES: tuple[str, ...] = ("gs", "az", "abfs", "hf", "oci", "mlflow", "http")
+"""Schemes that users try and this version refuses."""
+
+_SCHEME_PATTERN = r"^[A-Za-z][A-Za-z0-9+.-]*://"
+_SUPPORTED_PATTERN = f"^({'|'.join(SCHEMES)})://"
+_LOCATION_PATTERN = (
+    r"^(s3://[A-Za-z0-9][A-Za-z0-9._-]*/[^\s]+"
+    r"|https://[A-Za-z0-9.\[\]:_-]+/[^\s]+"
+    r"|pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?(/[^\s]*)?"
+    r"|file:///[^\s]+)$"
+)
+_CLIMBING_PATTERN = r"(^|/)\.\.(/|$)"
+
+
+_climbs = matcher(_CLIMBING_PATTERN)
+
+ModelUri = Annotated[
+    str,
+    Field(max_length=2048),
+    pattern_rule(
+        _SCHEME_PATTERN,
+        "has no scheme: write where the model is, such as s3://bucket/path, "
+        "https://host/path, pvc://claim/path or file:///path",
+    ),
+    Rule(
+        cel=f"!self.matches(r'{_SCHEME_PATTERN}') || self.matches(r'{_SUPPORTED_PATTERN}')",
+        message=(
+            "has a scheme that this version does not load from (oci, gs, az, hf, mlflow and http "
+            "are among them): use s3, https, pvc or file"
+        ),
+        check=matcher(_SUPPORTED_PATTERN),
+    ),
+    Rule(
+        cel=f"!self.matches(r'{_SUPPORTED_PATTERN}') || self.matches(r'{_LOCATION_PATTERN}')",
+        message=(
+            "is incomplete or malformed: write s3://bucket/path, https://host/path (user and "
+            "password belong in spec.model.credentials), pvc://claim/path or file:///path, "
+            "without blanks"
+        ),
+        check=matcher(_LOCATION_PATTERN),
+    ),
+    Rule(
+        cel=f"!self.matches(r'{_CLIMBING_PATTERN}')",
+        message="must not contain the path segment '..': write the path without it",
+        check=lambda uri: not _climbs(uri),
+    ),
+]
+
+_DIGEST_PATTERN = r"^sha256:[0-9a-f]{64}$"
+Digest = Annotated[
+    str,
+    Field(max_length=128),
+    pattern_rule(
+        _DIGEST_PATTERN,
+        "must be sha256: and 64 lower-case hexadecimal digits: `mooring digest <uri>` prints it",
+    ),
+]
+
+_SERVED_NAME_PATTERN = r"^[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?$"
+ServedName = Annotated[
+    str,
+    Field(max_length=63),
+    pattern_rule(
+        _SERVED_NAME_PATTERN,
+        "must consist of letters, digits, '-', '_' and '.', beginning and ending with a letter "
+        "or digit: it becomes part of URLs and paths",
+    ),
+]
+FormatName = Annotated[
+    str,
+    Field(max_length=40),
+    pattern_rule(
+        DNS_LABEL_PATTERN,
+        "must be lower-case letters, digits and '-', such as onnx or tensorflow",
+    ),
+]
+_VERSION_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$"
+ImageTag = Annotated[
+    str,
+    Field(max_length=128),
+    pattern_rule(
+        _VERSION_PATTERN,
+        "must be an image tag: letters, digits, '_', '.' and '-', such as 0.12.0-cpu",
+    ),
+]
+
+
+class ModelFormat(ApiModel):
+    """The format of the model's files; the runtime must offer it."""
+
+    name: FormatName
+    """Name of the format. Example: onnx."""
+    version: Annotated[str, Field(min_length=1, max_length=32)] | None = None
+    """Version of the format, in quotes; unset means any that the runtime offers. Example: "1"."""
+
+
+class ModelCredentials(ApiModel):
+    """What the fetcher needs to read the model store; it alone gets to see them."""
+
+    secret_name: ObjectName
+    """Name of a Secret in the same namespace, mounted into the fetcher only. For s3 its keys are
+    AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_ENDPOINT_URL and AWS_REGION;
+    for https they are token, or username and password."""
+
+
+class ModelSpec(ApiModel):
+    """The model: where its bytes are and what they are. A change here makes a new revision."""
+
+    uri: ModelUri
+    """Where the model is: s3://bucket/path, https://host/path, pvc://claim/path, or file:///path
+    for a model inside the server's image. A file, a folder, or an archive (.tar, .tar.gz, .zip),
+    which is unpacked. Example: s3://models/fraud/v7."""
+    digest: Digest | None = None
+    """What the bytes must be: sha256: and 64 hexadecimal digits, verified before the server
+    starts. Unset: the first pod of the revision fixes it, and every later one must match.
+    `mooring digest <uri>` prints it. Not with file://."""
+    format: ModelFormat | None = None
+    """The format of the files, checked against what the runtime offers; unset means that the
+    runtime's word is taken for it."""
+    credentials: ModelCredentials | None = None
+    """Credentials for the model store; unset means anonymous access."""
+    name: ServedName | None = None
+    """The name under which clients ask for the model; default is metadata.name.
+    Example: fraud."""
+
+    rules = (
+        Rule(
+            cel="!self.uri.startsWith('file://') || !has(self.digest)",
+            message=(
+                "digest cannot be verified for a file:// model, which is part of the server's "
+                "image: remove digest, and pin the image by its digest instead"
+            ),
+            check=lambda m: not m.uri.startswith("file://") or m.digest is None,
+        ),
+    )
+
+
+class RuntimeSpec(ApiModel):
+    """The server that runs the model. A change here makes a new revision."""
+
+    name: ObjectName
+    """Name of a ModelRuntime in this namespace or else of a ClusterModelRuntime.
+    Example: onnx."""
+    version: ImageTag | None = None
+    """Tag of the server's image in place of the runtime's own. Example: 0.12.0-cpu."""
+    env: EnvVars | None = None
+    """Environment variables of the server; one of the same name replaces the runtime's.
+    At most 64. Example: [{name: OMP_NUM_THREADS, value: "2"}]."""
+    args: Arguments | None = None
+    """Arguments of the server, added after the runtime's. At most 128."""
+    resources: Resources | None = None
+    """CPU, memory and devices of the server; takes the place of the runtime's as a whole.
+    Example: {requests: {cpu: 500m, memory: 512Mi}}."""
+    node_selector: Annotated[dict[str, LabelValue], Field(max_length=32)] | None = None
+    """Labels that a node must have to run the pods. Example: {kubernetes.io/arch: amd64}."""
+    tolerations: Tolerations | None = None
+    """Taints that the pods tolerate, for nodes with GPUs for instance."""
+    service_account_name: ObjectName | None = None
+    """ServiceAccount of the pods; unset means one of their own without any rights. No token is
+    mounted either way."""
+    image_pull_secrets: ImagePullSecrets | None = None
+    """Secrets with credentials for the image registry."""
+    pod_labels: PodLabels | None = None
+    """Further labels of the pods, for a mesh or cost centres. The operator's own (mooring.dev/…)
+    cannot be set."""
+    pod_annotations: PodAnnotations | None = None
+    """Further annotations of the pods. The operator's own (mooring.dev/…) cannot be set."""
+    affinity: Annotated[dict[str, Any], Field(max_length=3, json_schema_extra=PRESERVE)] | None = (
+        None
+    )
+    """Affinity of the pods, exactly as in core/v1: nodeAffinity, podAffinity, podAntiAffinity."""
+    topology_spread_constraints: TopologySpreadConstraints | None = None
+    """How the pods spread over nodes and zones; unset means evenly over both as far as possible,
+    an empty list means no rule."""
+    priority_class_name: ObjectName | None = None
+    """PriorityClass of the pods."""
+
+
+METRIC_TYPES = ("Resource", "ContainerResource", "Pods", "Object", "External")
+
+
+def _metric_has_type(metric: Any) -> bool:
+    return isinstance(metric, dict) and metric.get("type") in METRIC_TYPES
+
+
+AutoscalingMetric = Annotated[
+    dict[str, Any],
+    Field(
+        description="One metric, exactly as in autoscaling/v2.",
+        json_schema_extra=PRESERVE
+        | {
+            "required": ["type"],
+            "properties": {
+                "type": {
+                    "type": "string",
+                    "maxLength": 32,
+                    "description": "Kind of the metric: " + ", ".join(METRIC_TYPES) + ".",
+                }
+            },
+        },
+    ),
+    Rule(
+        cel="self.type in [" + ", ".join(f"'{name}'" for name in METRIC_TYPES) + "]",
+        message="type must be one of " + ", ".join(METRIC_TYPES) + ", as in autoscaling/v2",
+        check=_metric_has_type,
+    ),
+]
+
+Replicas = Annotated[StrictInt, Field(ge=0, le=MAX_REPLICAS)]
+
+
+class Autoscaling(ApiModel):
+    """Lets a HorizontalPodAutoscaler choose the number of pods."""
+
+    min_replicas: Annotated[StrictInt, Field(ge=1, le=MAX_REPLICAS)] | None = None
+    """The least number of pods; 1 when unset."""
+    max_replicas: Annotated[StrictInt, Field(ge=1, le=MAX_REPLICAS)]
+    """The greatest number of pods, at most 1000."""
+    metrics: (
+        Annotated[tuple[AutoscalingMetric, ...], Field(max_length=16, json_schema_extra=ATOMIC)]
+        | None
+    ) = None
+    """What to scale on, exactly as in autoscaling/v2; unset means 80 % of the CPU requested."""
+
+    rules = (
+        Rule(
+            cel="!has(self.minReplicas) || self.minReplicas <= self.maxReplicas",
+            message="minReplicas exceeds maxReplicas: lower minReplicas or raise maxReplicas",
+            check=lambda a: a.min_replicas is None or a.min_replicas <= a.max_replicas,
+        ),
+    )
+
+
+class Pause(ApiModel):
+    """Waits until somebody says promote; has no fields."""
+
+
+class HeaderMatch(ApiModel):
+    """Requests with this header and value go to the candidate."""
+
+    header: Annotated[str, Field(min_length=1, max_length=128)]
+    """Name of the header, in any case. Example: x-tester."""
+    exact: Annotated[str, Field(max_length=1024)]
+    """The value that it must have, in quotes. Example: "yes"."""
+
+
+STEP_KINDS = ("weight", "mirror", "match", "pause", "replicas")
+
+
+class RolloutStep(ApiModel):
+    """One step of a rollout: exactly one of weight, mirror, match, pause and replicas."""
+
+    weight: Annotated[StrictInt, Field(ge=1, le=100)] | None = None
+    """Percent of the traffic that goes to the candidate, 1 to 100; rises from step to step."""
+    mirror: Annotated[StrictInt, Field(ge=1, le=100)] | None = None
+    """Percent of the requests of which the candidate gets a copy; its answers are dropped."""
+    match: (
+        Annotated[tuple[HeaderMatch, ...], Field(min_length=1, max_length=8), ListMap(("header",))]
+        | None
+    ) = None
+    """Headers that send a request to the candidate; all must match."""
+    pause: Pause | None = None
+    """Waits until the candidate is promoted by hand; written as {}."""
+    replicas: Annotated[StrictInt, Field(ge=1, le=MAX_REPLICAS)] | None = None
+    """Number of candidate pods in this step, without a change of traffic."""
+    duration: Duration | None = None
+    """How long the step lasts, such as 10m or 1h30m; unset means until the candidate's pods are
+    ready. Not with pause."""
+
+    rules = (
+        Rule(
+            cel="["
+            + ", ".join(f"has(self.{kind})" for kind in STEP_KINDS)
+            + "].filter(given, given).size() == 1",
+            message=(
+                "set exactly one of weight, mirror, match, pause and replicas: write the others "
+                "as steps of their own"
+            ),
+            check=lambda s: sum(getattr(s, kind) is not None for kind in STEP_KINDS) == 1,
+        ),
+        Rule(
+            cel="!has(self.pause) || !has(self.duration)",
+            message=(
+                "pause waits for promote and takes no duration: remove duration, or replace pause "
+                "by a weight"
+            ),
+            check=lambda s: s.pause is None or s.duration is None,
+        ),
+    )
+
+
+def _weights_rise(rollout: RolloutSpec) -> bool:
+    weights = [step.weight for step in rollout.steps or () if step.weight is not None]
+    return all(earlier < later for earlier, later in zip(weights, weights[1:], strict=False))
+
+
+class RolloutSpec(ApiModel):
+    """How a new revision takes over from the stable one. A change here starts no rollout."""
+
+    steps: (
+        Annotated[tuple[RolloutStep, ...], Field(max_length=32, json_schema_extra=ATOMIC)] | None
+    ) = None
+    """The steps by which traffic moves; unset means that the new revision takes over once all its
+    pods are ready. Splitting traffic needs a router, which this version does not have yet: with
+    steps, a new revision waits and Stalled says StepsNotSupported."""
+    progress_deadline: PositiveDuration = "10m"
+    """How long no further pod may become ready before the candidate is given up, such as 10m or
+    1h. A model that takes long to load needs more."""
+    revision_history_limit: Annotated[StrictInt, Field(ge=0, le=100)] = 10
+    """How many old revisions are kept to go back to."""
+
+    rules = (
+        Rule(
+            cel="!has(self.steps) || self.steps.size() > 0",
+            message=(
+                "steps is empty: remove steps to take over as soon as the new revision is ready, "
+                "or give at least one step"
+            ),
+            check=lambda r: r.steps is None or len(r.steps) > 0,
+            field=".steps",
+        ),
+        Rule(
+            cel=(
+                "!has(self.steps) || self.steps.filter(s, has(s.weight)).map(s, s.weight)"
+                ".isSorted() && self.steps.filter(s, has(s.weight)).all(s, "
+                "self.steps.exists_one(t, has(t.weight) && t.weight == s.weight))"
+            ),
+            message=(
+                "weights must rise from step to step: put them in rising order, and make two steps "
+                "of the same weight one with a longer duration"
+            ),
+            check=_weights_rise,
+            field=".steps",
+        ),
+    )
+
+
+class ModelDeploymentSpec(ApiModel):
+    """What is wanted: a model, a server for it, and a number of pods."""
+
+    model: ModelSpec
+    """The model: where its bytes are and what they are. A change makes a new revision."""
+    runtime: RuntimeSpec
+    """The server that runs the model. A change makes a new revision."""
+    replicas: Replicas | None = None
+    """Number of pods, 0 to 1000; 1 when unset. Not together with autoscaling."""
+    autoscaling: Autoscaling | None = None
+    """Lets the number of pods follow the load. Not together with replicas."""
+    rollout: RolloutSpec = Field(default_factory=RolloutSpec)
+    """How a new revision takes over from the stable one."""
+
+    rules = (
+        Rule(
+            cel="!has(self.replicas) || !has(self.autoscaling)",
+            message=(
+                "replicas and autoscaling exclude each other: remove replicas to let the "
+                "autoscaler choose, or remove autoscaling"
+            ),
+            check=lambda s: s.replicas is None or s.autoscaling is None,
+        ),
+    )
+
+
+def _name_fits(resource: ModelDeployment) -> bool:
+    name = resource.metadata.name
+    return len(name) <= MAX_NAME_LENGTH and matcher(NAME_PATTERN)(name)
+
+
+class ModelDeployment(ApiModel):
+    """Serves a declared model. A change of spec.model or spec.runtime makes a new revision, which
+    takes over from the stable one only when it is ready."""
+
+    api_version: Literal["mooring.dev/v1alpha1"] = API_VERSION
+    """Version of this schema: mooring.dev/v1alpha1."""
+    kind: Literal["ModelDeployment"] = "ModelDeployment"
+    """Kind of the object: ModelDeployment."""
+    metadata: ObjectMeta
+    """Standard metadata of the object."""
+    spec: ModelDeploymentSpec
+    """What is wanted: a model, a server for it, and a number of pods."""
+    status: ModelDeploymentStatus | None = None
+    """What is served, what is rolling out, and why. Written by the operator alone."""
+
+    rules = (
+        Rule(
+            cel=(
+                f"self.metadata.name.size() <= {MAX_NAME_LENGTH} && "
+                f"self.metadata.name.matches(r'{NAME_PATTERN}')"
+            ),
+            message=(
+                "metadata.name must be at most 40 lower-case letters, digits and '-', beginning "
+                "with a letter and ending with a letter or digit: choose a shorter or simpler "
+                "name, since Services and pods are named after it"
+            ),
+            check=_name_fits,
+        ),
+    )

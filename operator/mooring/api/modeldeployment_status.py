@@ -1,0 +1,127 @@
+"""Status of a ModelDeployment: what is served, what is rolling out, and why.
+
+Nothing in it is needed to decide what is served; losing it costs timers and explanations only.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from mooring.api.conditions import Condition
+from mooring.api.schema_types import (
+    ApiModel,
+    ListMap,
+    StatusMessage,
+    StrictInt,
+    Timestamp,
+)
+
+
+class RevisionReplicas(ApiModel):
+    """Pods of a revision."""
+
+    desired: StrictInt
+    """How many there should be."""
+    ready: StrictInt
+    """How many are ready to answer."""
+
+
+_Revision = Annotated[str, Field(max_length=63)]
+_Word = Annotated[str, Field(max_length=253)]
+
+
+class RevisionStatus(ApiModel):
+    """One live revision."""
+
+    revision: _Revision
+    """Hash of the revision: the label mooring.dev/revision of its pods."""
+    model_uri: Annotated[str, Field(max_length=2048)]
+    """Where its model comes from."""
+    model_digest: Annotated[str, Field(max_length=128)] | None = None
+    """Digest of its model, as declared or as the first pod found it."""
+    runtime: _Word | None = None
+    """The runtime that it was rendered from."""
+    replicas: RevisionReplicas | None = None
+    """Pods of the revision: wanted and ready."""
+    since: Timestamp | None = None
+    """Since when it is what it is: stable or candidate."""
+
+
+class RejectedRevision(ApiModel):
+    """A revision that was taken back and is not tried again by itself."""
+
+    revision: _Revision
+    """Hash of the revision."""
+    reason: _Word
+    """Why, in one word."""
+    message: StatusMessage | None = None
+    """Why, in a sentence, with the way to try again."""
+    at: Timestamp | None = None
+    """When it was taken back."""
+
+
+class RolloutStatus(ApiModel):
+    """How far the candidate is."""
+
+    revision: _Revision | None = None
+    """Hash of the candidate."""
+    max_available: StrictInt | None = None
+    """The most pods of the candidate that were ever ready; the deadline restarts when it rises."""
+    progressed_at: Timestamp | None = None
+    """When the last progress was seen."""
+    deadline: Timestamp | None = None
+    """When the candidate is given up unless there is progress."""
+    waiting_for: StatusMessage | None = None
+    """What the rollout waits for."""
+
+
+class LastAction(ApiModel):
+    """The last verb that somebody gave by the annotation mooring.dev/action."""
+
+    verb: _Word
+    """What was asked for: promote, abort, retry, pause, resume, undo or restart."""
+    revision: Annotated[str, Field(max_length=253)] | None = None
+    """The revision that it named."""
+    token: Annotated[str, Field(max_length=253)] | None = None
+    """Its token: each one acts once."""
+    result: _Word | None = None
+    """What came of it: Accepted or Refused."""
+    message: StatusMessage | None = None
+    """What was done, or why not."""
+    at: Timestamp | None = None
+    """When it was acted on."""
+
+
+class ModelDeploymentStatus(ApiModel):
+    """What is served, what is rolling out, and why. Written by the operator alone."""
+
+    observed_generation: Annotated[StrictInt, Field(ge=0)] | None = None
+    """The metadata.generation that this status was derived from."""
+    conditions: (
+        Annotated[tuple[Condition, ...], Field(max_length=32), ListMap(("type",))] | None
+    ) = None
+    """Ready (serving with the capacity asked for), Reconciling and Stalled (abnormal-true)."""
+    phase: _Word | None = None
+    """One word for people: Starting, Serving, RollingOut, Paused, Degraded, ScaledToZero or
+    Stalled. Programs read the conditions."""
+    message: StatusMessage | None = None
+    """What is being done, why, and what happens next."""
+    replicas: StrictInt | None = None
+    """Number of pods of the revision that serves, as its Deployment was told."""
+    selector: Annotated[str, Field(max_length=1024)] | None = None
+    """Label selector of those pods, for the scale subresource."""
+    stable: RevisionStatus | None = None
+    """The revision that serves."""
+    candidate: RevisionStatus | None = None
+    """The revision that is to take over, while one is rolling out."""
+    rejected_revisions: (
+        Annotated[tuple[RejectedRevision, ...], Field(max_length=100), ListMap(("revision",))]
+        | None
+    ) = None
+    """Revisions that were taken back, the newest first."""
+    rollout: RolloutStatus | None = None
+    """How far the candidate is, while one is rolling out."""
+    last_action: LastAction | None = None
+    """The last verb that was given, and what came of it."""
