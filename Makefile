@@ -1,0 +1,187 @@
+# Everything a contributor does. `make` alone lists it.
+#
+# The lists below are the truth about the tiers: a test belongs to the first tier whose markers it
+# carries, and to the unit tier when it carries none.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+
+VENV := .venv
+BIN := $(VENV)/bin
+RESULTS := build/test-results
+
+# The virtual environment is made anew when the lock changes, and only then.
+LOCK_KEY := $(shell cat requirements/dev.txt pyproject.toml | sha256sum | cut -c1-12)
+STAMP := $(VENV)/.locked-$(LOCK_KEY)
+# Any Python from 3.11 on. Shims that answer but cannot run are passed over.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
+
+export PYTHONPATH := operator:dev:components/onnx-server:components/fetcher
+CLUSTER ?= default
+MOORING_DEV := $(BIN)/python -m mooring_dev
+
+SOURCES := operator/mooring dev/mooring_dev components tests
+UV_COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url \
+	--python-version 3.11 --custom-compile-command "make lock"
+
+UNIT := not apiserver and not s3 and not faults and not e2e and not slow
+APISERVER := (apiserver or s3 or faults) and not e2e and not slow
+E2E := e2e and not slow
+SLOW := slow
+# Arguments for pytest: make test-unit PYTEST_ARGS="-k revision"
+PYTEST_ARGS ?=
+PYTEST := $(BIN)/python -m pytest -q
+# pytest's 5 says that no test was selected; the closing count shows that, and is no failure here.
+RUN_TIER = mkdir -p $(RESULTS) && rm -f $(RESULTS)/$(1).xml && \
+	{ $(PYTEST) --junitxml=$(RESULTS)/$(1).xml $(2) $(PYTEST_ARGS) || [ $$? -eq 5 ]; }
+
+##@ Setting up
+
+.PHONY: help
+help: ## List what there is to do
+	@awk 'BEGIN {FS = ":.*## "} \
+		/^##@/ {printf "\n%s\n", substr($$0, 5)} \
+		/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: venv
+venv: $(STAMP) ## Make the development environment in .venv (from the hashed lock)
+
+$(STAMP):
+	@[ -n "$(PYTHON)" ] || { echo "Python 3.11 or later is needed, and none is on PATH." >&2; exit 1; }
+	@echo "Making $(VENV) with $$($(PYTHON) --version) ..."
+	@rm -rf $(VENV)
+	@$(PYTHON) -m venv $(VENV) >/dev/null 2>&1 || { \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+			echo "Installing python3-venv, which Debian keeps apart from Python ..."; \
+			{ apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y python3-venv; } \
+				>/tmp/mooring-apt.log 2>&1 || { tail -n 5 /tmp/mooring-apt.log >&2; exit 1; }; \
+			rm -rf $(VENV); $(PYTHON) -m venv $(VENV); \
+		else \
+			echo "$(PYTHON) -m venv failed. On Debian: apt-get install python3-venv" >&2; exit 1; \
+		fi; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes \
+		--only-binary=:all: -r requirements/dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		--no-build-isolation --editable .
+	@touch $@
+	@echo "$(VENV) is ready: $$($(BIN)/python -m pip list 2>/dev/null | tail -n +3 | wc -l) packages."
+
+.PHONY: lock
+lock: $(STAMP) ## Resolve the dependencies anew into the hashed locks
+	@$(UV_COMPILE) $(LOCK_ARGS) requirements/dev.in --output-file requirements/dev.txt
+	@$(UV_COMPILE) $(LOCK_ARGS) --constraints requirements/dev.txt operator/requirements.in \
+		--output-file operator/requirements.txt
+	@! grep -n '://' requirements/dev.txt operator/requirements.txt
+
+##@ Checking
+
+.PHONY: lint
+lint: lint-style lint-types lint-architecture lint-generated ## All static checks
+
+.PHONY: lint-style
+lint-style: $(STAMP) ## ruff: rules and format
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --check . || { $(BIN)/ruff format --check . ; exit 1; }
+
+.PHONY: lint-types
+lint-types: $(STAMP) ## mypy --strict
+	@$(BIN)/mypy --no-error-summary $(wildcard $(SOURCES))
+
+.PHONY: lint-architecture
+lint-architecture: $(STAMP) ## import-linter: which part may import which
+	@$(BIN)/lint-imports --no-timing 2>&1 | tail -n +1 >$(VENV)/.imports.log || { cat $(VENV)/.imports.log; exit 1; }
+
+.PHONY: lint-generated
+lint-generated: $(STAMP) ## Generated files (CRDs, chart, manifests, locks) are up to date
+	@$(BIN)/python -m mooring.api.crd --check
+	@$(BIN)/python dev/generate_chart_crds.py --check
+	@$(BIN)/python dev/check_locks.py
+
+.PHONY: format
+format: $(STAMP) ## Format the code and mend what ruff can mend
+	@$(BIN)/ruff format --quiet .
+	@$(BIN)/ruff check --quiet --fix .
+
+##@ Testing
+
+.PHONY: test
+test: $(STAMP) ## Static checks and every tier in order; closes with a line of counts
+	@$(MAKE) --keep-going lint-all-and-tiers; status=$$?; \
+	$(BIN)/python dev/count_results.py $(RESULTS) unit apiserver e2e || status=1; exit $$status
+
+# Each tier runs even when one before it failed, so that one run shows everything.
+.PHONY: lint-all-and-tiers
+lint-all-and-tiers:
+	@rm -rf $(RESULTS); status=0; \
+	for target in lint test-unit test-apiserver test-e2e; do \
+		echo "== $$target"; $(MAKE) $$target || status=1; \
+	done; exit $$status
+
+.PHONY: test-unit
+test-unit: $(STAMP) ## Everything that needs no server (below 60 s)
+	@$(call RUN_TIER,unit,-n 2 --dist=worksteal -m "$(UNIT)")
+
+.PHONY: test-apiserver
+test-apiserver: $(STAMP) ## Against a real kube-apiserver and etcd, a real S3 server, with faults
+	@$(MOORING_DEV) binaries control-plane s3 helm
+	@$(call RUN_TIER,apiserver,-m "$(APISERVER)")
+
+.PHONY: test-e2e
+test-e2e: $(STAMP) ## Against a real cluster with the chart installed
+	@$(call RUN_TIER,e2e,-m "$(E2E)")
+
+.PHONY: test-full
+test-full: $(STAMP) ## make test, then the repetitions, campaigns and benchmarks
+	@status=0; $(MAKE) test || status=1; \
+	$(MAKE) test-slow || status=1; \
+	$(BIN)/python dev/count_results.py $(RESULTS) unit apiserver e2e slow || status=1; exit $$status
+
+.PHONY: test-slow
+test-slow: $(STAMP) ## Only the tests marked slow
+	@$(call RUN_TIER,slow,-m "$(SLOW)")
+
+##@ Running
+
+.PHONY: demo
+demo: $(STAMP) ## Cluster, operator, a model that serves and one that cannot
+	@$(MOORING_DEV) demo
+
+.PHONY: cluster-up
+cluster-up: $(STAMP) ## Start a real cluster on this machine (CLUSTER=name)
+	@$(MOORING_DEV) cluster up --name $(CLUSTER)
+
+.PHONY: cluster-down
+cluster-down: $(STAMP) ## Stop it and remove what it made
+	@$(MOORING_DEV) cluster down --name $(CLUSTER)
+
+.PHONY: images
+images: $(STAMP) ## Build the images from the Dockerfiles a user builds with Docker
+	@$(MOORING_DEV) images build
+
+##@ Generating
+
+.PHONY: crds
+crds: $(STAMP) ## Generate crds/ from the pydantic models, and the chart's copies
+	@$(BIN)/python -m mooring.api.crd
+	@$(BIN)/python dev/generate_chart_crds.py
+
+.PHONY: chart-crds
+chart-crds: $(STAMP) ## Generate the chart's CRD templates from crds/
+	@$(BIN)/python dev/generate_chart_crds.py
+
+.PHONY: manifests
+manifests: $(STAMP) ## Render manifests/ from the chart
+	@$(BIN)/python dev/generate_manifests.py
+
+.PHONY: docs
+docs: $(STAMP) ## Generate the documentation's reference parts
+	@echo "Nothing is generated yet: docs/ is written by hand."
+
+.PHONY: clean
+clean: ## Remove what was built here (not the cluster, not the binaries' cache)
+	@rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
