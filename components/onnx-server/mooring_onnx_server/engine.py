@@ -1,0 +1,77 @@
+"""Runs the model for many requests at once without holding up the event loop.
+
+A model of a few microseconds is run right on the loop: handing it to a thread and back
+costs several times the run. A model of milliseconds goes to a pool, so that health checks
+and other requests' parsing go on meanwhile (onnxruntime releases the GIL). Which of the two
+this is, is measured.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from mooring_onnx_server.model import Run
+    from mooring_onnx_server.request import InferRequest
+
+INLINE_SECONDS = 0.001
+"""CPU seconds up to which a typical run is done on the event loop."""
+INLINE_ELEMENTS = 16_384
+"""Input elements up to which a request counts as typical."""
+_SMOOTHING = 0.1
+
+
+class Engine:
+    """Answers decoded requests with one model's outputs."""
+
+    def __init__(self, run: Run, parallel_runs: int, observe: Callable[[float], None]) -> None:
+        """Sets up a pool; no thread starts before it is needed.
+
+        Args:
+            run: the model.
+            parallel_runs: runs at the same time for a model that is not run inline.
+            observe: told the seconds of each successful run.
+        """
+        self._run = run
+        self._observe = observe
+        self._pool = ThreadPoolExecutor(parallel_runs, thread_name_prefix="run")
+        self._typical_seconds = INLINE_SECONDS
+
+    async def infer(self, request: InferRequest) -> Sequence[Any]:
+        """The outputs' values, in the order of `request.outputs`.
+
+        Raises:
+            ModelRunError: the model raised.
+        """
+        elements = 0
+        for array in request.feeds.values():
+            elements += array.size
+        typical = elements <= INLINE_ELEMENTS
+        if typical and self._typical_seconds < INLINE_SECONDS:
+            values, seconds, cpu_seconds = self._timed(request)
+        else:
+            loop = asyncio.get_running_loop()
+            values, seconds, cpu_seconds = await loop.run_in_executor(
+                self._pool, self._timed, request
+            )
+        self._observe(seconds)
+        if typical:
+            self._typical_seconds += _SMOOTHING * (cpu_seconds - self._typical_seconds)
+        return values
+
+    def _timed(self, request: InferRequest) -> tuple[list[Any], float, float]:
+        # CPU time decides about inlining: wall time would count waiting for the GIL and
+        # being throttled, and a fast model under load would stay in the pool for good.
+        cpu_started = time.thread_time()
+        started = time.perf_counter()
+        values = self._run(request.outputs, request.feeds)
+        return values, time.perf_counter() - started, time.thread_time() - cpu_started
+
+    def close(self) -> None:
+        """Lets the pool's idle threads end; does not wait for a run."""
+        self._pool.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,238 @@
+"""One server process from its first line to its exit code: load, serve, drain.
+
+Liveness and metrics answer from the beginning, readiness once the model is warmed up. On
+SIGTERM readiness fails at once, while the port stays open: whoever still has the address
+(a proxy that has not yet heard, a kept-alive connection) is served and told, by
+`Connection: close`, to go elsewhere. The process ends when nobody has asked for a moment,
+or when the grace period is over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import os
+import socket
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+import uvloop
+
+from mooring_onnx_server.app import Application, Served
+from mooring_onnx_server.engine import Engine
+from mooring_onnx_server.errors import ModelLoadError
+from mooring_onnx_server.metrics import Metrics
+from mooring_onnx_server.model import Model, find_model_file, load_model, warm_up
+from mooring_onnx_server.request import RequestDecoder
+from mooring_onnx_server.response import ResponseEncoder
+from mooring_onnx_server.state import Phase, ServerState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+
+    from mooring_onnx_server.settings import ServerSettings
+
+_log = logging.getLogger(__name__)
+
+_BACKLOG = 2048
+_POLL_SECONDS = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How the server ended."""
+
+    failure: ModelLoadError | None = None
+    """Why it could not serve; None after an ordinary stop."""
+    abandoned: bool = False
+    """A thread is still inside onnxruntime and cannot be interrupted."""
+
+
+def run_server(settings: ServerSettings) -> Outcome:
+    """Serves until told to stop.
+
+    Raises:
+        ModelLoadError: the port cannot be opened.
+    """
+    listener = _listen(settings.host, settings.port)
+    _log.info("listening on port %d", listener.getsockname()[1])
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_Process(settings, listener).run())
+
+
+class _Process:
+    """The parts of a running server, and the order of its life."""
+
+    def __init__(self, settings: ServerSettings, listener: socket.socket) -> None:
+        self._settings = settings
+        self._listener = listener
+        self._state = ServerState()
+        self._metrics = Metrics(settings.model_name, settings.session.provider, self._state)
+        self._application = Application(
+            settings.model_name,
+            settings.model_version,
+            self._state,
+            self._metrics,
+            settings.max_body_bytes,
+        )
+        self._stop = asyncio.Event()
+        self._stop_now = asyncio.Event()
+        self._config = self._http_config()
+        self._http = uvicorn.Server(self._config)
+
+    async def run(self) -> Outcome:
+        loop = asyncio.get_running_loop()
+
+        # uvicorn's own handler stops listening at once; draining asks for the opposite.
+        def handle_exit(_signal: int, _frame: FrameType | None) -> None:
+            loop.call_soon_threadsafe(self._on_signal)
+
+        self._http.handle_exit = handle_exit  # type: ignore[method-assign,assignment]
+        serving = asyncio.create_task(self._http.serve(sockets=[self._listener]))
+        loading = _in_thread(self._load)
+        stopping = asyncio.create_task(self._stop.wait())
+        waited: set[asyncio.Future[Any]] = {loading, stopping}
+        await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+        if loading.done() and (error := loading.exception()) is not None:
+            await self._shut(serving, 0.0)
+            if isinstance(error, ModelLoadError):
+                return Outcome(failure=error)
+            raise error
+        if not loading.done():
+            await self._shut(serving, 0.0)
+            return Outcome(abandoned=True)
+        engine = self._begin(loading.result())
+        await stopping
+        cut = await self._drain(serving)
+        engine.close()
+        return Outcome(abandoned=cut)
+
+    def _load(self) -> Model:
+        """Finds, loads and warms up the model (in a thread: it may take minutes)."""
+        settings = self._settings
+        path = find_model_file(settings.model_dir)
+        model = load_model(path, settings.session)
+        _log.info("loaded %s in %.3f s", path, model.load_seconds)
+        started = time.perf_counter()
+        refused = warm_up(model, settings.warmup_runs)
+        seconds = time.perf_counter() - started
+        if refused is not None:
+            _log.warning("no warm-up, the model refused an input of zeros: %s", refused)
+        self._metrics.load_seconds.set(model.load_seconds)
+        self._metrics.warmup_seconds.set(seconds)
+        return model
+
+    def _begin(self, model: Model) -> Engine:
+        settings = self._settings
+        engine = Engine(model.run, settings.parallel_runs, self._metrics.run_duration.observe)
+        self._application.serve(
+            Served(
+                model.signature,
+                RequestDecoder(model.signature),
+                engine,
+                ResponseEncoder(settings.model_name, settings.model_version, model.signature),
+            )
+        )
+        _log.info(
+            "ready: model '%s' takes %s",
+            settings.model_name,
+            "; ".join(map(str, model.signature.inputs)) or "no inputs",
+        )
+        return engine
+
+    def _on_signal(self) -> None:
+        if self._stop.is_set():
+            self._stop_now.set()
+        self._stop.set()
+
+    async def _drain(self, serving: asyncio.Task[None]) -> bool:
+        """Serves on until it is quiet or the grace is over; whether requests were cut."""
+        settings, state = self._settings, self._state
+        state.phase = Phase.DRAINING
+        began = time.perf_counter()
+        deadline = began + settings.grace_seconds
+        _log.info("stopping: %d requests in flight", state.in_flight)
+        while min(state.quiet_for(), time.perf_counter() - began) < settings.quiet_seconds:
+            if time.perf_counter() >= deadline or self._stop_now.is_set():
+                break
+            await asyncio.sleep(_POLL_SECONDS)
+        cut = state.in_flight
+        if cut:
+            _log.warning("grace period over: cutting %d requests in flight", cut)
+        await self._shut(serving, 0.0 if cut else deadline - time.perf_counter())
+        _log.info("stopped")
+        return cut > 0
+
+    async def _shut(self, serving: asyncio.Task[None], seconds: float) -> None:
+        """Closes the port and every connection, waiting at most about `seconds`."""
+        self._config.timeout_graceful_shutdown = max(1, math.ceil(seconds))
+        self._http.should_exit = True
+        await serving
+
+    def _http_config(self) -> uvicorn.Config:
+        return uvicorn.Config(
+            self._application,
+            http="httptools",
+            loop="uvloop",
+            ws="none",
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            proxy_headers=False,
+            server_header=False,
+            backlog=_BACKLOG,
+            timeout_keep_alive=self._settings.keep_alive_seconds,
+        )
+
+
+def _in_thread(work: Callable[[], Model]) -> asyncio.Future[Model]:
+    """Runs `work` in a thread that does not hold up the process's end."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Model] = loop.create_future()
+
+    def resolve(settle: Callable[[], None]) -> None:
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(lambda: None if future.cancelled() else settle())
+
+    def body() -> None:
+        try:
+            model = work()
+        except BaseException as error:  # noqa: BLE001  handed to the waiting task
+            failure = error
+            resolve(lambda: future.set_exception(failure))
+        else:
+            resolve(lambda: future.set_result(model))
+
+    threading.Thread(target=body, name="load", daemon=True).start()
+    return future
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Opens the port, for IPv4 and IPv6 alike where no host is named."""
+    try:
+        if host:
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        if socket.has_dualstack_ipv6():
+            return socket.create_server(
+                ("::", port), family=socket.AF_INET6, backlog=_BACKLOG, dualstack_ipv6=True
+            )
+        return socket.create_server(("", port), backlog=_BACKLOG)
+    except OSError as error:
+        raise ModelLoadError(
+            f"cannot listen on port {port} of {host or 'any address'} ({error.strerror}): give "
+            "another --port or --host"
+        ) from error
+
+
+def leave(code: int) -> None:
+    """Ends the process without waiting for threads that cannot be interrupted."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -1,0 +1,178 @@
+"""JSON to numpy: one tensor of a request, checked exactly against the graph.
+
+Everything here runs before the session is touched. The common case (flat data of the right
+types) costs one pass over the types and one conversion; what is wrong is looked for only
+once it is known that something is.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mooring_onnx_server.datatypes import NON_FINITE, Datatype
+from mooring_onnx_server.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mooring_onnx_server.signature import TensorSpec
+
+Array = npt.NDArray[Any]
+
+_STRINGS_TOO = frozenset({str})
+
+
+def check_shape(spec: TensorSpec, shape: object) -> list[int]:
+    """Checks a request's shape against the graph's and returns it.
+
+    Raises:
+        InvalidRequestError: not a list of lengths, or another rank or length than the graph's.
+    """
+    if type(shape) is not list:
+        raise _wrong(spec, f"'shape' must be a list of lengths, not {describe(shape)}")
+    for length in shape:
+        if type(length) is not int or length < 0:
+            raise _wrong(spec, f"'shape' must hold integers of 0 or more, not {describe(length)}")
+    if spec.shape is None:
+        return shape
+    if len(shape) != len(spec.shape):
+        raise _wrong(
+            spec,
+            f"shape {_cut(shape)} has {len(shape)} dimensions, "
+            f"the model takes {spec.protocol_shape}",
+        )
+    for axis, (length, expected) in enumerate(zip(shape, spec.shape, strict=True)):
+        if type(expected) is int and length != expected:
+            raise _wrong(
+                spec,
+                f"shape {_cut(shape)} has length {length} in dimension {axis}, "
+                f"the model takes {spec.protocol_shape}",
+            )
+    return shape
+
+
+def decode_data(spec: TensorSpec, shape: Sequence[int], data: object) -> Array:
+    """Turns a tensor's JSON `data`, flat or nested as `shape` says, into an array.
+
+    Args:
+        spec: the input of the graph.
+        shape: lengths that `check_shape` has passed.
+        data: the parsed JSON.
+
+    Raises:
+        InvalidRequestError: raggedness, a wrong count, or an element of another type or range.
+    """
+    if type(data) is not list:
+        raise _wrong(spec, f"'data' must be a list, not {describe(data)}")
+    flat: list[Any] = data
+    kinds = set(map(type, flat))
+    if list in kinds:
+        flat = _flatten(spec, shape, flat)
+        kinds = set(map(type, flat))
+    count = math.prod(shape)
+    if len(flat) != count:
+        raise _wrong(
+            spec,
+            f"shape {_cut(shape)} has {count} elements, 'data' has {len(flat)}",
+        )
+    datatype = spec.datatype
+    if not kinds <= datatype.json_types:
+        flat = _accept_non_finite(spec, flat, kinds)
+    return _convert(spec, flat, datatype, finite=str not in kinds).reshape(shape)
+
+
+def _flatten(spec: TensorSpec, shape: Sequence[int], data: list[Any]) -> list[Any]:
+    """Flattens nested lists level by level, each level checked against its length."""
+    level: list[Any] = [data]
+    for axis, length in enumerate(shape):
+        for row in level:
+            if type(row) is not list or len(row) != length:
+                found = f"a list of {len(row)}" if type(row) is list else describe(row)
+                raise _wrong(
+                    spec,
+                    f"nested 'data' must follow shape {_cut(shape)}: expected a list of "
+                    f"{length} in dimension {axis}, found {found}",
+                )
+        level = list(chain.from_iterable(level))
+    if list in set(map(type, level)):
+        raise _wrong(
+            spec,
+            f"'data' is nested more deeply than shape {_cut(shape)} says: "
+            f"it must be flat or {len(shape)} lists deep",
+        )
+    return level
+
+
+def _accept_non_finite(spec: TensorSpec, flat: list[Any], kinds: set[type]) -> list[Any]:
+    """Replaces the strings "NaN", "Infinity", "-Infinity" where the type has such values."""
+    datatype = spec.datatype
+    if datatype.is_float and kinds <= datatype.json_types | _STRINGS_TOO:
+        flat = [NON_FINITE.get(v, v) if type(v) is str else v for v in flat]
+    for index, value in enumerate(flat):
+        if type(value) not in datatype.json_types:
+            raise _wrong_element(spec, index, value)
+    return flat
+
+
+def _convert(spec: TensorSpec, flat: list[Any], datatype: Datatype, *, finite: bool) -> Array:
+    try:
+        if datatype.is_float:
+            with np.errstate(over="ignore"):  # an overflow becomes infinite: looked for below
+                array = np.array(flat, datatype.dtype)
+            if not np.isfinite(array).all():
+                _refuse_overflow(spec, flat, array, finite=finite)
+            return array
+        return np.array(flat, datatype.dtype)
+    except OverflowError:
+        limits = np.iinfo(datatype.dtype)
+        index = next(i for i, v in enumerate(flat) if not limits.min <= v <= limits.max)
+        raise _wrong_element(spec, index, flat[index]) from None
+
+
+def _refuse_overflow(spec: TensorSpec, flat: list[Any], array: Array, *, finite: bool) -> None:
+    for index in np.flatnonzero(~np.isfinite(array)).tolist():
+        if finite or math.isfinite(flat[index]):
+            raise _wrong_element(spec, index, flat[index])
+
+
+def _wrong(spec: TensorSpec, what: str) -> InvalidRequestError:
+    return InvalidRequestError(f"input '{spec.name}': {what}")
+
+
+def _wrong_element(spec: TensorSpec, index: int, value: object) -> InvalidRequestError:
+    hint = ""
+    if value is None and spec.datatype.is_float:
+        hint = ' (send a missing value as "NaN", if the model knows missing values)'
+    return _wrong(
+        spec,
+        f"element {index} of 'data' is {describe(value)}, "
+        f"{spec.datatype.name} takes {spec.datatype.wants}{hint}",
+    )
+
+
+def describe(value: object, limit: int = 40) -> str:
+    """A JSON value in a message: short, and in JSON's words rather than Python's."""
+    if value is None:
+        return "null"
+    if type(value) is bool:
+        return "true" if value else "false"
+    if type(value) is dict:
+        return "an object"
+    if type(value) is list:
+        return "a list"
+    if type(value) is str:
+        shown = value if len(value) <= limit else value[:limit] + "…"
+        return f'the string "{shown}"'
+    return str(value)
+
+
+def _cut(shape: Sequence[int], limit: int = 16) -> str:
+    """A shape in a message; the client chose its length."""
+    if len(shape) <= limit:
+        return str(list(shape))
+    return f"[{', '.join(map(str, shape[:limit]))}, … {len(shape)} lengths]"
