@@ -1,0 +1,139 @@
+"""Two ways to build a Dockerfile: a Docker engine where one answers, else buildah.
+
+buildah needs no daemon, no cgroup and no privileged container (``--isolation chroot``), so it
+works as root on a plain Debian machine. Both write the same thing: a docker archive, which every
+container runtime imports.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from mooring_dev.errors import DevError
+from mooring_dev.steps import run_logged
+
+
+class Engine(Protocol):
+    """Builds Dockerfiles into archives."""
+
+    @property
+    def needs_base(self) -> bool:
+        """Whether BASE_IMAGE has to be made here, since nothing can be pulled."""
+
+    def prepare(self, log: Path) -> None:
+        """Mend what an interrupted build left behind."""
+
+    def build(
+        self, title: str, context: Path, tag: str, log: Path, arguments: Sequence[str] = ()
+    ) -> None:
+        """Build ``context`` as ``tag``; ``arguments`` are NAME=VALUE build arguments."""
+
+    def save(self, title: str, tag: str, archive: Path, log: Path) -> None:
+        """Write the image ``tag`` to ``archive``, whole or not at all."""
+
+
+@dataclass(frozen=True)
+class Docker:
+    """The engine that the docker command line reaches; BASE_IMAGE is pulled."""
+
+    needs_base: bool = False
+
+    def prepare(self, log: Path) -> None:
+        """Docker cleans up after itself."""
+
+    def build(
+        self, title: str, context: Path, tag: str, log: Path, arguments: Sequence[str] = ()
+    ) -> None:
+        options = [word for argument in arguments for word in ("--build-arg", argument)]
+        command = ["docker", "build", "--tag", tag, *options, str(context)]
+        run_logged(title, command, log, hint="Is the base image within reach (docker pull)?")
+
+    def save(self, title: str, tag: str, archive: Path, log: Path) -> None:
+        partial = archive.with_suffix(".partial")
+        run_logged(title, ["docker", "save", "--output", str(partial), tag], log)
+        partial.rename(archive)
+
+
+@dataclass(frozen=True)
+class Buildah:
+    """buildah with a store of its own, so that nothing else on the machine is touched."""
+
+    store: Path
+    needs_base: bool = True
+
+    def _command(self, *words: str) -> list[str]:
+        places = ["--root", str(self.store / "root"), "--runroot", str(self.store / "run")]
+        return ["buildah", *places, *words]
+
+    def prepare(self, log: Path) -> None:
+        # Working containers of a build that was killed would pile up, one file system each.
+        if self.store.exists():
+            run_logged("Clearing unfinished builds", self._command("rm", "--all"), log)
+
+    def build(
+        self, title: str, context: Path, tag: str, log: Path, arguments: Sequence[str] = ()
+    ) -> None:
+        options = [word for argument in arguments for word in ("--build-arg", argument)]
+        command = self._command(
+            "build",
+            # Debian installs no seccomp or registry policy for chroot builds, and needs none.
+            *("--isolation", "chroot", "--network", "host", "--layers", "--pull-never"),
+            *("--format", "docker", "--tag", tag, *options, str(context)),
+        )
+        run_logged(title, command, log)
+
+    def save(self, title: str, tag: str, archive: Path, log: Path) -> None:
+        partial = archive.with_suffix(".partial")
+        partial.unlink(missing_ok=True)
+        run_logged(title, self._command("push", tag, f"docker-archive:{partial}:{tag}"), log)
+        partial.rename(archive)
+
+
+def choose_engine(store: Path, log: Path) -> Engine:
+    """The engine named by ``$MOORING_IMAGE_ENGINE``, or the best that works here.
+
+    Raises:
+        DevError: neither works, and buildah cannot be installed from here.
+    """
+    wanted = os.environ.get("MOORING_IMAGE_ENGINE", "")
+    if wanted not in {"", "docker", "buildah"}:
+        raise DevError(f"MOORING_IMAGE_ENGINE is {wanted!r}; it can be docker or buildah.")
+    if wanted != "buildah" and _docker_answers():
+        return Docker()
+    if wanted == "docker":
+        raise DevError("MOORING_IMAGE_ENGINE is docker, but `docker info` reaches no engine.")
+    _install_missing(log)
+    return Buildah(store)
+
+
+def _docker_answers() -> bool:
+    if shutil.which("docker") is None:
+        return False
+    try:
+        command = ["docker", "info", "--format", "{{.ServerVersion}}"]
+        return subprocess.run(command, check=False, capture_output=True, timeout=10).returncode == 0
+    except subprocess.TimeoutExpired:
+        return False
+
+
+def _install_missing(log: Path) -> None:
+    missing = [name for name in ("buildah", "mmdebstrap") if shutil.which(name) is None]
+    if not missing:
+        return
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        raise DevError(
+            f"Images are built by Docker or, as root on Debian 12, by buildah. No Docker engine "
+            f"answers, and {' and '.join(missing)} cannot be installed from here."
+        )
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    patience = ["-o", "DPkg::Lock::Timeout=300"]
+    run_logged("Reading Debian's package lists", ["apt-get", *patience, "update"], log)
+    command = ["apt-get", *patience, "install", "--yes", "--no-install-recommends", *missing]
+    # buildah's alternatives to a full runtime: it insists on one being there, and uses none.
+    run_logged(f"Installing {' and '.join(missing)}", [*command, "runc"], log, env=environment)

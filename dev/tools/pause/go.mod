@@ -1,0 +1,3 @@
+module mooring.dev/dev/tools/pause
+
+go 1.24.0
