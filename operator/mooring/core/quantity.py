@@ -16,7 +16,7 @@ _SMALLEST = Decimal("1e-9")
 _GREATEST = Decimal(2**63 - 1)
 
 
-def canonical(quantity: str | int | float) -> str:
+def canonical(quantity: str | float) -> str:
     """The canonical text of a quantity: `0.5` → `500m`, `1024Mi` → `1Gi`, `1e3` → `1e3`.
 
     The suffix keeps its family: binary stays binary as long as the value is a whole number of at
@@ -34,7 +34,7 @@ def canonical(quantity: str | int | float) -> str:
         return sign + _decimal(size, exponent=exponent)
 
 
-def _as_text(quantity: str | int | float) -> str:
+def _as_text(quantity: str | float) -> str:
     if isinstance(quantity, bool) or not isinstance(quantity, str | int | float):
         raise ValueError(f"{quantity!r} is not a resource quantity: write 500m, 2 or 1Gi")
     return format(Decimal(str(quantity)), "f") if isinstance(quantity, float) else str(quantity)

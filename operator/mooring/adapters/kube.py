@@ -1,0 +1,273 @@
+"""The API server: server-side apply, status patches, guarded deletes, chunked lists.
+
+Objects stay raw JSON: the client library's typed models cost more to build than the whole
+decision. Connections, TLS, tokens and proxies are the client library's.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+from urllib.parse import urlencode
+
+import aiohttp
+from kubernetes.aio import config as kube_config
+from kubernetes.aio.client import ApiClient, Configuration
+
+from mooring.core.kinds import Kind
+
+Json = dict[str, Any]
+
+FIELD_MANAGER = "mooring"
+REPLICAS_MANAGER = "mooring-replicas"
+
+_READ_SECONDS = 60.0
+_WRITE_SECONDS = 15.0
+_METADATA_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
+_METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
+
+
+@dataclass(eq=False)
+class ApiError(Exception):
+    """An answer of the API server other than success; status 0: there was no answer."""
+
+    status: int
+    reason: str
+    message: str
+    retry_after: float | None = None
+
+    def __str__(self) -> str:
+        return self.message or self.reason or f"HTTP {self.status}"
+
+    @property
+    def refused(self) -> bool:
+        """Whether the request itself is at fault, so that repeating it will not help."""
+        return self.status in (400, 403, 405, 413, 422)
+
+
+class Fence(Protocol):
+    """Says for how many seconds writing is still allowed; raises when it is not."""
+
+    def remaining(self) -> float: ...
+
+
+OnRequest = Callable[[str, str, int, float], None]
+
+
+async def load_configuration(kubeconfig: str | None) -> Configuration:
+    """From the given file, else from the pod's service account, else from the user's default."""
+    configuration = Configuration()
+    if kubeconfig is None:
+        try:
+            kube_config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+        except kube_config.ConfigException:
+            await kube_config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+    else:
+        await kube_config.load_kube_config(  # type: ignore[no-untyped-call]
+            config_file=kubeconfig, client_configuration=configuration
+        )
+    return configuration
+
+
+class KubeClient:
+    """Requests as raw JSON. Every write asks the fence first and never outlives the lease."""
+
+    def __init__(
+        self, configuration: Configuration, fence: Fence, on_request: OnRequest | None = None
+    ) -> None:
+        self._api = ApiClient(configuration)
+        self._fence = fence
+        self._on_request = on_request or _ignore
+
+    async def close(self) -> None:
+        await self._api.close()  # type: ignore[no-untyped-call]
+
+    async def apply(
+        self, kind: Kind, manifest: Mapping[str, Any], *, manager: str = FIELD_MANAGER
+    ) -> Json:
+        """Server-side apply. Takes fields that others changed back: what we declare is ours."""
+        meta = manifest["metadata"]
+        return await self._write(
+            "apply",
+            kind,
+            "PATCH",
+            kind.path(meta.get("namespace"), meta["name"]),
+            query={"fieldManager": manager, "force": "true"},
+            body=manifest,
+            content_type="application/apply-patch+yaml",
+        )
+
+    async def patch_status(self, kind: Kind, namespace: str, name: str, body: Json) -> Json:
+        """A merge patch of the status subresource; the body carries its resourceVersion."""
+        return await self._write(
+            "patch_status",
+            kind,
+            "PATCH",
+            kind.path(namespace, name, "status"),
+            query={"fieldManager": FIELD_MANAGER},
+            body=body,
+            content_type="application/merge-patch+json",
+        )
+
+    async def patch(self, kind: Kind, namespace: str, name: str, body: Json) -> Json:
+        """A merge patch of an object that is not a child, an Event for instance."""
+        return await self._write(
+            "patch",
+            kind,
+            "PATCH",
+            kind.path(namespace, name),
+            query={"fieldManager": FIELD_MANAGER},
+            body=body,
+            content_type="application/merge-patch+json",
+        )
+
+    async def create(self, kind: Kind, namespace: str, body: Json) -> Json:
+        """Creates an object; raises ApiError 409 where one of this name exists."""
+        return await self._write(
+            "create",
+            kind,
+            "POST",
+            kind.path(namespace),
+            query={"fieldManager": FIELD_MANAGER},
+            body=body,
+            content_type="application/json",
+        )
+
+    async def delete(self, kind: Kind, namespace: str, name: str, uid: str) -> None:
+        """Deletes exactly the object with this uid; one that is gone already is fine."""
+        try:
+            await self._write(
+                "delete",
+                kind,
+                "DELETE",
+                kind.path(namespace, name),
+                body={"preconditions": {"uid": uid}, "propagationPolicy": "Background"},
+                content_type="application/json",
+            )
+        except ApiError as error:
+            if error.status not in (404, 409):  # 409: another object of that name by now
+                raise
+
+    async def get(self, kind: Kind, namespace: str | None, name: str) -> Json | None:
+        """The whole object, or None."""
+        return await self._get("get", kind, kind.path(namespace, name), "application/json")
+
+    async def get_metadata(self, kind: Kind, namespace: str | None, name: str) -> Json | None:
+        """The object's metadata alone, or None."""
+        return await self._get("get", kind, kind.path(namespace, name), _METADATA_ONLY)
+
+    async def list(
+        self,
+        kind: Kind,
+        namespace: str | None,
+        *,
+        label_selector: str = "",
+        metadata_only: bool = False,
+        chunk: int = 500,
+    ) -> AsyncIterator[list[Json]]:
+        """Lists in chunks. Raises ApiError 410 when the list expired half-way: begin again."""
+        query = {"limit": str(chunk)}
+        if label_selector:
+            query["labelSelector"] = label_selector
+        accept = _METADATA_LIST if metadata_only else "application/json"
+        while True:
+            page = await self._request(
+                "list", kind, "GET", kind.path(namespace), query=query, accept=accept
+            )
+            items = page.get("items") or []
+            for item in items:
+                item.setdefault("apiVersion", kind.api_version)
+                item.setdefault("kind", kind.name)
+            yield items
+            token = (page.get("metadata") or {}).get("continue")
+            if not token:
+                return
+            query["continue"] = token
+
+    async def _get(self, verb: str, kind: Kind, path: str, accept: str) -> Json | None:
+        try:
+            return await self._request(verb, kind, "GET", path, accept=accept)
+        except ApiError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    async def _write(
+        self,
+        verb: str,
+        kind: Kind,
+        method: str,
+        path: str,
+        *,
+        body: Mapping[str, Any],
+        content_type: str,
+        query: Mapping[str, str] | None = None,
+    ) -> Json:
+        seconds = min(_WRITE_SECONDS, self._fence.remaining())
+        return await self._request(
+            verb,
+            kind,
+            method,
+            path,
+            query=query,
+            body=body,
+            content_type=content_type,
+            seconds=seconds,
+        )
+
+    async def _request(
+        self,
+        verb: str,
+        kind: Kind,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
+        content_type: str = "application/json",
+        accept: str = "application/json",
+        seconds: float = _READ_SECONDS,
+    ) -> Json:
+        headers = {"Accept": accept, "Content-Type": content_type, "User-Agent": "mooring"}
+        token = (await self._api.configuration.auth_settings()).get("BearerToken")
+        if token and token["value"]:
+            headers["Authorization"] = token["value"]
+        url = self._api.configuration.host + path + (f"?{urlencode(query)}" if query else "")
+        started = time.monotonic()
+        status = 0
+        try:
+            response = await self._api.rest_client.request(  # type: ignore[no-untyped-call]
+                method,
+                url,
+                headers=headers,
+                body=body,
+                _request_timeout=aiohttp.ClientTimeout(total=seconds),
+            )
+            status = response.status
+            text = await response.read()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            what = "no answer in time" if isinstance(error, TimeoutError) else str(error)
+            raise ApiError(0, "Unreachable", f"the API server cannot be reached: {what}") from error
+        finally:
+            self._on_request(verb, kind.name, status, time.monotonic() - started)
+        return _answer(status, text, response.headers.get("Retry-After"))
+
+
+def _ignore(verb: str, kind: str, code: int, seconds: float) -> None:
+    return None
+
+
+def _answer(status: int, text: bytes, retry_after: str | None) -> Json:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if 200 <= status < 300 and isinstance(value, dict):
+        return value
+    if not isinstance(value, dict):
+        value = {"message": f"HTTP {status} with a body that is not JSON", "reason": "NotJson"}
+    seconds = float(retry_after) if retry_after and retry_after.isdigit() else None
+    raise ApiError(status, str(value.get("reason") or ""), str(value.get("message") or ""), seconds)

@@ -1,0 +1,246 @@
+"""Conditions: an ordered chain of small checks for each, the first that finds something wins.
+
+Ready says whether the capacity asked for serves; Reconciling that something is under way;
+Stalled that it will not come about without somebody. Each carries the generation it is true of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mooring.core.clock import format_time
+from mooring.core.kinds import Ref
+from mooring.core.observed import Manifest, Observed
+from mooring.core.pods import PodReport, worst
+from mooring.core.revision import Revision
+from mooring.core.rollout import Move
+from mooring.core.situation import Situation
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The outcome of a check: a condition's reason and message, and its status if not True."""
+
+    reason: str
+    message: str
+    status: str = "True"
+
+
+Check = Callable[[Observed, Situation], Finding | None]
+
+
+def conditions(observed: Observed, situation: Situation) -> dict[str, Finding]:
+    """All conditions of a ModelDeployment whose spec could be read."""
+    return {
+        "Ready": _first(_READY, observed, situation),
+        "Reconciling": _first(_RECONCILING, observed, situation),
+        "Stalled": _first(_STALLED, observed, situation),
+    }
+
+
+def merge(observed: Observed, findings: dict[str, Finding]) -> list[Manifest]:
+    """Conditions in the API's form; the time of transition changes only with the status."""
+    before = {c.get("type"): c for c in observed.status.get("conditions") or ()}
+    merged = []
+    for kind, finding in findings.items():
+        old = before.get(kind) or {}
+        same = old.get("status") == finding.status and old.get("lastTransitionTime")
+        merged.append(
+            {
+                "type": kind,
+                "status": finding.status,
+                "reason": finding.reason,
+                "message": finding.message,
+                "observedGeneration": observed.generation,
+                "lastTransitionTime": (same and old["lastTransitionTime"])
+                or format_time(observed.now),
+            }
+        )
+    return merged
+
+
+def trouble(observed: Observed, situation: Situation, revision: Revision) -> PodReport | None:
+    """What keeps a revision's pods from becoming ready, as far as anybody can tell."""
+    refused = situation.capacity(revision).refused
+    if refused:
+        return PodReport("", False, "PodsRefused", refused)
+    return worst(observed.pods.get(revision.hash, ()))
+
+
+def _first(chain: tuple[Check, ...], observed: Observed, situation: Situation) -> Finding:
+    return next(f for check in chain if (f := check(observed, situation)) is not None)
+
+
+# Ready ---------------------------------------------------------------------------------------
+
+
+def _ready_nothing(observed: Observed, situation: Situation) -> Finding | None:
+    if situation.serving is not None:
+        return None
+    if situation.blocked is not None:
+        return Finding(situation.blocked.reason, situation.blocked.message, "False")
+    if situation.target is not None and situation.target.rejected is not None:
+        rejected = situation.target.rejected
+        return Finding(rejected.reason, f"nothing serves: {rejected.message}", "False")
+    return Finding("NoRevision", "no revision serves", "False")
+
+
+def _ready_unwritten(observed: Observed, situation: Situation) -> Finding | None:
+    failed = _failed_write(observed)
+    if failed is not None and not situation.capacity(situation.serving).exists:
+        return Finding(failed.reason, failed.message, "False")
+    return None
+
+
+def _ready_serving(observed: Observed, situation: Situation) -> Finding | None:
+    serving = situation.serving
+    has = situation.capacity(serving)
+    if serving is None or situation.stable is None or has.available < situation.total:
+        return None
+    if situation.counts.get(serving.hash) != situation.total:
+        return None  # its digest is not pinned yet: further pods are still to come
+    if situation.total == 0:
+        return Finding("ScaledToZero", "no pods are asked for: predictions are refused")
+    return Finding(
+        "Serving",
+        f"{_of(has.available, situation.total)} of revision {serving.hash} serve "
+        f"{serving.model_uri}",
+    )
+
+
+def _ready_trouble(observed: Observed, situation: Situation) -> Finding | None:
+    serving = situation.serving
+    if serving is None:
+        return None
+    has = situation.capacity(serving)
+    count = f"{_of(has.available, situation.total)} of revision {serving.hash} ready"
+    found = trouble(observed, situation, serving)
+    if found is None:
+        return Finding("Starting", count, "False")
+    detail = f": {found.message}" if found.message else ""
+    return Finding(found.reason, count + detail, "False")
+
+
+# Reconciling ---------------------------------------------------------------------------------
+
+
+def _reconciling_rollout(observed: Observed, situation: Situation) -> Finding | None:
+    candidate = situation.candidate
+    if candidate is None:
+        return None
+    if situation.rule.reason in ("Paused", "StepsNotSupported"):
+        return Finding(situation.rule.reason, situation.rule.message, "False")
+    has = situation.capacity(candidate)
+    found = trouble(observed, situation, candidate)
+    detail = f": {found.message}" if found and found.message else ""
+    return Finding(
+        "RollingOut" if situation.stable else "Starting",
+        f"{_of(has.available, situation.total)} of revision {candidate.hash} ready{detail}",
+    )
+
+
+def _reconciling_capacity(observed: Observed, situation: Situation) -> Finding | None:
+    stable = situation.stable
+    if stable is None or _ready_serving(observed, situation) is not None:
+        return None
+    has = situation.capacity(stable)
+    return Finding("Scaling", f"{_of(has.available, situation.total)} ready")
+
+
+def _reconciling_done(observed: Observed, situation: Situation) -> Finding | None:
+    return Finding("UpToDate", "nothing is under way", "False")
+
+
+# Stalled -------------------------------------------------------------------------------------
+
+
+def _stalled_blocked(observed: Observed, situation: Situation) -> Finding | None:
+    if situation.blocked is None:
+        return None
+    on = f"; revision {situation.stable.hash} serves on" if situation.stable else ""
+    return Finding(situation.blocked.reason, situation.blocked.message + on)
+
+
+def _stalled_writes(observed: Observed, situation: Situation) -> Finding | None:
+    return _failed_write(observed)
+
+
+def _stalled_rejected(observed: Observed, situation: Situation) -> Finding | None:
+    target = situation.target
+    if target is None or target.rejected is None:
+        return None
+    return Finding(
+        "RevisionRejected",
+        f"revision {target.hash} was rejected ({target.rejected.reason}): "
+        f"{target.rejected.message}; change the spec, or retry it with the annotation "
+        f"mooring.dev/action: retry/{target.hash}/<token>",
+    )
+
+
+def _stalled_held(observed: Observed, situation: Situation) -> Finding | None:
+    if situation.rule.reason != "StepsNotSupported":
+        return None
+    return Finding(situation.rule.reason, situation.rule.message)
+
+
+def _stalled_permanent(observed: Observed, situation: Situation) -> Finding | None:
+    for revision in (situation.candidate, situation.stable):
+        if revision is None:
+            continue
+        found = trouble(observed, situation, revision)
+        if found is not None and found.permanent and situation.capacity(revision).available == 0:
+            return Finding(found.reason, f"revision {revision.hash}: {found.message}")
+    return None
+
+
+def _stalled_overdue(observed: Observed, situation: Situation) -> Finding | None:
+    candidate = situation.candidate
+    if candidate is None or situation.deadline is None or situation.rule.move is not Move.WAIT:
+        return None
+    if candidate.paused or observed.now < situation.deadline:
+        return None
+    found = trouble(observed, situation, candidate)
+    words = f": {found.message}" if found and found.message else ""
+    return Finding(
+        "ProgressDeadlineExceeded",
+        f"no further pod of revision {candidate.hash} became ready in time{words}",
+    )
+
+
+def _stalled_not(observed: Observed, situation: Situation) -> Finding | None:
+    return Finding("NotStalled", "nothing stands in the way", "False")
+
+
+def _failed_write(observed: Observed) -> Finding | None:
+    if observed.foreign:
+        ref, whose = min(observed.foreign.items())
+        return Finding(
+            "NameTaken",
+            f"{ref} exists and belongs to {whose}: remove it, or rename this ModelDeployment",
+        )
+    if observed.failures:
+        ref, answer = min(observed.failures.items(), key=_order)
+        return Finding("WriteRefused", f"the API server refused {ref}: {answer}")
+    return None
+
+
+def _order(item: tuple[Ref, str]) -> tuple[str, str]:
+    return item[0].kind, item[0].name
+
+
+def _of(available: int, total: int) -> str:
+    return f"{min(available, total)} of {total} pod{'' if total == 1 else 's'}"
+
+
+_READY: tuple[Check, ...] = (_ready_nothing, _ready_unwritten, _ready_serving, _ready_trouble)
+_RECONCILING: tuple[Check, ...] = (_reconciling_rollout, _reconciling_capacity, _reconciling_done)
+_STALLED: tuple[Check, ...] = (
+    _stalled_blocked,
+    _stalled_writes,
+    _stalled_rejected,
+    _stalled_held,
+    _stalled_permanent,
+    _stalled_overdue,
+    _stalled_not,
+)

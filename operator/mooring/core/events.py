@@ -1,0 +1,73 @@
+"""Events: what has just happened, told once, with numbers where there are any."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mooring.core.conditions import Finding
+from mooring.core.observed import Observed
+from mooring.core.situation import Situation
+
+NORMAL, WARNING = "Normal", "Warning"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """An Event about the ModelDeployment; ``type`` is Normal or Warning."""
+
+    type: str
+    reason: str
+    message: str
+
+
+def events(
+    observed: Observed, situation: Situation, findings: dict[str, Finding]
+) -> tuple[Event, ...]:
+    """What this decision brings about, and which conditions it turns."""
+    return (*_deeds(situation), *turned(observed, findings))
+
+
+def _deeds(situation: Situation) -> tuple[Event, ...]:
+    found = []
+    if situation.verb is not None:
+        verb = situation.verb
+        kind = NORMAL if verb.accepted else WARNING
+        name = "ActionTaken" if verb.accepted else "ActionRefused"
+        found.append(Event(kind, name, f"{verb.action.verb or 'action'}: {verb.message}"))
+    if situation.created is not None:
+        created = situation.created
+        found.append(
+            Event(NORMAL, "RevisionCreated", f"revision {created.hash} for {created.model_uri}")
+        )
+    if situation.promoted is not None:
+        promoted = situation.promoted
+        found.append(
+            Event(NORMAL, "Promoted", f"revision {promoted.hash} is stable: "
+                  f"{situation.rule.message}")
+        )  # fmt: skip
+    if situation.rejected is not None and situation.rejected.rejected is not None:
+        rejected = situation.rejected
+        why = situation.rejected.rejected
+        found.append(
+            Event(WARNING, "RevisionRejected", f"revision {rejected.hash}: {why.reason}: "
+                  f"{why.message}")
+        )  # fmt: skip
+    return tuple(found)
+
+
+def turned(observed: Observed, findings: dict[str, Finding]) -> tuple[Event, ...]:
+    """Ready that came or went, and every new reason to be stalled."""
+    before = {c.get("type"): c for c in observed.status.get("conditions") or ()}
+    found = []
+    ready, was = findings["Ready"], before.get("Ready") or {}
+    if ready.status == "True" and was.get("status") != "True":
+        found.append(Event(NORMAL, "Ready", ready.message))
+    if ready.status != "True" and was.get("status") == "True":
+        found.append(Event(WARNING, "NotReady", f"{ready.reason}: {ready.message}"))
+    stalled, was = findings["Stalled"], before.get("Stalled") or {}
+    if stalled.status == "True" and (was.get("status"), was.get("reason")) != (
+        "True",
+        stalled.reason,
+    ):
+        found.append(Event(WARNING, stalled.reason, stalled.message))
+    return tuple(found)

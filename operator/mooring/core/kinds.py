@@ -1,0 +1,100 @@
+"""The kinds of objects that Mooring reads and writes, and how the API server addresses them.
+
+One table, so that the renderers, the store, the watches and the client agree on names.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+GROUP = "mooring.dev"
+VERSION = "v1alpha1"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """An API resource: ``group`` is empty for the core group; ``plural`` as in URLs."""
+
+    group: str
+    version: str
+    name: str
+    plural: str
+    namespaced: bool = True
+
+    @property
+    def api_version(self) -> str:
+        """``apps/v1``, or ``v1`` for the core group."""
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    def path(self, namespace: str | None, name: str = "", subresource: str = "") -> str:
+        """The URL path of a collection (no ``name``), an object or its subresource."""
+        prefix = f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
+        where = f"/namespaces/{namespace}" if self.namespaced and namespace else ""
+        parts = [prefix + where, self.plural, name, subresource]
+        return "/".join(part for part in parts if part)
+
+
+MODEL_DEPLOYMENT = Kind(GROUP, VERSION, "ModelDeployment", "modeldeployments")
+MODEL_RUNTIME = Kind(GROUP, VERSION, "ModelRuntime", "modelruntimes")
+CLUSTER_MODEL_RUNTIME = Kind(
+    GROUP, VERSION, "ClusterModelRuntime", "clustermodelruntimes", namespaced=False
+)
+
+CONTROLLER_REVISION = Kind("apps", "v1", "ControllerRevision", "controllerrevisions")
+CONFIG_MAP = Kind("", "v1", "ConfigMap", "configmaps")
+SERVICE_ACCOUNT = Kind("", "v1", "ServiceAccount", "serviceaccounts")
+NETWORK_POLICY = Kind("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies")
+POD_DISRUPTION_BUDGET = Kind("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets")
+SERVICE = Kind("", "v1", "Service", "services")
+DEPLOYMENT = Kind("apps", "v1", "Deployment", "deployments")
+AUTOSCALER = Kind("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers")
+
+POD = Kind("", "v1", "Pod", "pods")
+EVENT = Kind("", "v1", "Event", "events")
+
+#: Children in the order in which they are written: what others refer to comes first, and the
+#: record of a revision before anything that is made from it.
+CHILD_KINDS: tuple[Kind, ...] = (
+    CONTROLLER_REVISION,
+    CONFIG_MAP,
+    SERVICE_ACCOUNT,
+    NETWORK_POLICY,
+    POD_DISRUPTION_BUDGET,
+    SERVICE,
+    DEPLOYMENT,
+    AUTOSCALER,
+)
+
+KIND_BY_NAME: dict[str, Kind] = {
+    kind.name: kind
+    for kind in (MODEL_DEPLOYMENT, MODEL_RUNTIME, CLUSTER_MODEL_RUNTIME, *CHILD_KINDS, POD, EVENT)
+}
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Ref:
+    """Names one object of a namespace: ``Ref("Deployment", "fraud-7c9f")``."""
+
+    kind: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}"
+
+
+# Labels and annotations. Labels select; annotations of ControllerRevisions are the durable record.
+LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
+MANAGED_BY = "mooring"
+LABEL_INSTANCE = "app.kubernetes.io/instance"
+LABEL_DEPLOYMENT = f"{GROUP}/deployment"
+LABEL_REVISION = f"{GROUP}/revision"
+
+ANNOTATION_ACTION = f"{GROUP}/action"
+ANNOTATION_FINGERPRINT = f"{GROUP}/fingerprint"
+ANNOTATION_PROMOTION = f"{GROUP}/promotion"
+ANNOTATION_PROMOTED_AT = f"{GROUP}/promoted-at"
+ANNOTATION_REJECTED = f"{GROUP}/rejected"
+ANNOTATION_PAUSED = f"{GROUP}/paused"
+ANNOTATION_RESTART = f"{GROUP}/restart"
+ANNOTATION_ACKNOWLEDGED = f"{GROUP}/acknowledged"
+ANNOTATION_DIGEST = f"{GROUP}/model-digest"

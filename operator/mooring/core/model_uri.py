@@ -1,0 +1,51 @@
+"""Model URIs: where the bytes are, and what a pod needs to get at them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+#: Where every runtime finds its model, and where the fetcher puts it.
+MODEL_PATH = "/mnt/models"
+_REMOTE = frozenset({"s3", "https"})
+
+
+@dataclass(frozen=True, slots=True)
+class ModelLocation:
+    """A parsed URI. ``claim`` and ``path`` are those of ``pvc://claim/path`` and ``file:///path``.
+
+    ``remote``: fetched over the network. ``fetched``: an init container runs (it copies what is
+    remote and verifies what a volume holds); a ``file`` model is part of the server's image.
+    """
+
+    uri: str
+    scheme: str
+    claim: str = ""
+    path: str = ""
+
+    @property
+    def remote(self) -> bool:
+        return self.scheme in _REMOTE
+
+    @property
+    def fetched(self) -> bool:
+        return self.scheme != "file"
+
+    @property
+    def model_path(self) -> str:
+        """The folder in the server's file system that holds the model."""
+        return self.path if self.scheme == "file" else MODEL_PATH
+
+
+def parse(uri: str) -> ModelLocation:
+    """Splits a URI that the schema has accepted; raises ValueError for anything else."""
+    scheme, separator, rest = uri.partition("://")
+    if not separator or not rest:
+        raise ValueError(f"{uri!r} is not a URI of the form scheme://…")
+    if scheme == "pvc":
+        claim, _, path = rest.partition("/")
+        return ModelLocation(uri, scheme, claim=claim, path=path.strip("/"))
+    if scheme == "file":
+        return ModelLocation(uri, scheme, path="/" + rest.strip("/"))
+    if scheme not in _REMOTE:
+        raise ValueError(f"{scheme}:// is not a model store that this version reads")
+    return ModelLocation(uri, scheme)

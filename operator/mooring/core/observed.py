@@ -1,0 +1,143 @@
+"""Everything a decision may depend on, as plain values.
+
+The engine fills an :class:`Observed` from its store and, where :func:`revisions_to_inspect` asks
+for it, from a list of pods; then :func:`mooring.core.plan.decide` runs without any I/O. If a
+decision turns out to need something else, the field belongs here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from mooring.core import kinds
+from mooring.core.kinds import Ref
+from mooring.core.pods import PodReport
+
+Manifest = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class StoreEgress:
+    """Where model pods may fetch from: a CIDR without ``excluded`` ranges; no ports means all."""
+
+    cidr: str
+    excluded: tuple[str, ...] = ()
+    ports: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RenderSettings:
+    """What the administrator decides for all models.
+
+    Only rendering of *new* revisions reads the image settings: a changed image restarts nothing.
+    """
+
+    fetcher_image: str = "mooring.dev/fetcher:dev"
+    pull_policy: str | None = None
+    require_digest: bool = False
+    model_stores: tuple[StoreEgress, ...] = (
+        StoreEgress("0.0.0.0/0", excluded=("169.254.0.0/16",)),
+        StoreEgress("::/0", excluded=("fe80::/10",)),
+    )
+    prometheus_namespace_labels: Mapping[str, str] = field(
+        default_factory=lambda: {"kubernetes.io/metadata.name": "monitoring"}
+    )
+    prometheus_pod_labels: Mapping[str, str] = field(default_factory=dict)
+    #: How long the pods of a replaced revision stay after traffic has left them.
+    drain: timedelta = timedelta(seconds=15)
+    #: Pods sleep this long before they stop, so that endpoints are withdrawn first (seconds).
+    pre_stop_seconds: int = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """One ModelDeployment and all that belongs to it, at one moment.
+
+    ``resource`` is the raw ModelDeployment. ``runtimes`` holds the raw specs by name, the
+    namespace's own first; ``children`` the raw objects that carry our labels; ``foreign`` the
+    names we need but which belong to somebody else; ``failures`` what the API server answered
+    to the writes of the previous round. ``connected_since`` is when this process last began to
+    see the cluster without a gap: deadlines give what happened before that a little grace.
+    """
+
+    now: datetime
+    resource: Manifest
+    children: Mapping[Ref, Manifest] = field(default_factory=dict)
+    runtimes: Mapping[str, RuntimeSource] = field(default_factory=dict)
+    pods: Mapping[str, tuple[PodReport, ...]] = field(default_factory=dict)
+    foreign: Mapping[Ref, str] = field(default_factory=dict)
+    failures: Mapping[Ref, str] = field(default_factory=dict)
+    connected_since: datetime | None = None
+    settings: RenderSettings = field(default_factory=RenderSettings)
+
+    @property
+    def name(self) -> str:
+        return str(self.resource["metadata"]["name"])
+
+    @property
+    def namespace(self) -> str:
+        return str(self.resource["metadata"]["namespace"])
+
+    @property
+    def uid(self) -> str:
+        return str(self.resource["metadata"].get("uid", ""))
+
+    @property
+    def generation(self) -> int:
+        return int(self.resource["metadata"].get("generation", 0))
+
+    @property
+    def status(self) -> Manifest:
+        return self.resource.get("status") or {}
+
+    @property
+    def action(self) -> str | None:
+        """The verb that somebody annotated, unparsed."""
+        annotations = self.resource["metadata"].get("annotations") or {}
+        return annotations.get(kinds.ANNOTATION_ACTION)
+
+    def child(self, kind: kinds.Kind, name: str) -> Manifest | None:
+        return self.children.get(Ref(kind.name, name))
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeSource:
+    """A ModelRuntime or ClusterModelRuntime as stored: its kind, name and raw spec."""
+
+    kind: str
+    name: str
+    spec: Manifest
+
+
+def revisions_to_inspect(children: Mapping[Ref, Manifest]) -> frozenset[str]:
+    """The revisions whose pods must be listed before deciding.
+
+    Pods are not watched (a cluster has far more of them than Deployments); they are looked at
+    only where a Deployment alone cannot explain itself: it lacks available replicas, or its model
+    digest is not pinned yet.
+    """
+    found = set()
+    for ref, child in children.items():
+        if ref.kind != kinds.DEPLOYMENT.name:
+            continue
+        revision = (child["metadata"].get("labels") or {}).get(kinds.LABEL_REVISION)
+        if revision is None or not child.get("status"):
+            continue  # nothing has looked at this Deployment yet: it has no pods to ask about
+        wanted = int(child["spec"].get("replicas", 1))
+        status = child["status"]
+        available = int(status.get("availableReplicas", 0))
+        if available < wanted or (wanted > 0 and not _digest_pinned(children, ref.name)):
+            found.add(revision)
+    return frozenset(found)
+
+
+def _digest_pinned(children: Mapping[Ref, Manifest], name: str) -> bool:
+    record = children.get(Ref(kinds.CONTROLLER_REVISION.name, name))
+    if record is None:
+        return True
+    if not record["data"].get("fetched", True):
+        return True
+    return kinds.ANNOTATION_DIGEST in (record["metadata"].get("annotations") or {})

@@ -1,0 +1,117 @@
+"""``decide``: from everything observed to everything that should be. Pure, and the only such place.
+
+It never calls anything and never reads a clock, so whatever can be wrong here can be tested by a
+table.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from mooring.api import InvalidResource, parse_model_deployment
+from mooring.core.conditions import Finding, conditions
+from mooring.core.events import Event, events, turned
+from mooring.core.kinds import Ref
+from mooring.core.objects import Deletion, objects
+from mooring.core.observed import Manifest, Observed
+from mooring.core.revision import read_history
+from mooring.core.situation import Situation, understand
+from mooring.core.status import halted, status
+
+#: Pods are not watched. While some are not ready they are looked at, ever less often.
+_LOOK_SOONEST = timedelta(seconds=2)
+_LOOK_LATEST = timedelta(seconds=30)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to write, in this order: status, ``apply``, ``scale``, ``delete``, ``events``.
+
+    Status comes first and does not depend on the rest, so that a failing write still leaves a
+    true one. ``look_again`` is when to decide anew if nothing happens before; None: no need.
+    """
+
+    status: Manifest | None = None
+    apply: tuple[Manifest, ...] = ()
+    scale: tuple[tuple[Ref, int], ...] = ()
+    delete: tuple[Deletion, ...] = ()
+    events: tuple[Event, ...] = ()
+    look_again: datetime | None = None
+
+
+def decide(observed: Observed) -> Plan:
+    """The plan for one ModelDeployment.
+
+    Raises whatever a defect of ours raises; the engine then stalls this object alone, by
+    :func:`stalled`.
+    """
+    if observed.resource["metadata"].get("deletionTimestamp"):
+        return Plan()  # its children follow it by their owner references
+    unreadable = read_history(observed.children).unreadable
+    if unreadable:
+        return stalled(
+            observed,
+            "RecordUnreadable",
+            f"ControllerRevision {unreadable[0]} cannot be read, so nothing is touched: restore "
+            "it from a backup, or delete it if its revision is no longer wanted",
+        )
+    try:
+        resource = parse_model_deployment(observed.resource)
+    except InvalidResource as error:
+        problems = "; ".join(error.problems)
+        return stalled(observed, "InvalidSpec", f"{problems}; what serves is left as it is")
+    situation = understand(observed, resource)
+    findings = conditions(observed, situation)
+    wanted = objects(observed, resource.spec, situation)
+    return Plan(
+        status=status(observed, situation, findings),
+        apply=wanted.apply,
+        scale=wanted.scale,
+        delete=wanted.delete,
+        events=events(observed, situation, findings),
+        look_again=_soonest(
+            wanted.look_again,
+            _next_look(observed, situation),
+            _next_deadline(observed, situation),
+        ),
+    )
+
+
+def stalled(observed: Observed, reason: str, message: str) -> Plan:
+    """A plan that touches nothing but status: what serves goes on serving."""
+    finding = Finding(reason, message)
+    written = halted(observed, finding)
+    found = turned(observed, {"Ready": Finding(reason, message, "Unknown"), "Stalled": finding})
+    return Plan(status=written, events=found)
+
+
+def _next_look(observed: Observed, situation: Situation) -> datetime | None:
+    """When to list pods again: after a quarter of the time already waited, within bounds."""
+    lacking = any(
+        situation.capacity(r).exists
+        and (
+            situation.capacity(r).available < situation.counts.get(r.hash, 0)
+            or situation.counts.get(r.hash, 0) < situation.total
+        )
+        for r in (situation.stable, situation.candidate)
+        if r is not None
+    )
+    if not lacking:
+        return None
+    waited = timedelta(0)
+    if situation.progress is not None:
+        waited = observed.now - situation.progress.since
+    elif situation.stable is not None and situation.stable.promoted_at is not None:
+        waited = observed.now - situation.stable.promoted_at
+    return observed.now + min(max(waited / 4, _LOOK_SOONEST), _LOOK_LATEST)
+
+
+def _next_deadline(observed: Observed, situation: Situation) -> datetime | None:
+    if situation.deadline is None or situation.deadline <= observed.now:
+        return None
+    return situation.deadline
+
+
+def _soonest(*moments: datetime | None) -> datetime | None:
+    return min((m for m in moments if m is not None), default=None)

@@ -1,0 +1,74 @@
+"""Who may speak to model pods, and to whom they may speak.
+
+A policy is per pod, not per container: what the fetcher needs, the server gets too. So egress is
+only opened when some live revision fetches over the network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mooring.core import kinds
+from mooring.core.observed import RenderSettings, StoreEgress
+from mooring.core.render.metadata import manifest, selector
+from mooring.core.revision import Revision
+
+
+def network_policy(
+    live: Sequence[Revision],
+    *,
+    deployment: str,
+    namespace: str,
+    uid: str,
+    settings: RenderSettings,
+) -> dict[str, Any]:
+    """One policy for all pods of the deployment, open for the ports of every live revision."""
+    public = sorted({port["targetPort"] for r in live for port in r.rendered.ports})
+    metrics = sorted({r.rendered.metrics_port for r in live if r.rendered.metrics_port})
+    ingress: list[dict[str, Any]] = []
+    if public:
+        ingress.append({"ports": [_tcp(port) for port in public]})
+    if metrics:
+        ingress.append({"from": [_prometheus(settings)], "ports": [_tcp(p) for p in metrics]})
+    egress: list[dict[str, Any]] = [
+        {"ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]}
+    ]
+    if any(r.rendered.remote for r in live):
+        egress += [_store(store) for store in settings.model_stores]
+    return manifest(
+        kinds.NETWORK_POLICY,
+        deployment,
+        namespace=namespace,
+        deployment=deployment,
+        uid=uid,
+        spec={
+            "podSelector": {"matchLabels": selector(deployment)},
+            "policyTypes": ["Ingress", "Egress"],
+            "ingress": ingress,
+            "egress": egress,
+        },
+    )
+
+
+def _tcp(port: int | str) -> dict[str, Any]:
+    return {"port": port, "protocol": "TCP"}
+
+
+def _prometheus(settings: RenderSettings) -> dict[str, Any]:
+    peer: dict[str, Any] = {
+        "namespaceSelector": {"matchLabels": dict(settings.prometheus_namespace_labels)}
+    }
+    if settings.prometheus_pod_labels:
+        peer["podSelector"] = {"matchLabels": dict(settings.prometheus_pod_labels)}
+    return peer
+
+
+def _store(store: StoreEgress) -> dict[str, Any]:
+    block: dict[str, Any] = {"cidr": store.cidr}
+    if store.excluded:
+        block["except"] = list(store.excluded)
+    rule: dict[str, Any] = {"to": [{"ipBlock": block}]}
+    if store.ports:
+        rule["ports"] = [_tcp(port) for port in store.ports]
+    return rule

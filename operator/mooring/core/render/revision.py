@@ -1,0 +1,143 @@
+"""Rendering a new revision: from what the spec asks for and a runtime's template to pinned parts.
+
+This is the only place that reads a runtime template, and it runs once per revision.
+"""
+
+from __future__ import annotations
+
+from mooring.api import InvalidResource, ModelDeployment, RuntimeTemplate, parse_runtime_template
+from mooring.core.model_uri import ModelLocation, parse
+from mooring.core.observed import RenderSettings, RuntimeSource
+from mooring.core.placeholders import UnknownPlaceholder, Values
+from mooring.core.render.pod import config_key, pod_template
+from mooring.core.revision import Rendered
+
+
+class CannotRender(Exception):
+    """What stands in the way of a new revision, as a condition's reason and message."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+
+
+def render_revision(
+    name: str,
+    namespace: str,
+    resource: ModelDeployment,
+    source: RuntimeSource | None,
+    known_runtimes: tuple[str, ...],
+    revision: str,
+    settings: RenderSettings,
+) -> Rendered:
+    """Renders everything that the pods of this revision are made of.
+
+    Raises :class:`CannotRender` when a second object stands in the way: the runtime is missing
+    or broken, it cannot serve the format, or the administrator asks for a digest.
+    """
+    spec = resource.spec
+    if source is None:
+        raise CannotRender("RuntimeNotFound", _runtime_not_found(spec.runtime.name, known_runtimes))
+    try:
+        runtime = parse_runtime_template(source.spec)
+    except InvalidResource as error:
+        raise CannotRender(
+            "RuntimeInvalid", f"{source.kind} {source.name} cannot be read: {error}"
+        ) from error
+    location = _location(spec.model.uri)
+    _check_format(resource, runtime, source)
+    if settings.require_digest and location.fetched and not spec.model.digest:
+        raise CannotRender(
+            "DigestRequired",
+            "the administrator asks for spec.model.digest: `mooring digest` prints it",
+        )
+    values = Values(
+        {
+            "model.name": spec.model.name or name,
+            "model.path": location.model_path,
+            "model.uri": location.uri,
+            "runtime.version": spec.runtime.version or runtime.version or "",
+            "revision": revision,
+            "namespace": namespace,
+        }
+    )
+    try:
+        template = pod_template(name, spec, runtime, revision, location, values, settings)
+        config = {config_key(file.path): values.fill(file.content) for file in runtime.config or ()}
+    except UnknownPlaceholder as error:
+        raise CannotRender("RuntimeInvalid", f"{source.kind} {source.name}: {error}") from error
+    return Rendered(
+        template=template,
+        config=config,
+        ports=_service_ports(runtime),
+        metrics_port=_metrics_port(runtime, source),
+        fetched=location.fetched,
+        remote=location.remote,
+        own_service_account=not spec.runtime.service_account_name,
+        runtime={"kind": source.kind, "name": source.name},
+    )
+
+
+def _location(uri: str) -> ModelLocation:
+    try:
+        return parse(uri)
+    except ValueError as error:
+        raise CannotRender("InvalidSpec", f"spec.model.uri: {error}") from error
+
+
+def _runtime_not_found(name: str, known: tuple[str, ...]) -> str:
+    message = f"there is no ModelRuntime or ClusterModelRuntime {name!r}"
+    if known:
+        return f"{message}; this namespace can use: {', '.join(sorted(known))}"
+    return f"{message}, nor any other: install the chart's runtimes or apply one of your own"
+
+
+def _check_format(
+    resource: ModelDeployment, runtime: RuntimeTemplate, source: RuntimeSource
+) -> None:
+    wanted = resource.spec.model.format
+    if wanted is None:
+        return
+    offered = {supported.name: tuple(supported.versions or ()) for supported in runtime.formats}
+    if wanted.name not in offered:
+        raise CannotRender(
+            "FormatNotSupported",
+            f"{source.kind} {source.name} serves {', '.join(sorted(offered)) or 'no format'}, "
+            f"not {wanted.name}: change spec.model.format or spec.runtime.name",
+        )
+    versions = offered[wanted.name]
+    if wanted.version and versions and wanted.version not in versions:
+        raise CannotRender(
+            "FormatNotSupported",
+            f"{source.kind} {source.name} serves {wanted.name} {', '.join(versions)}, "
+            f"not {wanted.version}: change spec.model.format.version or spec.runtime.name",
+        )
+
+
+def _service_ports(runtime: RuntimeTemplate) -> tuple[dict[str, object], ...]:
+    ports = []
+    for port in runtime.ports:
+        if port.service is False:
+            continue
+        found: dict[str, object] = {
+            "name": port.name,
+            "port": port.container_port,
+            "targetPort": port.container_port,
+        }
+        if port.app_protocol:
+            found["appProtocol"] = port.app_protocol
+        ports.append(found)
+    return tuple(ports)
+
+
+def _metrics_port(runtime: RuntimeTemplate, source: RuntimeSource) -> int | None:
+    if runtime.metrics is None:
+        return None
+    for port in runtime.ports:
+        if port.name == runtime.metrics.port:
+            return port.container_port
+    raise CannotRender(
+        "RuntimeInvalid",
+        f"{source.kind} {source.name}: metrics.port {runtime.metrics.port!r} is none of its ports",
+    )

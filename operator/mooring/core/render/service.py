@@ -1,0 +1,58 @@
+"""Services: the public one under the deployment's name, and a headless one per revision."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mooring.core import kinds
+from mooring.core.render.metadata import child_name, manifest, selector
+from mooring.core.revision import Revision
+
+#: Public ports are the same for every runtime, so that changing the runtime moves no client.
+_PUBLIC_PORTS = {"http": 80, "grpc": 9000}
+
+
+def public_service(
+    revision: Revision, *, deployment: str, namespace: str, uid: str
+) -> dict[str, Any]:
+    """The address that clients use. Its selector names the revision that takes the traffic."""
+    ports = [
+        _port(port) | {"port": _PUBLIC_PORTS.get(port["name"], port["port"])}
+        for port in revision.rendered.ports
+    ]
+    return manifest(
+        kinds.SERVICE,
+        deployment,
+        namespace=namespace,
+        deployment=deployment,
+        uid=uid,
+        spec={
+            "type": "ClusterIP",
+            "selector": selector(deployment, revision.hash),
+            "ports": ports,
+        },
+    )
+
+
+def revision_service(
+    revision: Revision, *, deployment: str, namespace: str, uid: str
+) -> dict[str, Any]:
+    """Names the pods of one revision, for whoever wants to speak to exactly that one."""
+    return manifest(
+        kinds.SERVICE,
+        child_name(deployment, revision.hash),
+        namespace=namespace,
+        deployment=deployment,
+        uid=uid,
+        of_revision=revision.hash,
+        spec={
+            "clusterIP": "None",
+            "selector": selector(deployment, revision.hash),
+            "ports": [_port(port) for port in revision.rendered.ports],
+        },
+    )
+
+
+def _port(port: Mapping[str, Any]) -> dict[str, Any]:
+    return {"protocol": "TCP", **port}

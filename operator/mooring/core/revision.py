@@ -1,0 +1,305 @@
+"""Revisions: what makes one, what is pinned in it, and how it is kept in a ControllerRevision.
+
+A revision's identity is its canonical *inputs* (``spec.model`` and ``spec.runtime``; empty fields
+dropped, quantities normalised). Inputs are compared; the hash only names. Next to the inputs the
+record stores everything rendered from them, so that a new operator, a new default or an edited
+runtime template changes no running pod.
+
+What happened to a revision (promoted, rejected, paused, restarted, which verbs were taken) stands
+in annotations of the same object. Status can be lost; these cannot.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+from mooring.api import ModelDeployment
+from mooring.core import kinds
+from mooring.core.clock import format_time, parse_time
+from mooring.core.quantity import canonical
+
+_HASH_LENGTH = 10
+_ALPHABET = "bcdfghjklmnpqrstvwxz"
+#: Verb tokens remembered per revision, newest first, so that an old verb that a GitOps tool
+#: writes back is not carried out again.
+_ACKNOWLEDGED_LIMIT = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """Why a revision will not be rolled out again until somebody says ``retry``."""
+
+    reason: str
+    message: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """All that a revision's pods are made of. Written once, with the record.
+
+    ``template`` is the complete pod template; ``config`` the runtime's files by ConfigMap key;
+    ``ports`` the public ports ``{name, port, targetPort, appProtocol?}``; ``metrics_port`` the
+    number of the metrics port, if any; ``fetched`` whether an init container brings the model
+    (and so fixes its digest); ``remote`` whether it does so over the network;
+    ``runtime`` the template that it was rendered from, for people.
+    """
+
+    template: Mapping[str, Any]
+    config: Mapping[str, str]
+    ports: tuple[Mapping[str, Any], ...]
+    metrics_port: int | None
+    fetched: bool
+    remote: bool
+    own_service_account: bool
+    runtime: Mapping[str, str]
+
+    def to_data(self) -> dict[str, Any]:
+        """The JSON form kept in the record."""
+        data: dict[str, Any] = {
+            "template": self.template,
+            "config": dict(self.config),
+            "ports": [dict(port) for port in self.ports],
+            "fetched": self.fetched,
+            "remote": self.remote,
+            "ownServiceAccount": self.own_service_account,
+            "runtime": dict(self.runtime),
+        }
+        if self.metrics_port is not None:
+            data["metricsPort"] = self.metrics_port
+        return data
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> Rendered:
+        """Reads :meth:`to_data` back; raises KeyError when it is not such a record."""
+        return cls(
+            template=data["template"],
+            config=data.get("config") or {},
+            ports=tuple(data.get("ports") or ()),
+            metrics_port=data.get("metricsPort"),
+            fetched=bool(data.get("fetched")),
+            remote=bool(data.get("remote")),
+            own_service_account=bool(data.get("ownServiceAccount")),
+            runtime=data.get("runtime") or {},
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """One revision as recorded. ``sequence`` counts creations, ``promotion`` promotions.
+
+    The revision with the highest promotion is stable: promoting is one write of one annotation.
+    ``resource_version`` is empty for a record that is not written yet; otherwise it guards every
+    change of the record against a stale view.
+    """
+
+    hash: str
+    sequence: int
+    inputs: Mapping[str, Any]
+    rendered: Rendered
+    promotion: int | None = None
+    promoted_at: datetime | None = None
+    rejected: Rejection | None = None
+    paused: bool = False
+    restart: str | None = None
+    acknowledged: tuple[str, ...] = ()
+    digest: str | None = None
+    resource_version: str = ""
+    uid: str = ""
+
+    @property
+    def nonce(self) -> str | None:
+        """The restart that this revision exists for; None for the first of its inputs."""
+        value = self.inputs.get("restart")
+        return str(value) if value is not None else None
+
+    @property
+    def model_uri(self) -> str:
+        return str(self.inputs["model"]["uri"])
+
+    @property
+    def declared_digest(self) -> str | None:
+        value = self.inputs["model"].get("digest")
+        return str(value) if value is not None else None
+
+    @property
+    def resolved_digest(self) -> str | None:
+        """The digest of what is served: as found by the first pod, or as declared."""
+        return self.digest or self.declared_digest
+
+    def acknowledge(self, token: str) -> Revision:
+        """Remembers that the verb with this token was taken."""
+        return replace(self, acknowledged=(token, *self.acknowledged)[:_ACKNOWLEDGED_LIMIT])
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """All readable records of one ModelDeployment, and the names of those that are not."""
+
+    revisions: tuple[Revision, ...] = ()
+    unreadable: tuple[str, ...] = field(default=())
+
+    @property
+    def stable(self) -> Revision | None:
+        """The last one promoted; None before the first."""
+        promoted = [r for r in self.revisions if r.promotion is not None]
+        return max(promoted, key=lambda r: r.promotion or 0, default=None)
+
+    def by_hash(self, name: str) -> Revision | None:
+        return next((r for r in self.revisions if r.hash == name), None)
+
+    def target(self, inputs: Mapping[str, Any]) -> Revision | None:
+        """The newest record of these inputs; restarts of the same inputs count as newer ones."""
+        same = [r for r in self.revisions if base_inputs(r.inputs) == inputs]
+        return max(same, key=lambda r: r.sequence, default=None)
+
+    def with_revision(self, revision: Revision) -> History:
+        """The history with this record added or changed."""
+        others = tuple(r for r in self.revisions if r.hash != revision.hash)
+        return replace(self, revisions=(*others, revision))
+
+    @property
+    def next_sequence(self) -> int:
+        return max((r.sequence for r in self.revisions), default=0) + 1
+
+    @property
+    def next_promotion(self) -> int:
+        return max((r.promotion or 0 for r in self.revisions), default=0) + 1
+
+
+def canonical_inputs(resource: ModelDeployment) -> dict[str, Any]:
+    """The identity of what the spec asks for, free of every default and empty field."""
+    spec = resource.spec
+    runtime = spec.runtime.model_dump(by_alias=True, exclude_none=True, mode="json")
+    resources = runtime.get("resources") or {}
+    for part in ("requests", "limits"):
+        if resources.get(part):
+            resources[part] = {name: canonical(q) for name, q in resources[part].items()}
+    model = spec.model.model_dump(by_alias=True, exclude_none=True, mode="json")
+    pruned = _without_empty({"model": model, "runtime": runtime})
+    if not isinstance(pruned, dict):  # a spec without model or runtime does not parse
+        raise TypeError("inputs are an object")
+    return pruned
+
+
+def base_inputs(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The inputs without the restart that tells two revisions of the same inputs apart."""
+    return {key: value for key, value in inputs.items() if key != "restart"}
+
+
+def name_hash(inputs: Mapping[str, Any], taken: Iterable[str] = ()) -> str:
+    """A short name for the inputs; a name already ``taken`` by other inputs is stepped over."""
+    used = set(taken)
+    text = json.dumps(inputs, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    for attempt in range(len(used) + 1):
+        salted = text if attempt == 0 else f"{text}#{attempt}"
+        found = _letters(hashlib.sha256(salted.encode()).digest())
+        if found not in used:
+            return found
+    raise AssertionError("more names taken than tried")
+
+
+def _letters(digest: bytes) -> str:
+    """Ten consonants: no YAML reader takes them for a number, and they spell no word."""
+    number = int.from_bytes(digest, "big")
+    letters = []
+    for _ in range(_HASH_LENGTH):
+        number, index = divmod(number, len(_ALPHABET))
+        letters.append(_ALPHABET[index])
+    return "".join(letters)
+
+
+def read_history(children: Mapping[kinds.Ref, Mapping[str, Any]]) -> History:
+    """Reads every ControllerRevision among the children; a broken one is named, not fatal."""
+    revisions, unreadable = [], []
+    for ref, child in sorted(children.items()):
+        if ref.kind != kinds.CONTROLLER_REVISION.name:
+            continue
+        try:
+            revisions.append(_read(child))
+        except (KeyError, TypeError, ValueError, AttributeError):
+            unreadable.append(ref.name)
+    return History(tuple(revisions), tuple(unreadable))
+
+
+def _read(child: Mapping[str, Any]) -> Revision:
+    meta = child["metadata"]
+    data = child["data"]
+    annotations = meta.get("annotations") or {}
+    rejected = annotations.get(kinds.ANNOTATION_REJECTED)
+    promoted_at = annotations.get(kinds.ANNOTATION_PROMOTED_AT)
+    promotion = annotations.get(kinds.ANNOTATION_PROMOTION)
+    if not isinstance(data["inputs"]["model"]["uri"], str):
+        raise TypeError("model.uri is text")
+    return Revision(
+        hash=meta["labels"][kinds.LABEL_REVISION],
+        sequence=int(child.get("revision", 0)),
+        inputs=data["inputs"],
+        rendered=Rendered.from_data(data),
+        promotion=int(promotion) if promotion is not None else None,
+        promoted_at=parse_time(promoted_at) if promoted_at else None,
+        rejected=_read_rejection(rejected) if rejected else None,
+        paused=annotations.get(kinds.ANNOTATION_PAUSED) == "true",
+        restart=annotations.get(kinds.ANNOTATION_RESTART),
+        acknowledged=tuple(
+            token
+            for token in annotations.get(kinds.ANNOTATION_ACKNOWLEDGED, "").split(",")
+            if token
+        ),
+        digest=annotations.get(kinds.ANNOTATION_DIGEST),
+        resource_version=meta.get("resourceVersion", ""),
+        uid=meta.get("uid", ""),
+    )
+
+
+def _read_rejection(text: str) -> Rejection:
+    value = json.loads(text)
+    return Rejection(value["reason"], value["message"], parse_time(value["at"]))
+
+
+def record_annotations(revision: Revision) -> dict[str, str]:
+    """The durable facts of a revision, as annotations of its record."""
+    facts: dict[str, str | None] = {
+        kinds.ANNOTATION_PROMOTION: str(revision.promotion) if revision.promotion else None,
+        kinds.ANNOTATION_PROMOTED_AT: (
+            format_time(revision.promoted_at) if revision.promoted_at else None
+        ),
+        kinds.ANNOTATION_REJECTED: (
+            json.dumps(
+                {
+                    "reason": revision.rejected.reason,
+                    "message": revision.rejected.message,
+                    "at": format_time(revision.rejected.at),
+                },
+                sort_keys=True,
+                ensure_ascii=False,
+            )
+            if revision.rejected
+            else None
+        ),
+        kinds.ANNOTATION_PAUSED: "true" if revision.paused else None,
+        kinds.ANNOTATION_RESTART: revision.restart,
+        kinds.ANNOTATION_ACKNOWLEDGED: ",".join(revision.acknowledged) or None,
+        kinds.ANNOTATION_DIGEST: revision.digest,
+    }
+    return {key: value for key, value in facts.items() if value is not None}
+
+
+#: Fields where an empty object means something (an empty selector selects everything).
+_VERBATIM = frozenset({"affinity", "topologySpreadConstraints", "tolerations"})
+
+
+def _without_empty(value: object) -> object:
+    if isinstance(value, dict):
+        pruned = {
+            key: item if key in _VERBATIM else _without_empty(item) for key, item in value.items()
+        }
+        return {key: item for key, item in pruned.items() if item not in (None, {}, [], "")}
+    if isinstance(value, list):
+        return [_without_empty(item) for item in value]
+    return value

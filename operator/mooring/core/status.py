@@ -1,0 +1,146 @@
+"""Status: what is served, what is under way, why it waits, and what comes next.
+
+Nothing in it is needed to decide what is served. It can be lost and is written anew; only timers
+then begin again.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mooring.core.clock import format_time
+from mooring.core.conditions import Finding, merge
+from mooring.core.observed import Manifest, Observed
+from mooring.core.render.metadata import selector
+from mooring.core.revision import Revision
+from mooring.core.situation import Situation
+
+_REJECTED_LIMIT = 10
+
+
+def status(observed: Observed, situation: Situation, findings: dict[str, Finding]) -> Manifest:
+    """The complete status; fields without a value are left out."""
+    phase, message = _headline(situation, findings)
+    serving = situation.serving
+    found: dict[str, Any] = {
+        "observedGeneration": observed.generation,
+        "phase": phase,
+        "message": message,
+        "conditions": merge(observed, findings),
+        "replicas": situation.capacity(serving).set,
+        "stable": _revision(situation, situation.stable),
+        "candidate": _revision(situation, situation.candidate),
+        "rollout": _rollout(situation),
+        "rejectedRevisions": _rejected(situation),
+        "lastAction": _last_action(observed, situation),
+    }
+    if serving is not None:
+        labels = selector(observed.name, serving.hash)
+        found["selector"] = ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
+    return {key: value for key, value in found.items() if value is not None and value != []}
+
+
+def halted(observed: Observed, finding: Finding) -> Manifest:
+    """The status when nothing may be touched: the rest stays as it was, and why is said.
+
+    Ready becomes Unknown: whether what serves is what the spec asks for cannot be told.
+    """
+    findings = {
+        "Ready": _cannot_tell(finding),
+        "Reconciling": Finding(finding.reason, "waiting for somebody to act", "False"),
+        "Stalled": finding,
+    }
+    before = {k: v for k, v in observed.status.items() if k != "conditions"}
+    return {
+        **before,
+        "observedGeneration": observed.generation,
+        "phase": "Stalled",
+        "message": finding.message,
+        "conditions": merge(observed, findings),
+    }
+
+
+def _cannot_tell(finding: Finding) -> Finding:
+    return Finding(
+        finding.reason,
+        "whether the capacity asked for serves is not known: " + finding.message,
+        "Unknown",
+    )
+
+
+def _headline(situation: Situation, findings: dict[str, Finding]) -> tuple[str, str]:
+    """One word and one sentence for people, from the conditions."""
+    ready, reconciling, stalled = (findings[k] for k in ("Ready", "Reconciling", "Stalled"))
+    if stalled.status == "True":
+        return "Stalled", stalled.message
+    if situation.candidate is not None and situation.candidate.paused:
+        return "Paused", reconciling.message
+    if situation.candidate is not None and situation.stable is not None:
+        return "RollingOut", reconciling.message
+    if ready.status == "True":
+        return ("ScaledToZero" if situation.total == 0 else "Serving"), ready.message
+    if situation.stable is None:
+        return "Starting", ready.message
+    return "Degraded", ready.message
+
+
+def _revision(situation: Situation, revision: Revision | None) -> Manifest | None:
+    if revision is None:
+        return None
+    has = situation.capacity(revision)
+    since = revision.promoted_at
+    found: dict[str, Any] = {
+        "revision": revision.hash,
+        "modelUri": revision.model_uri,
+        "modelDigest": revision.resolved_digest,
+        "runtime": revision.rendered.runtime.get("name"),
+        "replicas": {"desired": situation.total, "ready": has.available},
+        "since": format_time(since) if since else None,
+    }
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _rollout(situation: Situation) -> Manifest | None:
+    if situation.candidate is None or situation.progress is None:
+        return None
+    found = {
+        "revision": situation.candidate.hash,
+        "maxAvailable": situation.progress.most_available,
+        "progressedAt": format_time(situation.progress.since),
+        "waitingFor": situation.rule.message,
+    }
+    if situation.deadline is not None:
+        found["deadline"] = format_time(situation.deadline)
+    return found
+
+
+def _rejected(situation: Situation) -> list[Manifest]:
+    newest = sorted(
+        (r for r in situation.history.revisions if r.rejected),
+        key=lambda r: r.sequence,
+        reverse=True,
+    )
+    return [
+        {
+            "revision": r.hash,
+            "reason": r.rejected.reason,
+            "message": r.rejected.message,
+            "at": format_time(r.rejected.at),
+        }
+        for r in newest[:_REJECTED_LIMIT]
+        if r.rejected is not None
+    ]
+
+
+def _last_action(observed: Observed, situation: Situation) -> Manifest | None:
+    outcome = situation.verb
+    if outcome is None:
+        return observed.status.get("lastAction")
+    return {
+        "verb": outcome.action.verb or "unknown",
+        "revision": outcome.action.revision,
+        "token": outcome.action.token,
+        "result": "Accepted" if outcome.accepted else "Refused",
+        "message": outcome.message,
+        "at": format_time(observed.now),
+    }

@@ -1,0 +1,305 @@
+"""One round for one ModelDeployment: observe, decide, write.
+
+All reads come before the decision; what is written is exactly the plan. Errors of the API server
+are told apart: a conflict means that our view was old (look again), a refusal is put before the
+user by the next round, anything else is retried.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from mooring.adapters.kube import REPLICAS_MANAGER, ApiError, KubeClient
+from mooring.core import kinds
+from mooring.core.fingerprint import is_applied
+from mooring.core.kinds import KIND_BY_NAME, Ref
+from mooring.core.objects import owned, replicas_manifest
+from mooring.core.observed import Manifest, Observed, RenderSettings, revisions_to_inspect
+from mooring.core.plan import Plan, decide, stalled
+from mooring.core.pods import PodReport, report
+from mooring.engine.lease import LeaseLost
+from mooring.engine.metrics import Metrics
+from mooring.engine.queue import Key, KeyedQueue
+from mooring.engine.recorder import Recorder
+from mooring.engine.store import Store
+
+log = logging.getLogger(__name__)
+
+_FOREIGN_RETRY = 10.0
+
+
+class Conflict(Exception):
+    """Something was decided on a view that has changed meanwhile."""
+
+
+@dataclass(slots=True)
+class Refusals:
+    """What the API server refused in the last round of a key, and names that others hold."""
+
+    failures: dict[Ref, str] = field(default_factory=dict)
+    foreign: dict[Ref, str] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.failures or self.foreign)
+
+
+@dataclass(slots=True)
+class Reconciler:
+    """Works on one key at a time per worker; see :meth:`reconcile`."""
+
+    client: KubeClient
+    store: Store
+    queue: KeyedQueue
+    recorder: Recorder
+    metrics: Metrics
+    settings: RenderSettings
+    now: Callable[[], datetime]
+    connected_since: Callable[[], datetime | None]
+    _refusals: dict[Key, Refusals] = field(default_factory=dict)
+    _applied: dict[tuple[Key, Ref], tuple[str, str]] = field(default_factory=dict)
+
+    async def work(self) -> None:
+        """One worker: takes keys until cancelled or until the lease is lost."""
+        while True:
+            key = await self.queue.get()
+            try:
+                await self._round(key)
+            finally:
+                self.queue.done(key)
+
+    async def _round(self, key: Key) -> None:
+        started = time.monotonic()
+        result = "error"
+        try:
+            await self.reconcile(key)
+            result = "success"
+            self.queue.succeeded(key)
+        except Conflict:
+            result = "conflict"
+            self.queue.retry(key)
+        except ApiError as error:
+            self.metrics.reconcile_errors.labels("api").inc()
+            wait = self.queue.retry(key, at_least=error.retry_after or 0.0)
+            log.warning("%s: %s; again in %.1f s", key, error, wait)
+        except (LeaseLost, asyncio.CancelledError):
+            result = "cancelled"
+            raise
+        except Exception:
+            self.metrics.reconcile_errors.labels("internal").inc()
+            wait = self.queue.retry(key)
+            log.exception("%s: a defect of the operator; again in %.0f s", key, wait)
+        finally:
+            self.metrics.reconciles.labels(result).inc()
+            self.metrics.reconcile_seconds.observe(time.monotonic() - started)
+
+    async def reconcile(self, key: Key) -> None:
+        """Observes, decides and writes once. Raises ApiError, Conflict or LeaseLost."""
+        observed = await self._observe(key)
+        if observed is None:
+            self._forget(key)
+            return
+        plan = self._decide(key, observed)
+        refusals = Refusals()
+        await self._write_status(observed, plan)
+        for event in plan.events:
+            self.recorder.record(observed.resource, event)
+        await self._write_children(key, observed, plan, refusals)
+        self._look_again(key, observed, plan, refusals)
+
+    async def _observe(self, key: Key) -> Observed | None:
+        resource = self.store.get(kinds.MODEL_DEPLOYMENT, key.namespace, key.name)
+        if resource is None:
+            return None
+        uid = resource["metadata"].get("uid", "")
+        children = {
+            ref: child for ref, child in self.store.children(key).items() if owned(child, uid)
+        }
+        pods = {
+            revision: await self._pods(key, revision)
+            for revision in sorted(revisions_to_inspect(children))
+        }
+        before = self._refusals.get(key, Refusals())
+        return Observed(
+            now=self.now(),
+            resource=resource,
+            children=children,
+            runtimes=self.store.runtimes(key.namespace),
+            pods=pods,
+            foreign=dict(before.foreign),
+            failures=dict(before.failures),
+            connected_since=self.connected_since(),
+            settings=self.settings,
+        )
+
+    async def _pods(self, key: Key, revision: str) -> tuple[PodReport, ...]:
+        selector = f"{kinds.LABEL_DEPLOYMENT}={key.name},{kinds.LABEL_REVISION}={revision}"
+        found: list[PodReport] = []
+        async for chunk in self.client.list(kinds.POD, key.namespace, label_selector=selector):
+            found += [report(pod) for pod in chunk]
+        return tuple(found)
+
+    def _decide(self, key: Key, observed: Observed) -> Plan:
+        try:
+            return decide(observed)
+        except Exception as error:  # a defect of ours stalls this object and no other
+            self.metrics.reconcile_errors.labels("decide").inc()
+            log.exception("%s: deciding failed", key)
+            return stalled(
+                observed,
+                "InternalError",
+                f"a defect of the operator: {type(error).__name__}: {error}; what serves is left "
+                "as it is; the operator's log has the details",
+            )
+
+    async def _write_status(self, observed: Observed, plan: Plan) -> None:
+        if plan.status is None:
+            return
+        patch = merge_patch(observed.status, plan.status)
+        if not patch:
+            return
+        meta = observed.resource["metadata"]
+        body = {"metadata": {"resourceVersion": meta["resourceVersion"]}, "status": patch}
+        try:
+            written = await self.client.patch_status(
+                kinds.MODEL_DEPLOYMENT, observed.namespace, observed.name, body
+            )
+        except ApiError as error:
+            if error.status == 409:
+                raise Conflict from error
+            if error.status == 404:
+                return
+            raise
+        self.store.put(kinds.MODEL_DEPLOYMENT, written)
+
+    async def _write_children(
+        self, key: Key, observed: Observed, plan: Plan, refusals: Refusals
+    ) -> None:
+        for manifest in plan.apply:
+            await self._apply(key, observed, manifest, refusals)
+            if refusals and manifest["kind"] == kinds.CONTROLLER_REVISION.name:
+                return  # nothing is made from a record that could not be written
+        for ref, count in plan.scale:
+            await self._scale(observed, ref, count, refusals)
+        for deletion in plan.delete:
+            if refusals:
+                return  # nothing goes before what replaces it is there
+            kind = KIND_BY_NAME[deletion.ref.kind]
+            await self.client.delete(kind, observed.namespace, deletion.ref.name, deletion.uid)
+
+    async def _apply(
+        self, key: Key, observed: Observed, manifest: Manifest, refusals: Refusals
+    ) -> None:
+        kind = KIND_BY_NAME[manifest["kind"]]
+        ref = Ref(kind.name, manifest["metadata"]["name"])
+        known = live = self.store.get(kind, observed.namespace, ref.name)
+        if live is None:  # never write over what somebody else has made under this name
+            live = await self.client.get_metadata(kind, observed.namespace, ref.name)
+        if live is not None and not _may_write(live, observed):
+            refusals.foreign[ref] = _owner_of(live)
+            return
+        if known is not None and self._nothing_to_do(key, ref, manifest, known):
+            self.metrics.writes_avoided.inc()
+            return
+        try:
+            written = await self.client.apply(kind, manifest)
+        except ApiError as error:
+            if error.status == 409:
+                raise Conflict from error
+            if not error.refused:
+                raise
+            refusals.failures[ref] = str(error)
+            return
+        self._applied[key, ref] = _version(written), _fingerprint(written)
+        self.store.put(kind, written)
+
+    def _nothing_to_do(self, key: Key, ref: Ref, manifest: Manifest, live: Manifest) -> bool:
+        """By comparison; or, should the server store a field in another form than ours, because
+        the live object is still exactly what our last apply of this manifest came back as.
+        """
+        if is_applied(manifest, live):
+            return True
+        return self._applied.get((key, ref)) == (_version(live), _fingerprint(manifest))
+
+    async def _scale(self, observed: Observed, ref: Ref, count: int, refusals: Refusals) -> None:
+        live = self.store.get(kinds.DEPLOYMENT, observed.namespace, ref.name)
+        if live is None or ref in refusals.failures or ref in refusals.foreign:
+            return
+        if live["spec"].get("replicas", 1) == count:
+            return
+        manifest = replicas_manifest(observed, ref, live["metadata"]["uid"], count)
+        try:
+            written = await self.client.apply(kinds.DEPLOYMENT, manifest, manager=REPLICAS_MANAGER)
+        except ApiError as error:
+            if error.status in (404, 409):
+                raise Conflict from error
+            if not error.refused:
+                raise
+            refusals.failures[ref] = str(error)
+            return
+        self.store.put(kinds.DEPLOYMENT, written)
+
+    def _look_again(self, key: Key, observed: Observed, plan: Plan, refusals: Refusals) -> None:
+        before = self._refusals.get(key, Refusals())
+        changed = (refusals.failures, refusals.foreign) != (before.failures, before.foreign)
+        if refusals:
+            self._refusals[key] = refusals
+            self.queue.add_after(key, 0.0 if changed else _FOREIGN_RETRY)
+        else:
+            self._refusals.pop(key, None)
+            if changed:
+                self.queue.add(key)
+        if plan.look_again is not None:
+            self.queue.add_after(key, (plan.look_again - observed.now).total_seconds())
+
+    def _forget(self, key: Key) -> None:
+        self._refusals.pop(key, None)
+        self.queue.forget(key)
+        for known in [k for k in self._applied if k[0] == key]:
+            del self._applied[known]
+
+
+def merge_patch(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """The smallest JSON merge patch that turns ``old`` into ``new``; empty when they are equal."""
+    patch: dict[str, Any] = {key: None for key in old if key not in new}
+    for key, value in new.items():
+        if key in old and old[key] == value:
+            continue
+        if isinstance(value, dict) and isinstance(old.get(key), dict):
+            patch[key] = merge_patch(old[key], value)
+        else:
+            patch[key] = value
+    return patch
+
+
+def _may_write(live: Manifest, observed: Observed) -> bool:
+    """Ours by owner; or an orphan with our labels, as a restored backup leaves them."""
+    meta = live["metadata"]
+    if meta.get("ownerReferences"):
+        return owned(live, observed.uid)
+    labels = meta.get("labels") or {}
+    return bool(
+        labels.get(kinds.LABEL_MANAGED_BY) == kinds.MANAGED_BY
+        and labels.get(kinds.LABEL_DEPLOYMENT) == observed.name
+    )
+
+
+def _owner_of(live: Manifest) -> str:
+    owners = live["metadata"].get("ownerReferences") or ()
+    if not owners:
+        return "somebody else (it does not carry Mooring's labels)"
+    owner = owners[0]
+    return f"{owner.get('kind')} {owner.get('name')} (uid {owner.get('uid')})"
+
+
+def _version(obj: Manifest) -> str:
+    return str(obj["metadata"].get("resourceVersion", ""))
+
+
+def _fingerprint(obj: Manifest) -> str:
+    return str((obj["metadata"].get("annotations") or {}).get(kinds.ANNOTATION_FINGERPRINT, ""))

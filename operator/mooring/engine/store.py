@@ -1,0 +1,155 @@
+"""What the watches and our own writes have told us of the cluster, indexed by ModelDeployment.
+
+Fed by kopf's events, by the answers to our own writes (so the next round sees them without
+waiting for the watch) and by the resync. An older version never replaces a newer one.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from mooring.core import kinds
+from mooring.core.kinds import Kind, Ref
+from mooring.core.observed import RuntimeSource
+from mooring.engine.queue import Key
+
+Json = dict[str, Any]
+ObjectKey = tuple[str, str]
+_DELETED_REMEMBERED = 10_000
+
+
+class Store:
+    """Raw objects by kind, namespace and name. Not thread-safe; it lives on the event loop."""
+
+    def __init__(self) -> None:
+        self._objects: dict[str, dict[ObjectKey, Json]] = defaultdict(dict)
+        self._children: dict[Key, dict[Ref, Json]] = defaultdict(dict)
+        self._users: dict[str, set[Key]] = defaultdict(set)
+        self._runtime_of: dict[Key, str] = {}
+        self._deleted: dict[str, None] = {}
+
+    def put(self, kind: Kind, raw: Mapping[str, Any]) -> set[Key]:
+        """Takes an object in; returns the keys to look at, none if it is not news."""
+        obj = _pruned(kind, raw)
+        meta = obj["metadata"]
+        if meta.get("uid") in self._deleted:
+            return set()
+        key = (meta.get("namespace", ""), meta["name"])
+        old = self._objects[kind.name].get(key)
+        if old is not None and not _newer(obj, old):
+            return set()
+        self._objects[kind.name][key] = obj
+        return self._index(kind, key, obj, old)
+
+    def remove(self, kind: Kind, raw: Mapping[str, Any]) -> set[Key]:
+        """Takes an object out, unless one of the same name has replaced it."""
+        meta = raw["metadata"]
+        uid = meta.get("uid")
+        if uid:
+            self._deleted[uid] = None
+            while len(self._deleted) > _DELETED_REMEMBERED:
+                del self._deleted[next(iter(self._deleted))]
+        key = (meta.get("namespace", ""), meta["name"])
+        old = self._objects[kind.name].get(key)
+        if old is None or (uid and old["metadata"].get("uid") != uid):
+            return set()
+        del self._objects[kind.name][key]
+        return self._unindex(kind, key, old)
+
+    def get(self, kind: Kind, namespace: str, name: str) -> Json | None:
+        return self._objects[kind.name].get((namespace, name))
+
+    def versions(self, kind: Kind) -> dict[ObjectKey, tuple[str, str]]:
+        """The uid and resourceVersion of every object of a kind, to compare with a list."""
+        return {
+            key: (obj["metadata"].get("uid", ""), obj["metadata"].get("resourceVersion", ""))
+            for key, obj in self._objects[kind.name].items()
+        }
+
+    def all_keys(self) -> Iterable[Key]:
+        """Every ModelDeployment."""
+        return [Key(*key) for key in self._objects[kinds.MODEL_DEPLOYMENT.name]]
+
+    def children(self, key: Key) -> Mapping[Ref, Json]:
+        """All objects that carry the label of this ModelDeployment, whoever owns them."""
+        return dict(self._children.get(key, {}))
+
+    def runtimes(self, namespace: str) -> dict[str, RuntimeSource]:
+        """What a namespace can use, by name: the cluster's, hidden by its own."""
+        found = {
+            name: RuntimeSource(kinds.CLUSTER_MODEL_RUNTIME.name, name, obj.get("spec") or {})
+            for (_, name), obj in self._objects[kinds.CLUSTER_MODEL_RUNTIME.name].items()
+        }
+        found |= {
+            name: RuntimeSource(kinds.MODEL_RUNTIME.name, name, obj.get("spec") or {})
+            for (where, name), obj in self._objects[kinds.MODEL_RUNTIME.name].items()
+            if where == namespace
+        }
+        return found
+
+    def count(self, kind: Kind) -> int:
+        return len(self._objects[kind.name])
+
+    def _index(self, kind: Kind, key: ObjectKey, obj: Json, old: Json | None) -> set[Key]:
+        if kind == kinds.MODEL_DEPLOYMENT:
+            found = Key(*key)
+            name = ((obj.get("spec") or {}).get("runtime") or {}).get("name", "")
+            self._users[self._runtime_of.get(found, "")].discard(found)
+            self._runtime_of[found] = name
+            self._users[name].add(found)
+            return {found}
+        if kind in (kinds.MODEL_RUNTIME, kinds.CLUSTER_MODEL_RUNTIME):
+            return self._using(key)
+        touched = set()
+        for version in (old, obj):
+            owner = _owner_key(version) if version is not None else None
+            if owner is not None:
+                self._children[owner].pop(Ref(kind.name, key[1]), None)
+                touched.add(owner)
+        owner = _owner_key(obj)
+        if owner is not None:
+            self._children[owner][Ref(kind.name, key[1])] = obj
+        return touched
+
+    def _unindex(self, kind: Kind, key: ObjectKey, old: Json) -> set[Key]:
+        if kind == kinds.MODEL_DEPLOYMENT:
+            found = Key(*key)
+            self._users[self._runtime_of.pop(found, "")].discard(found)
+            return {found}
+        if kind in (kinds.MODEL_RUNTIME, kinds.CLUSTER_MODEL_RUNTIME):
+            return self._using(key)
+        owner = _owner_key(old)
+        if owner is None:
+            return set()
+        self._children[owner].pop(Ref(kind.name, key[1]), None)
+        if not self._children[owner]:
+            del self._children[owner]
+        return {owner}
+
+    def _using(self, key: ObjectKey) -> set[Key]:
+        namespace, name = key
+        return {k for k in self._users.get(name, ()) if not namespace or k.namespace == namespace}
+
+
+def _owner_key(obj: Mapping[str, Any]) -> Key | None:
+    meta = obj["metadata"]
+    name = (meta.get("labels") or {}).get(kinds.LABEL_DEPLOYMENT)
+    return Key(meta.get("namespace", ""), name) if name else None
+
+
+def _newer(new: Json, old: Json) -> bool:
+    """Versions are compared as numbers only within one uid; another uid is another object."""
+    if new["metadata"].get("uid") != old["metadata"].get("uid"):
+        return True
+    try:
+        return int(new["metadata"]["resourceVersion"]) > int(old["metadata"]["resourceVersion"])
+    except (KeyError, ValueError):
+        return True
+
+
+def _pruned(kind: Kind, raw: Mapping[str, Any]) -> Json:
+    """Without managedFields, which are as large as the object and never looked at."""
+    meta = {k: v for k, v in raw["metadata"].items() if k != "managedFields"}
+    return {**raw, "apiVersion": kind.api_version, "kind": kind.name, "metadata": meta}

@@ -1,0 +1,160 @@
+"""One operator process: settings, store, lease, watches, workers, and how they end.
+
+The parts are wired here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import kopf
+from kubernetes.aio.client import ApiClient, Configuration
+
+from mooring.adapters.kube import KubeClient, load_configuration
+from mooring.engine.health import Health
+from mooring.engine.lease import Fence, FencedLock, lead
+from mooring.engine.metrics import Metrics
+from mooring.engine.queue import KeyedQueue
+from mooring.engine.reconciler import Reconciler
+from mooring.engine.recorder import Recorder
+from mooring.engine.resync import Resync
+from mooring.engine.store import Store
+from mooring.engine.web import serve
+from mooring.settings import Settings, identity, own_namespace
+from mooring.shell.intake import build_registry
+
+log = logging.getLogger(__name__)
+
+_INTAKE_BACKOFF = 2.0
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(slots=True)
+class _Connection:
+    """Since when this process has seen the cluster without a gap."""
+
+    since: datetime = field(default_factory=_now)
+
+
+@dataclass(slots=True)
+class Process:
+    """Everything that lives as long as the process does."""
+
+    settings: Settings
+    configuration: Configuration
+    elect: bool
+    metrics: Metrics = field(default_factory=Metrics)
+    store: Store = field(default_factory=Store)
+    queue: KeyedQueue = field(default_factory=KeyedQueue)
+    fence: Fence = field(default_factory=Fence)
+    connection: _Connection = field(default_factory=_Connection)
+    seeded: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def run(self) -> None:
+        """Runs until a signal, a lost lease (then non-zero) or a task that must not end, ends."""
+        client = KubeClient(self.configuration, self.fence, self.metrics.on_request)
+        health = Health(self.queue, self.metrics, self.settings.resync.total_seconds())
+        recorder = Recorder(client, _now, identity())
+        resync = Resync(
+            client, self.store, self.queue, self.metrics, self.settings.namespaces,
+            self.settings.resync.total_seconds(), health.resynced,
+        )  # fmt: skip
+        reconciler = Reconciler(
+            client, self.store, self.queue, recorder, self.metrics, self.settings.rendering(),
+            _now, lambda: self.connection.since,
+        )  # fmt: skip
+        web = await serve(health, self.metrics, self.settings.port)
+        try:
+            await _until_stopped(
+                self._intake(),
+                self._observe(resync),
+                self._lead(reconciler, recorder, health),
+                health.tick(),
+            )
+        finally:
+            await web.cleanup()
+            await client.close()
+
+    async def _observe(self, resync: Resync) -> None:
+        await resync.seed()
+        self.seeded.set()
+        self.connection.since = _now()
+        self.metrics.deployments.set_function(lambda: float(len(list(self.store.all_keys()))))
+        await resync.run()
+
+    async def _lead(self, reconciler: Reconciler, recorder: Recorder, health: Health) -> None:
+        async def work() -> None:
+            await self.seeded.wait()  # a leader that has not seen the cluster decides nothing
+            log.info("leading: working with %d workers", self.settings.workers)
+            health.leading = True
+            self.metrics.leader.set(1)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(recorder.run())
+                for _ in range(self.settings.workers):
+                    group.create_task(reconciler.work())
+
+        if not self.elect:
+            self.fence.open_for_ever()
+            await work()
+            return
+        election = self.settings.election()
+        api = ApiClient(self.configuration)
+        lock = FencedLock(election, own_namespace(), identity(), api, self.fence)
+        try:
+            await lead(lock, election, self.fence, work)
+            raise SystemExit("the lease was lost: ending, so that nothing goes on on an old view")
+        finally:
+            await lock.release()
+            await api.close()  # type: ignore[no-untyped-call]
+
+    async def _intake(self) -> None:
+        """Kopf's watches. Should they end (an error in the stream is fatal to kopf), begin anew."""
+        clusterwide = not self.settings.namespaces
+        while True:
+            registry = build_registry(
+                self.store, self.queue, self.metrics, self.configuration, clusterwide=clusterwide
+            )
+            try:
+                await kopf.operator(
+                    registry=registry,
+                    standalone=True,
+                    clusterwide=clusterwide,
+                    namespaces=self.settings.namespaces,
+                )
+            except Exception:
+                log.exception("watching ended; beginning anew")
+            self.connection.since = _now()
+            await asyncio.sleep(_INTAKE_BACKOFF)
+
+
+async def _until_stopped(*coroutines: Coroutine[Any, Any, None]) -> None:
+    """Runs all of them until SIGTERM or SIGINT, or until the first one ends."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    tasks = [asyncio.create_task(c) for c in coroutines]
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        done, _ = await asyncio.wait({*tasks, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        for task in done - {stopping}:
+            task.result()
+    finally:
+        for task in (*tasks, stopping):
+            task.cancel()
+        await asyncio.gather(*tasks, stopping, return_exceptions=True)
+
+
+async def run(settings: Settings, kubeconfig: str | None, *, elect: bool) -> None:
+    """Connects and runs one process to its end."""
+    configuration = await load_configuration(kubeconfig)
+    await Process(settings, configuration, elect).run()

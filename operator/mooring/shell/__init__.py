@@ -1,0 +1,1 @@
+"""The shell: kopf handlers that hand every event on, and nothing else."""

@@ -1,0 +1,109 @@
+"""kopf as intake: it watches, we take in what it sees and put the key in the queue.
+
+None of kopf's change handlers, daemons, timers or indices are used: they would patch every
+object, add finalizers, or slow the start. ``on.event`` writes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
+
+import aiohttp
+import kopf
+from kubernetes.aio.client import ApiClient, Configuration
+
+from mooring.core.kinds import Kind
+from mooring.engine.metrics import Metrics
+from mooring.engine.queue import KeyedQueue
+from mooring.engine.resync import SELECTOR, selector_of, watched
+from mooring.engine.store import Store
+
+_INACTIVITY_SECONDS = 70.0
+_CHUNK = 500
+
+
+class _NothingStored(kopf.DiffBaseStorage):
+    """kopf would keep a copy of the spec in an annotation; nobody needs it."""
+
+    def fetch(self, *, body: kopf.Body) -> kopf.BodyEssence | None:
+        return None
+
+    def store(self, *, body: kopf.Body, patch: kopf.Patch, essence: kopf.BodyEssence) -> None:
+        return None
+
+
+def build_registry(
+    store: Store,
+    queue: KeyedQueue,
+    metrics: Metrics,
+    configuration: Configuration,
+    *,
+    clusterwide: bool,
+) -> kopf.OperatorRegistry:
+    """Handlers for every watched kind, a login that uses our own session, and the settings."""
+    registry = kopf.OperatorRegistry()
+
+    @kopf.on.startup(registry=registry)
+    def configure(settings: kopf.OperatorSettings, **_: Any) -> None:
+        apply_settings(settings, clusterwide=clusterwide)
+
+    @kopf.on.login(registry=registry)
+    async def login(**_: Any) -> kopf.AiohttpSession:
+        return await _session(configuration, connections=4 * len(watched(clusterwide=clusterwide)))
+
+    for kind in watched(clusterwide=clusterwide):
+        kopf.on.event(kind.group, kind.version, kind.plural, registry=registry)(
+            _take_in(kind, store, queue, metrics)
+        )
+    return registry
+
+
+def apply_settings(settings: kopf.OperatorSettings, *, clusterwide: bool) -> None:
+    """What kopf must not do, and how it watches."""
+    settings.posting.enabled = False
+    settings.scanning.disabled = True
+    settings.persistence.diffbase_storage = _NothingStored()
+    settings.watching.chunk_size = _CHUNK
+    settings.watching.inactivity_timeout = _INACTIVITY_SECONDS
+    settings.networking.error_backoffs = [0.5, 1, 2, 5, 10]
+    settings.queueing.idle_timeout = 1.0
+    for kind in watched(clusterwide=clusterwide):
+        if selector_of(kind):
+            settings.watching.label_selectors[kind.group, kind.version, kind.plural] = SELECTOR
+
+
+def _take_in(
+    kind: Kind, store: Store, queue: KeyedQueue, metrics: Metrics
+) -> Callable[..., Coroutine[Any, Any, None]]:
+    # async, or kopf would run it in a thread, beside the event loop that owns store and queue
+    async def on_event(event: Mapping[str, Any], **_: Any) -> None:
+        metrics.events_seen.labels(kind.name).inc()
+        change = store.remove if event["type"] == "DELETED" else store.put
+        for key in change(kind, event["object"]):
+            queue.add(key)
+
+    return on_event
+
+
+async def _session(configuration: Configuration, connections: int) -> kopf.AiohttpSession:
+    """A session with a bounded number of connections whose token follows the file on disk."""
+    api = ApiClient(configuration)
+    context = api.rest_client.ssl_context
+    await api.close()  # type: ignore[no-untyped-call]
+
+    async def authorize(
+        request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        token = (await configuration.auth_settings()).get("BearerToken")
+        if token and token["value"]:
+            request.headers["Authorization"] = token["value"]
+        return await handler(request)
+
+    session = aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=connections, ssl=context),
+        middlewares=(authorize,),
+        trust_env=True,
+        read_bufsize=2**21,
+    )
+    return kopf.AiohttpSession(server=configuration.host, aiohttp_session=session)

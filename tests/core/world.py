@@ -1,0 +1,232 @@
+"""A cluster as a few dictionaries and a clock, on which plans are carried out.
+
+It does what an API server would do with a plan, and no more: store, count versions and
+generations, and keep what another manager owns. Pods come to be when a test says so.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from mooring.core import kinds
+from mooring.core.fingerprint import is_applied
+from mooring.core.kinds import Ref
+from mooring.core.observed import Observed, RenderSettings, RuntimeSource
+from mooring.core.plan import Plan, decide
+from mooring.core.pods import PodReport
+from mooring.core.revision import History, read_history
+
+ONNX_RUNTIME: dict[str, Any] = {
+    "formats": [{"name": "onnx", "versions": ["1"]}],
+    "protocols": ["open-inference-v2"],
+    "image": "example.com/onnx-server:{{ runtime.version }}",
+    "version": "0.1.0",
+    "args": ["--model-name", "{{ model.name }}", "--model-dir", "{{ model.path }}"],
+    "ports": [{"name": "http", "containerPort": 8080}],
+    "readinessProbe": {"httpGet": {"path": "/v2/models/{{ model.name }}/ready", "port": "http"}},
+    "metrics": {"port": "http", "path": "/metrics"},
+}
+
+
+def spec(uri: str = "s3://models/fraud/v1", **changes: Any) -> dict[str, Any]:
+    """A small spec; keyword arguments replace top-level fields."""
+    return {
+        "model": {"uri": uri},
+        "runtime": {"name": "onnx"},
+        "replicas": 2,
+        "rollout": {"progressDeadline": "10m", "revisionHistoryLimit": 10},
+        **changes,
+    }
+
+
+@dataclass
+class World:
+    """One ModelDeployment called ``fraud`` and all that is made for it."""
+
+    now: datetime = datetime(2026, 1, 1, tzinfo=UTC)
+    resource: dict[str, Any] = field(default_factory=dict)
+    children: dict[Ref, dict[str, Any]] = field(default_factory=dict)
+    pods: dict[str, tuple[PodReport, ...]] = field(default_factory=dict)
+    runtimes: dict[str, RuntimeSource] = field(default_factory=dict)
+    settings: RenderSettings = field(default_factory=RenderSettings)
+    failures: dict[Ref, str] = field(default_factory=dict)
+    connected_since: datetime | None = None
+    writes: list[str] = field(default_factory=list)
+    told: list[str] = field(default_factory=list)
+    version: int = 100
+
+    @classmethod
+    def with_spec(cls, wanted: dict[str, Any] | None = None, **changes: Any) -> World:
+        world = cls()
+        world.runtimes["onnx"] = RuntimeSource("ClusterModelRuntime", "onnx", ONNX_RUNTIME)
+        world.resource = {
+            "apiVersion": "mooring.dev/v1alpha1",
+            "kind": "ModelDeployment",
+            "metadata": {"name": "fraud", "namespace": "shop", "uid": "uid-1", "generation": 1,
+                         "resourceVersion": "1", "annotations": {}},
+            "spec": wanted or spec(**changes),
+        }  # fmt: skip
+        return world
+
+    # what people do -------------------------------------------------------------------------
+
+    def edit(self, **changes: Any) -> None:
+        """Changes the spec, as ``kubectl apply`` does."""
+        self.resource["spec"] = {**self.resource["spec"], **changes}
+        self.resource["metadata"]["generation"] += 1
+
+    def model(self, uri: str) -> None:
+        self.edit(model={"uri": uri})
+
+    def act(self, text: str) -> None:
+        self.resource["metadata"]["annotations"][kinds.ANNOTATION_ACTION] = text
+
+    def wait(self, **span: float) -> None:
+        self.now += timedelta(**span)
+
+    # what the operator does -----------------------------------------------------------------
+
+    def observed(self) -> Observed:
+        return Observed(
+            now=self.now,
+            resource=copy.deepcopy(self.resource),
+            children=copy.deepcopy(self.children),
+            runtimes=dict(self.runtimes),
+            pods=dict(self.pods),
+            failures=dict(self.failures),
+            connected_since=self.connected_since,
+            settings=self.settings,
+        )
+
+    def round(self) -> Plan:
+        """One decision, carried out."""
+        plan = decide(self.observed())
+        if plan.status is not None and plan.status != self.resource.get("status"):
+            self.resource["status"] = copy.deepcopy(plan.status)
+            self.writes.append("status")
+        for manifest in plan.apply:
+            self._apply(manifest)
+        for ref, count in plan.scale:
+            live = self.children[ref]
+            if live["spec"].get("replicas") != count:
+                live["spec"]["replicas"] = count
+                self._changed(live, f"scale {ref} to {count}")
+        for deletion in plan.delete:
+            assert self.children[deletion.ref]["metadata"]["uid"] == deletion.uid
+            del self.children[deletion.ref]
+            self.writes.append(f"delete {deletion.ref}")
+        self.told += [f"{event.type} {event.reason}: {event.message}" for event in plan.events]
+        return plan
+
+    def settle(self, rounds: int = 10) -> Plan:
+        """Rounds until one writes nothing; fails when that never happens."""
+        for _ in range(rounds):
+            before = len(self.writes)
+            plan = self.round()
+            if len(self.writes) == before:
+                return plan
+        raise AssertionError(f"does not settle: {self.writes[-10:]}")
+
+    def _apply(self, manifest: dict[str, Any]) -> None:
+        ref = Ref(manifest["kind"], manifest["metadata"]["name"])
+        live = self.children.get(ref)
+        wanted = copy.deepcopy(manifest)
+        if live is not None and is_applied(wanted, live):
+            return
+        guard = wanted["metadata"].pop("resourceVersion", None)
+        if live is None:
+            assert guard is None, f"{ref} is guarded and does not exist"
+            wanted["metadata"] |= {"uid": f"uid-{ref.name}-{self.version}", "generation": 1}
+            if ref.kind == "Deployment":
+                wanted["spec"]["replicas"] = 1
+            self.children[ref] = wanted
+            self._changed(wanted, f"create {ref}", generation=False)
+            return
+        assert guard in (None, live["metadata"]["resourceVersion"])
+        replicas = live.get("spec", {}).get("replicas")
+        kept = {k: live["metadata"][k] for k in ("uid", "generation", "resourceVersion")}
+        live.update(wanted)
+        live["metadata"] = {**wanted["metadata"], **kept}
+        if ref.kind == "Deployment":
+            live["spec"]["replicas"] = replicas
+        self._changed(live, f"update {ref}")
+
+    def _changed(self, live: dict[str, Any], what: str, *, generation: bool = True) -> None:
+        self.version += 1
+        live["metadata"]["resourceVersion"] = str(self.version)
+        if generation:
+            live["metadata"]["generation"] = live["metadata"].get("generation", 1) + 1
+        self.writes.append(what)
+
+    # what the rest of the cluster does ------------------------------------------------------
+
+    def run_pods(self, revision: str, ready: int | None = None, digest: str | None = "d1") -> None:
+        """Lets ``ready`` pods of a revision be available (all, unless said)."""
+        live = self.deployment(revision)
+        wanted = int(live["spec"]["replicas"])
+        count = wanted if ready is None else min(ready, wanted)
+        live["status"] = {
+            "observedGeneration": live["metadata"]["generation"],
+            "replicas": wanted,
+            "readyReplicas": count,
+            "availableReplicas": count,
+        }
+        found = f"sha256:{digest}" if digest else None
+        self.pods[revision] = tuple(
+            PodReport(f"pod-{i}", i < count, "" if i < count else "Starting", digest=found)
+            for i in range(wanted)
+        )
+
+    def fail_pods(
+        self, revision: str, reason: str, message: str, *, permanent: bool = False
+    ) -> None:
+        """Lets no pod of a revision become ready, for this reason."""
+        self.run_pods(revision, ready=0, digest=None)
+        self.pods[revision] = tuple(
+            replace(pod, reason=reason, message=message, permanent=permanent)
+            for pod in self.pods[revision]
+        )
+
+    def serve(self) -> str:
+        """Brings whatever rolls out to its end; returns the stable revision."""
+        for _ in range(8):
+            self.settle()
+            for ref in list(self.children):
+                if ref.kind == "Deployment":
+                    self.run_pods(ref.name.removeprefix("fraud-"))
+        self.wait(minutes=1)
+        self.settle()
+        stable = self.history.stable
+        assert stable is not None
+        return stable.hash
+
+    # what a test looks at -------------------------------------------------------------------
+
+    @property
+    def history(self) -> History:
+        return read_history(self.children)
+
+    def deployment(self, revision: str) -> dict[str, Any]:
+        return self.children[Ref("Deployment", f"fraud-{revision}")]
+
+    def revisions(self) -> list[str]:
+        """The revisions that have a Deployment."""
+        return sorted(
+            r.name.removeprefix("fraud-") for r in self.children if r.kind == "Deployment"
+        )
+
+    def routed(self) -> str:
+        service = self.children[Ref("Service", "fraud")]
+        return str(service["spec"]["selector"]["mooring.dev/revision"])
+
+    def condition(self, kind: str) -> dict[str, Any]:
+        found = [c for c in self.resource["status"]["conditions"] if c["type"] == kind]
+        assert len(found) == 1
+        return dict(found[0])
+
+    @property
+    def status(self) -> dict[str, Any]:
+        return dict(self.resource["status"])
