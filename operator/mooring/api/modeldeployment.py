@@ -389,7 +389,7 @@ class ModelDeploymentSpec(ApiModel):
     """Number of pods, 0 to 1000; 1 when unset. Not together with autoscaling."""
     autoscaling: Autoscaling | None = None
     """Lets the number of pods follow the load. Not together with replicas."""
-    rollout: RolloutSpec = Field(default_factory=RolloutSpec)
+    rollout: RolloutSpec = Field(default_factory=RolloutSpec, json_schema_extra={"default": {}})
     """How a new revision takes over from the stable one."""
 
     rules = (

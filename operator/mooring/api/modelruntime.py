@@ -309,9 +309,7 @@ class RuntimeTemplate(ApiModel):
     """Whether the server has started; holds the other probes back while a large model loads."""
     resources: Resources | None = None
     """CPU, memory and devices where the ModelDeployment names none."""
-    config: Annotated[tuple[ConfigFile, ...], Field(max_length=16), ListMap(("path",))] | None = (
-        None
-    )
+    config: Annotated[tuple[ConfigFile, ...], Field(max_length=8), ListMap(("path",))] | None = None
     """Configuration files, mounted read-only."""
     security: RuntimeSecurity | None = None
     """The user that the server runs as."""

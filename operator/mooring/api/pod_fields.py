@@ -147,17 +147,27 @@ class LocalObjectReference(ApiModel):
     """Name of the object."""
 
 
-ResourceList = Annotated[
-    dict[str, Quantity],
-    Field(max_length=16),
-]
+ResourceList = Annotated[dict[str, Quantity], Field(max_length=8)]
+
+COMPARED_RESOURCES = ("cpu", "memory", "ephemeral-storage")
+"""Compared at apply; every further one would come near the limit of CEL's cost budget."""
+
+
+def _compare(resource: str) -> str:
+    request, limit = (f"string(self.{part}['{resource}'])" for part in ("requests", "limits"))
+    return (
+        f"(!('{resource}' in self.requests) || !('{resource}' in self.limits) || "
+        f"!isQuantity({request}) || !isQuantity({limit}) || "
+        f"!quantity({request}).isGreaterThan(quantity({limit})))"
+    )
 
 
 def _requests_within_limits(resources: Resources) -> bool:
-    limits = resources.limits or {}
+    requests, limits = resources.requests or {}, resources.limits or {}
     return all(
-        name not in limits or quantity_value(amount) <= quantity_value(limits[name])
-        for name, amount in (resources.requests or {}).items()
+        quantity_value(requests[name]) <= quantity_value(limits[name])
+        for name in COMPARED_RESOURCES
+        if name in requests and name in limits
     )
 
 
@@ -172,10 +182,10 @@ class Resources(ApiModel):
     rules = (
         Rule(
             cel=(
-                "!has(self.requests) || !has(self.limits) || self.requests.all(r, "
-                "!(r in self.limits) || !isQuantity(string(self.requests[r])) || "
-                "!isQuantity(string(self.limits[r])) || !quantity(string(self.requests[r]))"
-                ".isGreaterThan(quantity(string(self.limits[r]))))"
+                "!has(self.requests) || !has(self.limits) || "
+                + "("
+                + " && ".join(map(_compare, COMPARED_RESOURCES))
+                + ")"
             ),
             message=(
                 "requests must not exceed limits for the same resource: raise the entry in limits "
@@ -209,7 +219,11 @@ class LabelSelectorRequirement(ApiModel):
     operator: Literal["In", "NotIn", "Exists", "DoesNotExist"]
     """How the label is compared: In, NotIn, Exists or DoesNotExist."""
     values: (
-        Annotated[tuple[LabelValue, ...], Field(max_length=32, json_schema_extra=ATOMIC)] | None
+        Annotated[
+            tuple[Annotated[str, Field(max_length=63, description="One value.")], ...],
+            Field(max_length=32, json_schema_extra=ATOMIC),
+        ]
+        | None
     ) = None
     """The values for In and NotIn; empty for the others."""
 
