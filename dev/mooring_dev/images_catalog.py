@@ -29,8 +29,12 @@ class Image:
 
     @property
     def reference(self) -> str:
-        """The name that pods use."""
+        """The name of whatever was built last."""
         return f"mooring.dev/{self.name}:{TAG}"
+
+    def tagged(self, key: str) -> str:
+        """The name of the build ``key``, which never means anything else."""
+        return f"{self.reference}-{key}"
 
     @property
     def folder(self) -> Path:

@@ -7,9 +7,12 @@ container runtime imports.
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import shutil
 import subprocess
+import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +20,8 @@ from typing import Protocol
 
 from mooring_dev.errors import DevError
 from mooring_dev.steps import run_logged
+
+_NAMING = frozenset({"manifest.json", "repositories"})
 
 
 class Engine(Protocol):
@@ -34,8 +39,11 @@ class Engine(Protocol):
     ) -> None:
         """Build ``context`` as ``tag``; ``arguments`` are NAME=VALUE build arguments."""
 
-    def save(self, title: str, tag: str, archive: Path, log: Path) -> None:
-        """Write the image ``tag`` to ``archive``, whole or not at all."""
+    def save(self, title: str, tags: Sequence[str], archive: Path, log: Path) -> None:
+        """Write the image to ``archive`` under all its ``tags``, whole or not at all.
+
+        It was built as the first of them.
+        """
 
 
 @dataclass(frozen=True)
@@ -54,9 +62,11 @@ class Docker:
         command = ["docker", "build", "--tag", tag, *options, str(context)]
         run_logged(title, command, log, hint="Is the base image within reach (docker pull)?")
 
-    def save(self, title: str, tag: str, archive: Path, log: Path) -> None:
+    def save(self, title: str, tags: Sequence[str], archive: Path, log: Path) -> None:
         partial = archive.with_suffix(".partial")
-        run_logged(title, ["docker", "save", "--output", str(partial), tag], log)
+        for tag in tags[1:]:
+            run_logged(f"Naming {tag}", ["docker", "tag", tags[0], tag], log)
+        run_logged(title, ["docker", "save", "--output", str(partial), *tags], log)
         partial.rename(archive)
 
 
@@ -82,17 +92,47 @@ class Buildah:
         options = [word for argument in arguments for word in ("--build-arg", argument)]
         command = self._command(
             "build",
-            # Debian installs no seccomp or registry policy for chroot builds, and needs none.
-            *("--isolation", "chroot", "--network", "host", "--layers", "--pull-never"),
+            *("--isolation", "chroot", "--network", "host", "--layers", "--pull=never"),
             *("--format", "docker", "--tag", tag, *options, str(context)),
         )
         run_logged(title, command, log)
 
-    def save(self, title: str, tag: str, archive: Path, log: Path) -> None:
+    def save(self, title: str, tags: Sequence[str], archive: Path, log: Path) -> None:
         partial = archive.with_suffix(".partial")
         partial.unlink(missing_ok=True)
-        run_logged(title, self._command("push", tag, f"docker-archive:{partial}:{tag}"), log)
+        target = f"docker-archive:{partial}:{tags[0]}"
+        run_logged(title, self._command("push", tags[0], target), log)
+        name_archive(partial, tags)
         partial.rename(archive)
+
+
+def name_archive(archive: Path, tags: Sequence[str]) -> None:
+    """Give the one image in a docker archive the names ``tags``, in place.
+
+    buildah writes one name per archive. The names stand in manifest.json, after the layers, so the
+    archive is cut there and ended anew instead of copying hundreds of megabytes.
+
+    Raises:
+        DevError: the archive is laid out differently.
+    """
+    with tarfile.open(archive) as reading:
+        members = reading.getmembers()
+        names = [member.name for member in members]
+        if "manifest.json" not in names or set(names[names.index("manifest.json") :]) - _NAMING:
+            raise DevError(f"{archive} is not laid out as buildah does: {', '.join(names[-4:])}.")
+        cut = members[names.index("manifest.json")]
+        content = reading.extractfile(cut)
+        assert content is not None
+        manifest = json.load(content)
+    manifest[0]["RepoTags"] = list(tags)
+    data = json.dumps(manifest).encode()
+    with archive.open("r+b") as stream:
+        stream.truncate(cut.offset)
+        stream.seek(cut.offset)
+        with tarfile.open(fileobj=stream, mode="w") as writing:
+            entry = tarfile.TarInfo("manifest.json")
+            entry.size = len(data)
+            writing.addfile(entry, io.BytesIO(data))
 
 
 def choose_engine(store: Path, log: Path) -> Engine:
