@@ -272,13 +272,21 @@ def _flatten(schema: Mapping[str, Any], definitions: Mapping[str, Any], path: st
     while "$ref" in flat or "anyOf" in flat:
         if "$ref" in flat:
             name = flat.pop("$ref").removeprefix("#/$defs/")
-            flat = {**definitions[name], **flat}
+            flat = _merged(definitions[name], flat)
         if "anyOf" in flat:
             choices = [c for c in flat.pop("anyOf") if c.get("type") != "null"]
             if len(choices) != 1:
                 raise NotStructural(f"{path}: is a union of several types")
-            flat = {**choices[0], **flat}
+            flat = _merged(choices[0], flat)
     return flat
+
+
+def _merged(general: Mapping[str, Any], special: Mapping[str, Any]) -> Schema:
+    """What is said at the place of use wins, except that rules add up."""
+    rules = [
+        rule for schema in (general, special) for rule in schema.get("x-kubernetes-validations", ())
+    ]
+    return {**general, **special} | ({"x-kubernetes-validations": rules} if rules else {})
 
 
 def _bounds(found: Schema, flat: Mapping[str, Any]) -> None:

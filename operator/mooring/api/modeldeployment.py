@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -334,7 +335,7 @@ class RolloutStep(ApiModel):
 
 def _weights_rise(rollout: RolloutSpec) -> bool:
     weights = [step.weight for step in rollout.steps or () if step.weight is not None]
-    return all(earlier < later for earlier, later in zip(weights, weights[1:], strict=False))
+    return all(earlier < later for earlier, later in itertools.pairwise(weights))
 
 
 class RolloutSpec(ApiModel):
@@ -411,7 +412,8 @@ def _name_fits(resource: ModelDeployment) -> bool:
 
 class ModelDeployment(ApiModel):
     """Serves a declared model. A change of spec.model or spec.runtime makes a new revision, which
-    takes over from the stable one only when it is ready."""
+    takes over from the stable one only when it is ready.
+    """
 
     api_version: Literal["mooring.dev/v1alpha1"] = API_VERSION
     """Version of this schema: mooring.dev/v1alpha1."""

@@ -8,7 +8,7 @@ from pydantic import Field, WithJsonSchema
 
 from mooring.api.metadata import ObjectMeta
 from mooring.api.modeldeployment import FormatName, ImageTag
-from mooring.api.pod_fields import EnvVars, Resources
+from mooring.api.pod_fields import EnvVar, Resources
 from mooring.api.schema_types import (
     API_VERSION,
     ATOMIC,
@@ -54,6 +54,25 @@ TemplateArgument = Annotated[
     ),
     PLACEHOLDER_RULE,
 ]
+TemplateEnvVars = Annotated[
+    tuple[
+        Annotated[
+            EnvVar,
+            Rule(
+                cel=(
+                    f"!has(self.value) || !self.value.matches(r'{_ANY}') || "
+                    f"self.value.matches(r'{_ONLY_KNOWN}')"
+                ),
+                message=PLACEHOLDER_RULE.message,
+                check=lambda variable: PLACEHOLDER_RULE.check(variable.value or ""),
+                field=".value",
+            ),
+        ],
+        ...,
+    ],
+    Field(max_length=64),
+    ListMap(("name",)),
+]
 TemplateArguments = Annotated[
     tuple[TemplateArgument, ...], Field(max_length=64, json_schema_extra=ATOMIC)
 ]
@@ -73,6 +92,11 @@ AbsolutePath = Annotated[
         cel=f"!self.matches(r'{_CLIMBING_PATTERN}')",
         message="must not contain the path segments '.' and '..': write the path without them",
         check=lambda path: not _climbs(path),
+    ),
+    Rule(
+        cel="self != '/mnt/models' && !self.startsWith('/mnt/models/')",
+        message="must not lie in /mnt/models, where the model is: choose another folder",
+        check=lambda path: path != "/mnt/models" and not path.startswith("/mnt/models/"),
     ),
 ]
 
@@ -242,11 +266,24 @@ class MetricsEndpoint(ApiModel):
 
 
 _VERSION_PLACEHOLDER = r"\{\{\s*runtime\.version\s*\}\}"
-_PROBES = (
-    ("readinessProbe", "readiness_probe"),
-    ("livenessProbe", "liveness_probe"),
-    ("startupProbe", "startup_probe"),
-)
+_PROBES = ("readinessProbe", "livenessProbe", "startupProbe")
+_PROBE_ACTIONS = ("httpGet", "tcpSocket")
+
+
+def _port_exists(probe: str, action: str) -> str:
+    port = f"self.{probe}.{action}.port"
+    return (
+        f"(!has(self.{probe}) || !has(self.{probe}.{action}) || type({port}) != string || "
+        f"self.ports.exists(p, p.name == {port}))"
+    )
+
+
+def _probes_use_ports(runtime: RuntimeTemplate) -> bool:
+    names = {port.name for port in runtime.ports}
+    probes = (runtime.readiness_probe, runtime.liveness_probe, runtime.startup_probe)
+    actions = [a for p in probes if p is not None for a in (p.http_get, p.tcp_socket)]
+    used = [action.port for action in actions if action is not None]
+    return all(port in names for port in used if isinstance(port, str))
 
 
 def _needs_version(runtime: RuntimeTemplate) -> bool:
@@ -295,7 +332,7 @@ class RuntimeTemplate(ApiModel):
     args: TemplateArguments | None = None
     """Arguments, with placeholders; those of the ModelDeployment follow.
     Example: ["--model-dir", "{{ model.path }}"]."""
-    env: EnvVars | None = None
+    env: TemplateEnvVars | None = None
     """Environment variables; values may have placeholders."""
     ports: Annotated[
         tuple[RuntimePort, ...], Field(min_length=1, max_length=16), ListMap(("name",))
@@ -347,6 +384,11 @@ class RuntimeTemplate(ApiModel):
             field=".metrics",
         ),
         Rule(
+            cel=" && ".join(_port_exists(p, action) for p in _PROBES for action in _PROBE_ACTIONS),
+            message="probes name a port that is not one of ports: correct it or add the port",
+            check=_probes_use_ports,
+        ),
+        Rule(
             cel=(
                 "(!has(self.livenessProbe) || !has(self.livenessProbe.successThreshold) || "
                 "self.livenessProbe.successThreshold == 1) && (!has(self.startupProbe) || "
@@ -361,7 +403,8 @@ class RuntimeTemplate(ApiModel):
 
 class ModelRuntime(ApiModel):
     """A model server that the ModelDeployments of its namespace can use by name. Editing it
-    changes no running pod: new revisions use the new template."""
+    changes no running pod: new revisions use the new template.
+    """
 
     api_version: Literal["mooring.dev/v1alpha1"] = API_VERSION
     """Version of this schema: mooring.dev/v1alpha1."""
@@ -375,7 +418,8 @@ class ModelRuntime(ApiModel):
 
 class ClusterModelRuntime(ApiModel):
     """A model server that every ModelDeployment of the cluster can use by name; a ModelRuntime of
-    the same name goes first in its namespace. Editing it changes no running pod."""
+    the same name goes first in its namespace. Editing it changes no running pod.
+    """
 
     api_version: Literal["mooring.dev/v1alpha1"] = API_VERSION
     """Version of this schema: mooring.dev/v1alpha1."""

@@ -123,7 +123,7 @@ class EnvVar(ApiModel):
 
     name: EnvName
     """Name of the variable. Example: OMP_NUM_THREADS."""
-    value: Annotated[str, Field(max_length=32768)] | None = None
+    value: Annotated[str, Field(max_length=8192)] | None = None
     """The value as text: quote numbers and booleans. Excludes valueFrom."""
     value_from: EnvVarSource | None = None
     """Where the value comes from instead: a Secret or a ConfigMap. Excludes value."""
@@ -183,9 +183,7 @@ class Resources(ApiModel):
         Rule(
             cel=(
                 "!has(self.requests) || !has(self.limits) || "
-                + "("
-                + " && ".join(map(_compare, COMPARED_RESOURCES))
-                + ")"
+                "(" + " && ".join(map(_compare, COMPARED_RESOURCES)) + ")"
             ),
             message=(
                 "requests must not exceed limits for the same resource: raise the entry in limits "

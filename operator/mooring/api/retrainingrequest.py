@@ -135,7 +135,8 @@ class RetrainingRequestStatus(ApiModel):
 
 class RetrainingRequest(ApiModel):
     """Asks for a new model for a ModelDeployment, with the evidence for it. First draft: this
-    version neither creates nor acts on one."""
+    version neither creates nor acts on one.
+    """
 
     api_version: Literal["mooring.dev/v1alpha1"] = API_VERSION
     """Version of this schema: mooring.dev/v1alpha1."""

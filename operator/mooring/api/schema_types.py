@@ -12,7 +12,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     AwareDatetime,
@@ -33,10 +33,9 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 GROUP = "mooring.dev"
 VERSION = "v1alpha1"
-API_VERSION = f"{GROUP}/{VERSION}"
+API_VERSION: Literal["mooring.dev/v1alpha1"] = "mooring.dev/v1alpha1"
 
 RULE_ERROR = "rule"
-RULES_ERROR = "rules"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +59,7 @@ class Rule:
 
     def _validate(self, value: Any) -> Any:
         if not self.check(value):
-            raise PydanticCustomError(RULE_ERROR, "{message}", {"message": self.message})
+            raise _broken((self,))
         return value
 
     def __get_pydantic_core_schema__(
@@ -74,6 +73,19 @@ class Rule:
         json_schema = dict(handler(schema))
         earlier = json_schema.get("x-kubernetes-validations", [])
         return json_schema | {"x-kubernetes-validations": [*earlier, self.schema()]}
+
+
+def _broken(rules: tuple[Rule, ...]) -> PydanticCustomError:
+    context = {
+        "text": "; ".join(rule.message for rule in rules),
+        "failures": [(rule.field, rule.message) for rule in rules],
+    }
+    return PydanticCustomError(RULE_ERROR, "{text}", context)
+
+
+def refusal(message: str) -> PydanticCustomError:
+    """The error of a check that has no rule in CEL."""
+    return PydanticCustomError(RULE_ERROR, "{text}", {"text": message, "failures": [("", message)]})
 
 
 def matcher(pattern: str) -> Callable[[str], bool]:
@@ -105,7 +117,7 @@ class ListMap:
             if key in seen:
                 shown = ", ".join(f"{n} {v!r}" for n, v in zip(self.keys, key, strict=True))
                 message = f"Duplicate value: {shown} is given more than once; keep one of them"
-                raise PydanticCustomError(RULE_ERROR, "{message}", {"message": message})
+                raise refusal(message)
             seen.add(key)
         return items
 
@@ -159,14 +171,7 @@ class ApiModel(BaseModel):
         if self.rules:
             broken = [rule for rule in self.rules if not rule.check(self)]
             if broken:
-                raise PydanticCustomError(
-                    RULES_ERROR,
-                    "{text}",
-                    {
-                        "text": "; ".join(rule.message for rule in broken),
-                        "failures": [(rule.field, rule.message) for rule in broken],
-                    },
-                )
+                raise _broken(tuple(broken))
         return self
 
     @classmethod
@@ -253,7 +258,7 @@ def quantity_value(text: str) -> Decimal:
     """
     number, suffix = split_quantity(text)
     if suffix in _BINARY_SUFFIXES:
-        return number * 1024 ** _BINARY_SUFFIXES[suffix]
+        return number * Decimal(1024 ** _BINARY_SUFFIXES[suffix])
     if suffix[:1] in ("e", "E") and len(suffix) > 1:
         return number.scaleb(int(suffix[1:]))
     return number.scaleb(_SUFFIXES[suffix])
@@ -276,7 +281,7 @@ def _quantity_text(value: Any) -> Any:
         return str(value)
     if isinstance(value, float):
         message = f'{QUANTITY_MESSAGE}: write "{value}" with quotes'
-        raise PydanticCustomError(RULE_ERROR, "{message}", {"message": message})
+        raise refusal(message)
     return value
 
 

@@ -17,7 +17,7 @@ from mooring.api.modeldeployment import ModelDeployment
 from mooring.api.modeldeployment_status import ModelDeploymentStatus
 from mooring.api.modelruntime import ClusterModelRuntime, ModelRuntime, RuntimeTemplate
 from mooring.api.retrainingrequest import RetrainingRequest
-from mooring.api.schema_types import RULE_ERROR, RULES_ERROR, ApiModel
+from mooring.api.schema_types import RULE_ERROR, ApiModel
 
 Resource = ModelDeployment | ModelRuntime | ClusterModelRuntime | RetrainingRequest
 KINDS: Mapping[str, type[ModelDeployment | ModelRuntime | ClusterModelRuntime | RetrainingRequest]]
@@ -81,7 +81,7 @@ def parse_status(raw: Mapping[str, Any] | None) -> ModelDeploymentStatus:
 
 def lint(raw: Mapping[str, Any]) -> Resource:
     """Reads any resource of this group from a file, refusing unknown fields and kinds."""
-    kind = raw.get("kind")
+    kind = str(raw.get("kind"))
     if kind not in KINDS:
         raise InvalidResource((f"kind: {kind!r} is not one of {', '.join(KINDS)}",))
     return _parse(KINDS[kind], raw, strict=True)
@@ -90,7 +90,7 @@ def lint(raw: Mapping[str, Any]) -> Resource:
 def _parse_with_status(
     model: type[ModelDeployment], raw: Mapping[str, Any], strict: bool
 ) -> ModelDeployment:
-    if strict or not isinstance(raw, Mapping) or "status" not in raw:
+    if strict or "status" not in raw:
         return _parse(model, raw, strict)
     parsed = _parse(model, {key: raw[key] for key in raw if key != "status"}, strict)
     return parsed.model_copy(update={"status": parse_status(raw["status"])})
@@ -111,10 +111,8 @@ def _lines(
     location = tuple(part for part in error["loc"] if part not in _UNION_BRANCHES)
     path = _path((*prefix, *location))
     context = error.get("ctx") or {}
-    if error["type"] == RULES_ERROR:
-        return [f"{path}{field}: {text}".lstrip(".: ") for field, text in context["failures"]]
     if error["type"] == RULE_ERROR:
-        return [f"{path}: {context['message']}"]
+        return [f"{path}{field}: {text}".lstrip(".: ") for field, text in context["failures"]]
     if error["type"] == "extra_forbidden":
         return [f"{path}: {_unknown_field(model, location)}"]
     words = _WORDS.get(error["type"])
