@@ -1,0 +1,25 @@
+{{/* /etc/mooring/config.yaml, as operator/mooring/settings.py reads it. */}}
+{{- define "mooring.config" -}}
+images:
+  fetcher: {{ include "mooring.image" (list . .Values.images.fetcher) }}
+namespaces: {{ toJson .Values.namespaces }}
+requireDigest: {{ .Values.config.requireDigest }}
+{{- if not (kindIs "invalid" .Values.config.modelStores) }}
+{{- if .Values.config.modelStores }}
+modelStores:
+  {{- toYaml .Values.config.modelStores | nindent 2 }}
+{{- else }}
+modelStores: []
+{{- end }}
+{{- end }}
+prometheus:
+  {{- toYaml .Values.config.prometheus | nindent 2 }}
+drain: {{ .Values.config.drain }}
+preStopSeconds: {{ .Values.config.preStopSeconds }}
+resync: {{ .Values.config.resync }}
+workers: {{ .Values.config.workers }}
+lease:
+  name: {{ include "mooring.lease" . }}
+  {{- toYaml .Values.config.lease | nindent 2 }}
+port: 8080
+{{- end -}}

@@ -1,0 +1,39 @@
+{{/*
+What the operator may do in a namespace that it serves. No verb on Secrets: credentials are mounted
+by the kubelet. No Roles, no bindings, and children are written by server-side apply alone, which is
+`patch` for what exists and `create` besides for what does not. tests/helm pins every rule.
+*/}}
+{{- define "mooring.rules" -}}
+- apiGroups: [mooring.dev]
+  resources: [modeldeployments, modelruntimes, retrainingrequests]
+  verbs: [get, list, watch]
+- apiGroups: [mooring.dev]
+  resources: [modeldeployments/status]
+  verbs: [patch, update]
+# Children carry an owner reference that blocks deletion; OpenShift asks for this then.
+- apiGroups: [mooring.dev]
+  resources: [modeldeployments/finalizers]
+  verbs: [update]
+- apiGroups: [apps]
+  resources: [controllerrevisions, deployments]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [""]
+  resources: [configmaps, serviceaccounts, services]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [autoscaling]
+  resources: [horizontalpodautoscalers]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [networking.k8s.io]
+  resources: [networkpolicies]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [policy]
+  resources: [poddisruptionbudgets]
+  verbs: [get, list, watch, create, patch, delete]
+# The last words of a container that does not become ready.
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [get, list]
+- apiGroups: [""]
+  resources: [events]
+  verbs: [create, patch]
+{{- end -}}
