@@ -60,6 +60,7 @@ GROUPS: dict[str, Group] = {
         Group("pause", (Tool("pause", "mooring.dev/dev/tools/pause"),)),
         Group("coredns", (Tool("coredns", "github.com/coredns/coredns"),)),
         Group("helm", (Tool("helm", "helm.sh/helm/v3/cmd/helm"),)),
+        Group("kind", (Tool("kind", "sigs.k8s.io/kind"),)),
         Group("s3", (Tool("versitygw", "github.com/versity/versitygw/cmd/versitygw"),)),
     )
 }

@@ -6,6 +6,7 @@ time at which the process started, and a pid whose start differs counts as dead.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shlex
 import shutil
@@ -33,6 +34,8 @@ class Program:
         directory: holds ``logs/NAME.log`` and ``pids/NAME``.
         namespace: network namespace to run in; None for the caller's.
         with_owner: killed by the kernel when the thread that starts it ends.
+        environment: variables set in addition to the caller's.
+        inputs: files that it reads at its start; when one changes, it is started anew.
     """
 
     name: str
@@ -41,6 +44,7 @@ class Program:
     namespace: Path | None = None
     with_owner: bool = False
     environment: tuple[tuple[str, str], ...] = ()
+    inputs: tuple[Path, ...] = ()
 
     @property
     def log(self) -> Path:
@@ -51,6 +55,13 @@ class Program:
     def pid_file(self) -> Path:
         """Holds pid and start time of the process."""
         return self.directory / "pids" / self.name
+
+    def fingerprint(self) -> str:
+        """Hash of the command and of its input files: what a restart would change."""
+        digest = hashlib.sha256(shlex.join(self.command).encode())
+        for path in self.inputs:
+            digest.update(path.read_bytes() if path.exists() else b"")
+        return digest.hexdigest()[:16]
 
 
 def start_time(pid: int) -> str | None:
@@ -67,7 +78,7 @@ def start_time(pid: int) -> str | None:
 def running_pid(pid_file: Path) -> int | None:
     """The pid in ``pid_file`` if that very process still runs."""
     try:
-        pid_text, started = pid_file.read_text().split()
+        pid_text, started = pid_file.read_text().split()[:2]
     except (FileNotFoundError, ValueError):
         return None
     pid = int(pid_text)
@@ -95,14 +106,19 @@ def _wrapped(program: Program) -> list[str]:
 
 
 def start(program: Program) -> int:
-    """Start ``program`` unless the one named by its pid file runs; return its pid.
+    """Start ``program`` unless the same one runs already; return its pid.
+
+    One that runs with another command line or other input files is stopped first.
 
     Raises:
         DevError: the executable cannot be run.
     """
     running = running_pid(program.pid_file)
+    fingerprint = program.fingerprint()
     if running is not None:
-        return running
+        if program.pid_file.read_text().split()[-1] == fingerprint:
+            return running
+        stop(program.pid_file)
     for folder in (program.log.parent, program.pid_file.parent):
         folder.mkdir(parents=True, exist_ok=True)
     grown = program.log.exists() and program.log.stat().st_size > _LOG_LIMIT
@@ -122,7 +138,7 @@ def start(program: Program) -> int:
         except OSError as error:
             raise DevError(f"Cannot run {program.command[0]}: {error.strerror}.") from error
     staging = program.pid_file.with_suffix(".part")
-    staging.write_text(f"{process.pid} {start_time(process.pid)}")
+    staging.write_text(f"{process.pid} {start_time(process.pid)} {fingerprint}")
     staging.rename(program.pid_file)
     # The pid file outlives this object; the interpreter must not warn that it still runs.
     process.returncode = 0
