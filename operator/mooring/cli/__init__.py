@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from mooring import __version__
+from mooring.cli.crds import crds
 from mooring.cli.export import export
 from mooring.cli.run import run
 
@@ -20,3 +21,4 @@ def main() -> None:
 
 main.add_command(run)
 main.add_command(export)
+main.add_command(crds)
