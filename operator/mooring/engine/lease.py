@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from kubernetes.aio.client import ApiClient, ApiException
+from kubernetes.aio.client import ApiClient, ApiException, V1Lease, V1ObjectMeta
 from kubernetes.aio.leaderelection.electionconfig import Config
 from kubernetes.aio.leaderelection.leaderelection import LeaderElection
 from kubernetes.aio.leaderelection.leaderelectionrecord import LeaderElectionRecord
@@ -88,7 +88,16 @@ class FencedLock(LeaseLock):
     async def create(
         self, name: str, namespace: str, election_record: LeaderElectionRecord
     ) -> bool:
-        return await self._fenced(super().create(name, namespace, election_record))
+        # The library's own create passes pretty=True, which its own client refuses.
+        body = V1Lease(
+            metadata=V1ObjectMeta(name=name), spec=self.update_lease(election_record)
+        )
+
+        async def write() -> bool:
+            await self.api_instance.create_namespaced_lease(namespace, body)
+            return True
+
+        return await self._fenced(write())
 
     async def update(self, name: str, namespace: str, updated_record: LeaderElectionRecord) -> bool:
         return await self._fenced(super().update(name, namespace, updated_record))
@@ -105,27 +114,20 @@ class FencedLock(LeaseLock):
             self._fence.renewed(sent_at, self._settings.duration)
         return written
 
-    def _version(self) -> str | None:
-        reference = self.lease_reference
-        if reference is None or reference.metadata is None:
-            return None
-        return reference.metadata.resource_version
-
     async def release(self) -> None:
         """Gives the lease up, so that a standby need not wait for it to run out."""
-        if self.lease_reference is None or self.lease_reference.spec is None:
-            return
-        if self.lease_reference.spec.holder_identity != self.identity:
-            return
         self._fence.close()
-        body = {"spec": {"holderIdentity": None}, "metadata": {
-            "resourceVersion": self._version()}}  # fmt: skip
         try:
             async with asyncio.timeout(_REQUEST_SECONDS):
+                # Read anew: the library keeps the version from before its last renewal.
+                lease = await self.api_instance.read_namespaced_lease(self.name, self.namespace)
+                if lease.spec is None or lease.spec.holder_identity != self.identity:
+                    return
+                version = lease.metadata.resource_version if lease.metadata else None
                 await self.api_instance.patch_namespaced_lease(
                     self.name,
                     self.namespace,
-                    body,
+                    {"metadata": {"resourceVersion": version}, "spec": {"holderIdentity": None}},
                     _content_type="application/merge-patch+json",
                 )
         except Exception as error:  # noqa: BLE001 - the process is ending; it will run out
@@ -140,8 +142,12 @@ async def lead(
     The caller ends the process then: what a leader was about to do must not go on.
     """
     ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    running: list[asyncio.Task[None]] = []
 
     async def started() -> None:
+        task = asyncio.current_task()
+        if task is not None:
+            running.append(task)
         try:
             await work()
         except asyncio.CancelledError:
@@ -156,7 +162,7 @@ async def lead(
 
     config = Config(
         lock,
-        lease_duration=settings.duration,
+        lease_duration=int(settings.duration),  # a Lease holds whole seconds
         renew_deadline=settings.renew_deadline,
         retry_period=settings.retry_period,
         onstarted_leading=started,
@@ -171,5 +177,7 @@ async def lead(
             election.result()
     finally:
         fence.close()
-        election.cancel()
-        await asyncio.gather(election, return_exceptions=True)
+        # The library leaves the work running; the lease is given up only when that has ended.
+        for task in (election, *running):
+            task.cancel()
+        await asyncio.gather(election, *running, return_exceptions=True)
