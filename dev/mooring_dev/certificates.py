@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime as dt
 import ipaddress
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from mooring_dev import files
 
 _VALID = dt.timedelta(days=365)
 _BACKDATE = dt.timedelta(minutes=5)
@@ -28,14 +29,6 @@ class KeyPair:
 
     certificate: Path
     key: Path
-
-
-def _write(path: Path, data: bytes, mode: int = 0o600) -> None:
-    staging = path.with_name(path.name + ".part")
-    descriptor = os.open(staging, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    with os.fdopen(descriptor, "wb") as stream:
-        stream.write(data)
-    staging.rename(path)
 
 
 def _private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
@@ -99,9 +92,11 @@ class Authority:
             .sign(key, hashes.SHA256())
         )
         service_account = ec.generate_private_key(ec.SECP256R1())
-        _write(authority.service_account_key, _private_pem(service_account))
-        _write(directory / "ca.key", _private_pem(key))
-        _write(authority.certificate, signed.public_bytes(serialization.Encoding.PEM), 0o644)
+        files.write(authority.service_account_key, _private_pem(service_account))
+        files.write(directory / "ca.key", _private_pem(key))
+        files.write(
+            authority.certificate, signed.public_bytes(serialization.Encoding.PEM), mode=0o644
+        )
         return authority
 
     def _usable(self) -> bool:
@@ -142,8 +137,8 @@ class Authority:
             names = x509.SubjectAlternativeName([_general_name(host) for host in hosts])
             builder = builder.add_extension(names, critical=False)
         signed = builder.sign(ca_key, hashes.SHA256())
-        _write(pair.key, _private_pem(key))
-        _write(pair.certificate, signed.public_bytes(serialization.Encoding.PEM), 0o644)
+        files.write(pair.key, _private_pem(key))
+        files.write(pair.certificate, signed.public_bytes(serialization.Encoding.PEM), mode=0o644)
         return pair
 
 

@@ -19,10 +19,13 @@ class Hierarchies:
     Attributes:
         unified: the version 2 folder, when it has the controllers.
         legacy: the version 1 folders.
+        idle: a version 2 folder beside version 1: it has no controllers, but a kubelet makes its
+            groups there all the same.
     """
 
     unified: Path | None
     legacy: tuple[Path, ...]
+    idle: Path | None = None
 
     @staticmethod
     def find() -> Hierarchies:
@@ -35,13 +38,19 @@ class Hierarchies:
                 legacy.append(folder)
             elif kind == "cgroup2":
                 unified = folder
-        # Beside version 1 there may be an empty version 2 tree, in which no Pod is placed.
-        return Hierarchies(None if legacy else unified, tuple(legacy))
+        if legacy:
+            return Hierarchies(None, tuple(legacy), unified)
+        return Hierarchies(unified, ())
 
     @property
     def folders(self) -> tuple[Path, ...]:
-        """All of them."""
+        """Those that decide what a Pod may use."""
         return self.legacy if self.unified is None else (self.unified,)
+
+    @property
+    def all_folders(self) -> tuple[Path, ...]:
+        """Every folder in which groups may have been made."""
+        return (*self.folders, *((self.idle,) if self.idle else ()))
 
 
 def ensure(name: str) -> str:
@@ -73,7 +82,7 @@ def _delegate(group: Path) -> None:
 def pids(name: str) -> list[int]:
     """Every process in the group ``name`` and below."""
     found: set[int] = set()
-    for folder in Hierarchies.find().folders:
+    for folder in Hierarchies.find().all_folders:
         for file in (folder / name).glob("**/cgroup.procs"):
             try:
                 found.update(int(line) for line in file.read_text().split())
@@ -85,7 +94,7 @@ def pids(name: str) -> list[int]:
 
 def remove(name: str) -> None:
     """Remove the group ``name``, which must be without processes."""
-    for folder in Hierarchies.find().folders:
+    for folder in Hierarchies.find().all_folders:
         root = folder / name
         if not root.exists():
             continue

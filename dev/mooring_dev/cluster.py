@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from mooring_dev import existing, kind, kubectl
+from mooring_dev import existing, files, kind, kubectl
 from mooring_dev.binaries import ensure
 from mooring_dev.errors import DevError
 from mooring_dev.local import LocalCluster
@@ -180,11 +180,8 @@ def _record(name: str, wanted: int | None, provider: Provider, known: Cluster | 
             )
         Addresses(offset)
         directory = cluster_directory(name)
-        directory.mkdir(parents=True, exist_ok=True)
         facts = json.dumps({"name": name, "offset": offset, "provider": provider})
-        staging = directory / "cluster.json.part"
-        staging.write_text(facts)
-        staging.rename(directory / "cluster.json")
+        files.write_text(directory / "cluster.json", facts)
     return Cluster(name, offset, provider, directory / "kubeconfig")
 
 

@@ -7,7 +7,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from mooring_dev import oci, processes
+from mooring_dev import files, oci, processes
 from mooring_dev.binaries import ensure
 from mooring_dev.health import wait_until
 from mooring_dev.packages import HostTools
@@ -109,7 +109,8 @@ class Containerd:
         cni = self.directory / "cni"
         cni.mkdir(parents=True, exist_ok=True)
         self.runtime.mkdir(parents=True, exist_ok=True)
-        config.write_text(
+        files.write_text(
+            config,
             _CONFIG.format(
                 root=self.directory / "containerd",
                 state=self.runtime / "containerd",
@@ -118,10 +119,11 @@ class Containerd:
                 cni_bin=self.tools.cni,
                 cni_conf=cni,
                 runc=self.tools.runc,
-            )
+            ),
         )
         leases = self.runtime / "leases"
-        (cni / "10-mooring.conflist").write_text(_CNI.format(leases=leases, pods=self.pods))
+        network = _CNI.format(leases=leases, pods=self.pods)
+        files.write_text(cni / "10-mooring.conflist", network)
         return Program(
             "containerd",
             (self.tools.containerd, "--config", str(config)),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 from pathlib import Path
 
+from mooring_dev import files
 from mooring_dev.certificates import KeyPair
 
 
@@ -40,9 +40,4 @@ def write(path: Path, *, server: str, authority: Path, pair: KeyPair, context: s
         ],
         "contexts": [{"name": context, "context": {"cluster": context, "user": context}}],
     }
-    staging = path.with_name(path.name + ".part")
-    descriptor = os.open(staging, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as stream:
-        json.dump(document, stream, indent=1)
-    staging.rename(path)
-    return path
+    return files.write_text(path, json.dumps(document, indent=1))

@@ -97,6 +97,8 @@ class LocalCluster:
         processes.end(cgroups.pids(self.group), grace=0.0)
         for component in reversed(COMPONENTS):
             processes.stop(pids / component, grace=1.0)
+        # One that was started, and its starter killed before it wrote the pid file.
+        processes.end(self._network(tools).pids(), grace=0.0)
         runtime.remove_shim_sockets()
         for folder in (self.runtime, self.directory):
             mounts.unmount_below(folder)

@@ -119,6 +119,12 @@ class Network:
         self._try(self.tools.ip, "link", "del", self.addresses.interface)
         self._try(self.tools.ip, "netns", "del", self.namespace)
 
+    def pids(self) -> list[int]:
+        """Every process in the namespace."""
+        command = (self.tools.ip, "netns", "pids", self.namespace)
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        return [int(pid) for pid in done.stdout.split()] if done.returncode == 0 else []
+
     def _namespace_usable(self) -> bool:
         return self._try("nsenter", f"--net={self.path}", "--", "true")
 

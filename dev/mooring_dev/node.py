@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from mooring_dev import components, kubeconfig
+from mooring_dev import components, files, kubeconfig
 from mooring_dev.certificates import Authority, KeyPair
 from mooring_dev.network import Addresses
 from mooring_dev.processes import Program
@@ -175,7 +175,8 @@ class Node:
         servers = upstream_nameservers(Path("/etc/resolv.conf"))
         forward = f"    forward . {' '.join(servers)}\n" if servers else ""
         config = self.directory / "Corefile"
-        config.write_text(
+        files.write_text(
+            config,
             ".:53 {\n"
             f"    bind {self.addresses.dns}\n"
             "    errors\n"
@@ -185,7 +186,7 @@ class Node:
             "        fallthrough in-addr.arpa\n"
             "    }\n"
             f"{forward}"
-            "}\n"
+            "}\n",
         )
         return self._program("coredns", (str(binary), "-conf", str(config)), config, client)
 
@@ -194,7 +195,7 @@ class Node:
         serving = authority.server("kubelet-serving", (self.addresses.node, self.name))
         servers = upstream_nameservers(Path("/etc/resolv.conf"))
         resolv = self.directory / "resolv.conf"
-        resolv.write_text("".join(f"nameserver {server}\n" for server in servers))
+        files.write_text(resolv, "".join(f"nameserver {server}\n" for server in servers))
         return {
             "apiVersion": "kubelet.config.k8s.io/v1beta1",
             "kind": "KubeletConfiguration",
@@ -241,9 +242,7 @@ class Node:
         )
 
     def _json(self, file: str, document: dict[str, object]) -> Path:
-        path = self.directory / file
-        path.write_text(json.dumps(document, indent=1))
-        return path
+        return files.write_text(self.directory / file, json.dumps(document, indent=1))
 
     def _program(self, name: str, command: tuple[str, ...], *inputs: Path) -> Program:
         return Program(name, command, self.directory, namespace=self.namespace, inputs=inputs)

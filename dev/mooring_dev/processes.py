@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mooring_dev import files
 from mooring_dev.errors import DevError
 from mooring_dev.steps import failed
 
@@ -137,9 +138,8 @@ def start(program: Program) -> int:
             )
         except OSError as error:
             raise DevError(f"Cannot run {program.command[0]}: {error.strerror}.") from error
-    staging = program.pid_file.with_suffix(".part")
-    staging.write_text(f"{process.pid} {start_time(process.pid)} {fingerprint}")
-    staging.rename(program.pid_file)
+    record = f"{process.pid} {start_time(process.pid)} {fingerprint}"
+    files.write_text(program.pid_file, record)
     # The pid file outlives this object; the interpreter must not warn that it still runs.
     process.returncode = 0
     return process.pid
