@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-import kopf
 from kubernetes.aio.client import ApiClient, Configuration
 
 from mooring.adapters.kube import KubeClient, load_configuration
@@ -27,7 +26,7 @@ from mooring.engine.resync import Resync
 from mooring.engine.store import Store
 from mooring.engine.web import serve
 from mooring.settings import Settings, identity, own_namespace
-from mooring.shell.intake import build_registry
+from mooring.shell.intake import build_registry, watch
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +57,7 @@ class Process:
     fence: Fence = field(default_factory=Fence)
     connection: _Connection = field(default_factory=_Connection)
     seeded: asyncio.Event = field(default_factory=asyncio.Event)
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self) -> None:
         """Runs until a signal, a lost lease (then non-zero) or a task that must not end, ends."""
@@ -74,8 +74,8 @@ class Process:
         )  # fmt: skip
         web = await serve(health, self.metrics, self.settings.port)
         try:
-            await _until_stopped(
-                self._intake(),
+            await self._until_stopped(
+                self._intake(resync),
                 self._observe(resync),
                 self._lead(reconciler, recorder, health),
                 health.tick(),
@@ -116,42 +116,45 @@ class Process:
             await lock.release()
             await api.close()  # type: ignore[no-untyped-call]
 
-    async def _intake(self) -> None:
-        """Kopf's watches. Should they end (an error in the stream is fatal to kopf), begin anew."""
-        clusterwide = not self.settings.namespaces
+    async def _intake(self, resync: Resync) -> None:
+        """Kopf's watches. Should they end (an error in the stream is fatal to kopf), begin anew.
+
+        Not before the store is filled: kopf looks once for the kinds that there are, so it must
+        not look before their definitions are installed.
+        """
+        await self.seeded.wait()
+        namespaces = self.settings.namespaces
         while True:
             registry = build_registry(
-                self.store, self.queue, self.metrics, self.configuration, clusterwide=clusterwide
+                self.store, self.queue, self.metrics, self.configuration, clusterwide=not namespaces
             )
+            resync.hurry()  # what is deleted between two watches is reported by neither
             try:
-                await kopf.operator(
-                    registry=registry,
-                    standalone=True,
-                    clusterwide=clusterwide,
-                    namespaces=self.settings.namespaces,
-                )
+                await watch(registry, namespaces, self._hear_signals)
             except Exception:
                 log.exception("watching ended; beginning anew")
             self.connection.since = _now()
             await asyncio.sleep(_INTAKE_BACKOFF)
 
+    def _hear_signals(self) -> None:
+        """SIGTERM and SIGINT end the process in good order."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop.set)
 
-async def _until_stopped(*coroutines: Coroutine[Any, Any, None]) -> None:
-    """Runs all of them until SIGTERM or SIGINT, or until the first one ends."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    tasks = [asyncio.create_task(c) for c in coroutines]
-    stopping = asyncio.create_task(stop.wait())
-    try:
-        done, _ = await asyncio.wait({*tasks, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        for task in done - {stopping}:
-            task.result()
-    finally:
-        for task in (*tasks, stopping):
-            task.cancel()
-        await asyncio.gather(*tasks, stopping, return_exceptions=True)
+    async def _until_stopped(self, *coroutines: Coroutine[Any, Any, None]) -> None:
+        """Runs all of them until SIGTERM or SIGINT, or until the first one ends."""
+        self._hear_signals()
+        tasks = [asyncio.create_task(c) for c in coroutines]
+        stopping = asyncio.create_task(self.stop.wait())
+        try:
+            done, _ = await asyncio.wait({*tasks, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            for task in done - {stopping}:
+                task.result()
+        finally:
+            for task in (*tasks, stopping):
+                task.cancel()
+            await asyncio.gather(*tasks, stopping, return_exceptions=True)
 
 
 async def run(settings: Settings, kubeconfig: str | None, *, elect: bool) -> None:

@@ -25,8 +25,9 @@ FIELD_MANAGER = "mooring"
 REPLICAS_MANAGER = "mooring-replicas"
 
 _READ_SECONDS = 60.0
+#: Versions count etcd's revisions, and the first of them is never an object's.
+_NO_VERSION = "1"
 _WRITE_SECONDS = 15.0
-_METADATA_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
 _METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
 
 
@@ -60,6 +61,9 @@ OnRequest = Callable[[str, str, int, float], None]
 async def load_configuration(kubeconfig: str | None) -> Configuration:
     """From the given file, else from the pod's service account, else from the user's default."""
     configuration = Configuration()
+    # aiohttp would look for proxies and a .netrc in a thread, twice for every single request;
+    # a proxy for the API server stands in the kubeconfig.
+    configuration.client_session_kwargs = {"trust_env": False}
     if kubeconfig is None:
         try:
             kube_config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
@@ -86,10 +90,22 @@ class KubeClient:
         await self._api.close()  # type: ignore[no-untyped-call]
 
     async def apply(
-        self, kind: Kind, manifest: Mapping[str, Any], *, manager: str = FIELD_MANAGER
+        self,
+        kind: Kind,
+        manifest: Mapping[str, Any],
+        *,
+        manager: str = FIELD_MANAGER,
+        create_only: bool = False,
     ) -> Json:
-        """Server-side apply. Takes fields that others changed back: what we declare is ours."""
+        """Server-side apply. Takes fields that others changed back: what we declare is ours.
+
+        ``create_only`` raises ApiError 409 where an object of this name exists, in one request
+        and without a race: applied with a resourceVersion that no object has, the API server
+        creates what is missing and refuses to touch what is there.
+        """
         meta = manifest["metadata"]
+        if create_only:
+            manifest = {**manifest, "metadata": {**meta, "resourceVersion": _NO_VERSION}}
         return await self._write(
             "apply",
             kind,
@@ -153,11 +169,12 @@ class KubeClient:
 
     async def get(self, kind: Kind, namespace: str | None, name: str) -> Json | None:
         """The whole object, or None."""
-        return await self._get("get", kind, kind.path(namespace, name), "application/json")
-
-    async def get_metadata(self, kind: Kind, namespace: str | None, name: str) -> Json | None:
-        """The object's metadata alone, or None."""
-        return await self._get("get", kind, kind.path(namespace, name), _METADATA_ONLY)
+        try:
+            return await self._request("get", kind, "GET", kind.path(namespace, name))
+        except ApiError as error:
+            if error.status == 404:
+                return None
+            raise
 
     async def list(
         self,
@@ -186,14 +203,6 @@ class KubeClient:
             if not token:
                 return
             query["continue"] = token
-
-    async def _get(self, verb: str, kind: Kind, path: str, accept: str) -> Json | None:
-        try:
-            return await self._request(verb, kind, "GET", path, accept=accept)
-        except ApiError as error:
-            if error.status == 404:
-                return None
-            raise
 
     async def _write(
         self,

@@ -74,10 +74,9 @@ class Definition:
 
 
 _RUNTIME_COLUMNS = (
-    Column("Formats", ".spec.formats[*].name", description="Model formats that it can load."),
+    Column("Image", ".spec.image", description="Image of the server."),
     Column("Version", ".spec.version", description="Default tag of the image."),
     AGE,
-    Column("Image", ".spec.image", description="Image of the server.", priority=1),
     Column("Description", ".spec.description", description="What it is.", priority=1),
 )
 

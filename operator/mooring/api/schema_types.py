@@ -246,7 +246,10 @@ QUANTITY_MESSAGE = (
 )
 
 
-_QUANTITY_PARTS = re.compile(r"^([+-]?[0-9]*\.?[0-9]*)([eE][+-]?[0-9]+|[numkMGTPE]|[KMGTPE]i|)$")
+QUANTITY_LENGTH = 40
+_QUANTITY_PARTS = re.compile(
+    r"^([+-]?[0-9]*\.?[0-9]*)([eE][+-]?[0-9]{1,2}|[numkMGTPE]|[KMGTPE]i|)$"
+)
 _SUFFIXES = {"": 0, "n": -9, "u": -6, "m": -3, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
 _BINARY_SUFFIXES = {"Ki": 1, "Mi": 2, "Gi": 3, "Ti": 4, "Pi": 5, "Ei": 6}
 
@@ -266,7 +269,7 @@ def quantity_value(text: str) -> Decimal:
 
 def split_quantity(text: str) -> tuple[Decimal, str]:
     """`1.5Gi` → (1.5, `Gi`); raises ValueError if it is no quantity."""
-    match = _QUANTITY_PARTS.match(text)
+    match = _QUANTITY_PARTS.match(text) if len(text) <= QUANTITY_LENGTH else None
     if match is None or not any(c.isdigit() for c in match.group(1)):
         raise ValueError(f"{text!r} {QUANTITY_MESSAGE}")
     suffix = match.group(2)
@@ -306,12 +309,12 @@ _QUANTITY_RULE = Rule(
 Quantity = Annotated[
     str,
     BeforeValidator(_quantity_text),
-    Field(max_length=40),
+    Field(max_length=QUANTITY_LENGTH),
     _QUANTITY_RULE,
     WithJsonSchema(
         {
             "x-kubernetes-int-or-string": True,
-            "maxLength": 40,
+            "maxLength": QUANTITY_LENGTH,
             "description": "An amount of the resource, such as 500m, 2, 512Mi or 1Gi.",
             "x-kubernetes-validations": [_QUANTITY_RULE.schema()],
         }

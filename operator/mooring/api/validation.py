@@ -109,7 +109,7 @@ def _lines(
     model: type[BaseModel], raw: Any, error: ErrorDetails, prefix: tuple[str, ...]
 ) -> list[str]:
     location = tuple(part for part in error["loc"] if part not in _UNION_BRANCHES)
-    path = _path((*prefix, *location))
+    path = ".".join((*prefix, _path(model, location))).strip(".")
     context = error.get("ctx") or {}
     if error["type"] == RULE_ERROR:
         return [f"{path}{field}: {text}".lstrip(".: ") for field, text in context["failures"]]
@@ -119,15 +119,23 @@ def _lines(
     return [f"{path}: {words(context, error['input']) if words else error['msg']}".lstrip(": ")]
 
 
-def _path(location: tuple[int | str, ...]) -> str:
-    """`("spec", "steps", 0)` → `spec.steps[0]`; keys of maps that are no plain word in brackets."""
+def _path(model: type[BaseModel], location: tuple[int | str, ...]) -> str:
+    """The place as the API server writes it: `spec.steps[0]`, and `requests[cpu]` in a map."""
     text = ""
+    current: type[BaseModel] | None = model
     for part in location:
-        if isinstance(part, int) or not part.replace("_", "").isalnum():
+        if isinstance(part, int) or current is None:
             text += f"[{part}]"
         else:
             text += f".{part}" if text else part
+            current = _child(current, part)
     return text
+
+
+def _child(model: type[BaseModel], name: str) -> type[BaseModel] | None:
+    """The model of this field; None for a scalar, a map, or a field that does not exist."""
+    field = next((f for f in model.model_fields.values() if f.alias == name), None)
+    return _model_in(field.annotation) if field else None
 
 
 def _unknown_field(model: type[BaseModel], location: tuple[int | str, ...]) -> str:
@@ -147,8 +155,7 @@ def _siblings(model: type[BaseModel], location: tuple[int | str, ...]) -> list[s
             return []
         if isinstance(part, int):
             continue
-        field = next((f for f in current.model_fields.values() if f.alias == part), None)
-        current = _model_in(field.annotation) if field else None
+        current = _child(current, part)
     return [f.alias or name for name, f in current.model_fields.items()] if current else []
 
 

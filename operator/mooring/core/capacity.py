@@ -16,13 +16,15 @@ from mooring.core.revision import Revision
 class Capacity:
     """A revision's Deployment in numbers of pods.
 
-    ``set`` is what ``spec.replicas`` says now. ``available`` counts only what the Deployment's
-    controller has seen of the current generation, so a stale status never looks ready.
-    ``refused`` is why pods could not be created (a quota, an admission policy).
+    ``set`` is what ``spec.replicas`` says now, ``pods`` how many there are. ``ready`` and
+    ``available`` count only what the Deployment's controller has seen of the current generation,
+    so a stale status never looks ready. ``refused`` is why pods could not be created (a quota, an
+    admission policy).
     """
 
     exists: bool = False
     set: int = 0
+    pods: int = 0
     ready: int = 0
     available: int = 0
     refused: str = ""
@@ -52,6 +54,7 @@ def capacity(deployment: Mapping[str, Any] | None) -> Capacity:
     return Capacity(
         exists=True,
         set=wanted,
+        pods=int(status.get("replicas", 0)),
         ready=int(status.get("readyReplicas", 0)),
         available=int(status.get("availableReplicas", 0)),
         refused=refused,

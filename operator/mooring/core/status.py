@@ -27,7 +27,7 @@ def status(observed: Observed, situation: Situation, findings: dict[str, Finding
         "phase": phase,
         "message": message,
         "conditions": merge(observed, findings),
-        "replicas": situation.capacity(serving).set,
+        "replicas": situation.capacity(serving).pods,
         "stable": _revision(situation, situation.stable),
         "candidate": _revision(situation, situation.candidate),
         "rollout": _rollout(situation),

@@ -89,9 +89,7 @@ class FencedLock(LeaseLock):
         self, name: str, namespace: str, election_record: LeaderElectionRecord
     ) -> bool:
         # The library's own create passes pretty=True, which its own client refuses.
-        body = V1Lease(
-            metadata=V1ObjectMeta(name=name), spec=self.update_lease(election_record)
-        )
+        body = V1Lease(metadata=V1ObjectMeta(name=name), spec=self.update_lease(election_record))
 
         async def write() -> bool:
             await self.api_instance.create_namespaced_lease(namespace, body)

@@ -31,7 +31,8 @@ from mooring.engine.store import Store
 
 log = logging.getLogger(__name__)
 
-_FOREIGN_RETRY = 10.0
+_REFUSED_FIRST = 10.0
+_REFUSED_LAST = 60.0
 
 
 class Conflict(Exception):
@@ -40,10 +41,21 @@ class Conflict(Exception):
 
 @dataclass(slots=True)
 class Refusals:
-    """What the API server refused in the last round of a key, and names that others hold."""
+    """What the API server refused in the last round of a key, and names that others hold.
+
+    ``rounds`` counts how often it has been the same objects.
+    """
 
     failures: dict[Ref, str] = field(default_factory=dict)
     foreign: dict[Ref, str] = field(default_factory=dict)
+    rounds: int = 0
+
+    def same_objects(self, other: Refusals) -> bool:
+        """Whether the same objects are concerned; answers may contain a time or a number."""
+        return (self.failures.keys(), self.foreign.keys()) == (
+            other.failures.keys(),
+            other.foreign.keys(),
+        )
 
     def __bool__(self) -> bool:
         return bool(self.failures or self.foreign)
@@ -62,7 +74,7 @@ class Reconciler:
     now: Callable[[], datetime]
     connected_since: Callable[[], datetime | None]
     _refusals: dict[Key, Refusals] = field(default_factory=dict)
-    _applied: dict[tuple[Key, Ref], tuple[str, str]] = field(default_factory=dict)
+    _applied: dict[Key, dict[Ref, tuple[str, str]]] = field(default_factory=dict)
 
     async def work(self) -> None:
         """One worker: takes keys until cancelled or until the lease is lost."""
@@ -170,10 +182,8 @@ class Reconciler:
                 kinds.MODEL_DEPLOYMENT, observed.namespace, observed.name, body
             )
         except ApiError as error:
-            if error.status == 409:
+            if error.status in (404, 409):  # 404: deleted meanwhile, so nothing is made for it
                 raise Conflict from error
-            if error.status == 404:
-                return
             raise
         self.store.put(kinds.MODEL_DEPLOYMENT, written)
 
@@ -190,6 +200,7 @@ class Reconciler:
             if refusals:
                 return  # nothing goes before what replaces it is there
             kind = KIND_BY_NAME[deletion.ref.kind]
+            self._applied.get(key, {}).pop(deletion.ref, None)
             await self.client.delete(kind, observed.namespace, deletion.ref.name, deletion.uid)
 
     async def _apply(
@@ -197,26 +208,37 @@ class Reconciler:
     ) -> None:
         kind = KIND_BY_NAME[manifest["kind"]]
         ref = Ref(kind.name, manifest["metadata"]["name"])
-        known = live = self.store.get(kind, observed.namespace, ref.name)
-        if live is None:  # never write over what somebody else has made under this name
-            live = await self.client.get_metadata(kind, observed.namespace, ref.name)
+        live = self.store.get(kind, observed.namespace, ref.name)
         if live is not None and not _may_write(live, observed):
             refusals.foreign[ref] = _owner_of(live)
             return
-        if known is not None and self._nothing_to_do(key, ref, manifest, known):
+        if live is not None and self._nothing_to_do(key, ref, manifest, live):
             self.metrics.writes_avoided.inc()
             return
         try:
-            written = await self.client.apply(kind, manifest)
+            written = await self.client.apply(kind, manifest, create_only=live is None)
         except ApiError as error:
             if error.status == 409:
-                raise Conflict from error
+                await self._look_closer(kind, observed, ref, refusals)
+                return
             if not error.refused:
                 raise
             refusals.failures[ref] = str(error)
             return
-        self._applied[key, ref] = _version(written), _fingerprint(written)
+        self._applied.setdefault(key, {})[ref] = _version(written), _fingerprint(written)
         self.store.put(kind, written)
+
+    async def _look_closer(
+        self, kind: kinds.Kind, observed: Observed, ref: Ref, refusals: Refusals
+    ) -> None:
+        """After a conflict: the name is somebody else's, or our view of the object was old."""
+        live = await self.client.get(kind, observed.namespace, ref.name)
+        if live is not None and not _may_write(live, observed):
+            refusals.foreign[ref] = _owner_of(live)
+            return
+        if live is not None:
+            self.store.put(kind, live)
+        raise Conflict(f"{ref} has changed")
 
     def _nothing_to_do(self, key: Key, ref: Ref, manifest: Manifest, live: Manifest) -> bool:
         """By comparison; or, should the server store a field in another form than ours, because
@@ -224,7 +246,8 @@ class Reconciler:
         """
         if is_applied(manifest, live):
             return True
-        return self._applied.get((key, ref)) == (_version(live), _fingerprint(manifest))
+        last = self._applied.get(key, {}).get(ref)
+        return last == (_version(live), _fingerprint(manifest))
 
     async def _scale(self, observed: Observed, ref: Ref, count: int, refusals: Refusals) -> None:
         live = self.store.get(kinds.DEPLOYMENT, observed.namespace, ref.name)
@@ -246,22 +269,24 @@ class Reconciler:
 
     def _look_again(self, key: Key, observed: Observed, plan: Plan, refusals: Refusals) -> None:
         before = self._refusals.get(key, Refusals())
-        changed = (refusals.failures, refusals.foreign) != (before.failures, before.foreign)
+        same = refusals.same_objects(before)
         if refusals:
+            refusals.rounds = before.rounds + 1 if same else 0
             self._refusals[key] = refusals
-            self.queue.add_after(key, 0.0 if changed else _FOREIGN_RETRY)
+            # At once where status has to say so; then ever more rarely.
+            wait = min(_REFUSED_LAST, _REFUSED_FIRST * 2.0 ** min(before.rounds, 8))
+            self.queue.add_after(key, wait if same else 0.0)
         else:
             self._refusals.pop(key, None)
-            if changed:
+            if not same:
                 self.queue.add(key)
         if plan.look_again is not None:
             self.queue.add_after(key, (plan.look_again - observed.now).total_seconds())
 
     def _forget(self, key: Key) -> None:
         self._refusals.pop(key, None)
+        self._applied.pop(key, None)
         self.queue.forget(key)
-        for known in [k for k in self._applied if k[0] == key]:
-            del self._applied[known]
 
 
 def merge_patch(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:

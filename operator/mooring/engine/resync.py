@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 SELECTOR = f"{kinds.LABEL_MANAGED_BY}={kinds.MANAGED_BY}"
 _RETRY_SECONDS = 2.0
+_HURRY_SECONDS = 5.0
 
 
 def watched(*, clusterwide: bool) -> tuple[Kind, ...]:
@@ -50,6 +51,7 @@ class Resync:
     interval: float
     on_done: Callable[[float], None] = lambda finished: None
     _findings: int = field(default=0)
+    _hurried: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def seed(self) -> None:
         """Fills the store, trying until it succeeds. Until then nothing may be decided."""
@@ -70,15 +72,30 @@ class Resync:
     async def run(self) -> None:
         """Compares for ever; a comparison that fails is tried again soon."""
         while True:
-            await asyncio.sleep(self.interval * random.uniform(0.9, 1.1))  # noqa: S311
+            await self._pause()
             try:
                 await self.compare()
             except ApiError as error:
                 self.metrics.resyncs.labels("error").inc()
                 log.warning("resync failed: %s", error)
+                self.hurry()
                 continue
             self.metrics.resyncs.labels("success").inc()
             self.on_done(time.monotonic())
+
+    def hurry(self) -> None:
+        """Asks for a comparison in a few seconds: the watches have a gap behind them."""
+        self._hurried.set()
+
+    async def _pause(self) -> None:
+        seconds = self.interval * random.uniform(0.9, 1.1)  # noqa: S311 - spreads load
+        try:
+            async with asyncio.timeout(seconds):
+                await self._hurried.wait()
+                await asyncio.sleep(_HURRY_SECONDS)  # until the watches have their first list
+        except TimeoutError:
+            pass
+        self._hurried.clear()
 
     async def compare(self) -> int:
         """One comparison; returns how many objects the watches had missed."""
@@ -121,11 +138,11 @@ class Resync:
         touched = set()
         if fresh is None:
             if known is not None:
-                touched = self.store.remove(kind, known)
+                touched = self.store.remove(kind, known, gone=True)
         elif fresh["metadata"].get("uid") in _uid(known) or known is None:
             touched = self.store.put(kind, fresh)
         else:
-            touched = self.store.remove(kind, known) | self.store.put(kind, fresh)
+            touched = self.store.remove(kind, known, gone=True) | self.store.put(kind, fresh)
         if not touched and (fresh is None) == (self.store.get(kind, *key) is None):
             return  # the watch was faster
         self._findings += 1

@@ -6,6 +6,7 @@ waiting for the watch) and by the resync. An older version never replaces a newe
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -28,13 +29,13 @@ class Store:
         self._children: dict[Key, dict[Ref, Json]] = defaultdict(dict)
         self._users: dict[str, set[Key]] = defaultdict(set)
         self._runtime_of: dict[Key, str] = {}
-        self._deleted: dict[str, None] = {}
+        self._deleted: dict[str, float] = {}
 
     def put(self, kind: Kind, raw: Mapping[str, Any]) -> set[Key]:
         """Takes an object in; returns the keys to look at, none if it is not news."""
         obj = _pruned(kind, raw)
         meta = obj["metadata"]
-        if meta.get("uid") in self._deleted:
+        if _version(meta) <= self._deleted.get(meta.get("uid", ""), -1.0):
             return set()
         key = (meta.get("namespace", ""), meta["name"])
         old = self._objects[kind.name].get(key)
@@ -43,18 +44,26 @@ class Store:
         self._objects[kind.name][key] = obj
         return self._index(kind, key, obj, old)
 
-    def remove(self, kind: Kind, raw: Mapping[str, Any]) -> set[Key]:
-        """Takes an object out, unless one of the same name has replaced it."""
+    def remove(self, kind: Kind, raw: Mapping[str, Any], *, gone: bool = False) -> set[Key]:
+        """Takes an object out, unless one of the same name has replaced it.
+
+        No version of it up to this one comes back by a late answer. ``gone`` says that it was
+        seen not to exist, so that no version does; a watch says "deleted" as well of an object
+        that only lost our label, and that one comes back when the label does.
+        """
         meta = raw["metadata"]
         uid = meta.get("uid")
         if uid:
-            self._deleted[uid] = None
+            self._deleted.pop(uid, None)
+            self._deleted[uid] = math.inf if gone else _version(meta)
             while len(self._deleted) > _DELETED_REMEMBERED:
                 del self._deleted[next(iter(self._deleted))]
         key = (meta.get("namespace", ""), meta["name"])
         old = self._objects[kind.name].get(key)
         if old is None or (uid and old["metadata"].get("uid") != uid):
             return set()
+        if not gone and _version(meta) < _version(old["metadata"]):
+            return set()  # it lost our label, and has it back by now
         del self._objects[kind.name][key]
         return self._unindex(kind, key, old)
 
@@ -140,13 +149,20 @@ def _owner_key(obj: Mapping[str, Any]) -> Key | None:
 
 
 def _newer(new: Json, old: Json) -> bool:
-    """Versions are compared as numbers only within one uid; another uid is another object."""
-    if new["metadata"].get("uid") != old["metadata"].get("uid"):
-        return True
+    """Whether an object of the same name replaces the one that is known.
+
+    Versions of one kind rise over all its objects, so a late answer about one that has been
+    replaced since is older than its successor.
+    """
+    return _version(new["metadata"]) > _version(old["metadata"])
+
+
+def _version(meta: Mapping[str, Any]) -> float:
+    """The resourceVersion as a number; one that is none counts as newest."""
     try:
-        return int(new["metadata"]["resourceVersion"]) > int(old["metadata"]["resourceVersion"])
+        return int(meta["resourceVersion"])
     except (KeyError, ValueError):
-        return True
+        return math.inf
 
 
 def _pruned(kind: Kind, raw: Mapping[str, Any]) -> Json:
