@@ -23,7 +23,7 @@ from mooring_dev.images_catalog import CATALOG, SERVING, Image, find, image_key
 from mooring_dev.images_engine import Engine, choose_engine
 from mooring_dev.locks import exclusive
 from mooring_dev.paths import cache_root, cluster_directory
-from mooring_dev.steps import console, step
+from mooring_dev.steps import console
 
 _KEPT_PER_IMAGE = 2
 
@@ -153,8 +153,7 @@ def load(cluster: Cluster, names: Sequence[str] = SERVING) -> tuple[Built, ...]:
     for one in built:
         if one.reference in present and latest.get(one.image.name) == one.key:
             continue
-        with step(f"Loading the image {one.image.name}"):
-            cluster.import_image(one.archive)
+        cluster.import_image(one.archive)
         latest[one.image.name] = one.key
         partial = record.with_suffix(".partial")
         partial.write_text(json.dumps(latest))
