@@ -72,6 +72,8 @@ def broken(error: BaseException, where: str) -> Interruption | PermanentFailure:
                 f"No TLS connection to {where} could be made ({_tls_reason(cause)}): check that "
                 "the port speaks TLS"
             )
+        if isinstance(cause, (wire.IncompleteRead, http.client.IncompleteRead)):
+            return Interruption(f"{where} ended the transfer early")
     return Interruption(f"The connection to {where} broke ({type(causes[-1]).__name__})")
 
 

@@ -151,9 +151,8 @@ class HttpsStore:
             if response.status not in _REDIRECTS:
                 self._refuse(response, url)
                 return response
-            target = urljoin(url, response.headers.get("Location", ""))
             response.close()
-            self._check_redirect(url, target)
+            target = self._target(url, response.headers.get("Location", ""))
             if _origin(target) != _origin(url):
                 authorization = None
             url = target
@@ -176,12 +175,19 @@ class HttpsStore:
         except (wire.HTTPError, http.client.HTTPException, OSError) as error:
             raise broken(error, _shown_origin(url)) from None
 
-    def _check_redirect(self, url: str, target: str) -> None:
-        if not _may_follow(url, target):
+    def _target(self, url: str, location: str) -> str:
+        """Where a redirect leads, if it may be followed."""
+        try:
+            target = urljoin(url, location)
+            allowed = _may_follow(url, target)
+        except ValueError:
+            allowed = False
+        if not allowed:
             raise PermanentFailure(
-                f"{redact(url)} redirects to {redact(target[:200])!r}, which is not followed: "
+                f"{redact(url)} redirects to {redact(location[:200])!r}, which is not followed: "
                 "only https is (and plain http within its own host)."
             )
+        return target
 
     def _refuse(self, response: urllib3.BaseHTTPResponse, url: str) -> None:
         status = response.status
@@ -217,11 +223,9 @@ def _tls(ca_file: str | None, shown: str) -> ssl.SSLContext:
 
 
 def _may_follow(url: str, target: str) -> bool:
-    try:
-        parts = urlsplit(target)
-        if not parts.hostname or parts.port == 0:
-            return False
-    except ValueError:
+    """Raises ValueError for what is no URL."""
+    parts = urlsplit(target)
+    if not parts.hostname or parts.port == 0:
         return False
     within = parts.scheme == "http" and _origin(target) == _origin(url)
     return parts.scheme == "https" or within

@@ -72,7 +72,7 @@ class PathSet:
         if key in self._files:
             self._refuse(path, self._files[key])
         if key in self._folders:
-            self._refuse(path, self._folders[key])
+            self._refuse(path, f"{self._folders[key]}/")
         parts = path.split("/")
         for end in range(1, len(parts)):
             folder = "/".join(parts[:end])

@@ -153,12 +153,15 @@ class Transfer:
             if body.start != at.offset:
                 self._restart(sink, at)
             self._pour(body, sink, at, attempts)
+            if body.end is not None and at.offset != body.end:
+                raise Interruption("The server ended the transfer early")
+        except Interruption as interruption:
+            whole = f" of {size_text(body.end)}" if body.end is not None else ""
+            raise Interruption(
+                f"{interruption}, at {size_text(at.offset)}{whole} of {file.path}"
+            ) from None
         finally:
             body.close()
-        if body.end is not None and at.offset != body.end:
-            raise Interruption(
-                f"The transfer of {file.path} ended after {at.offset} of {body.end} bytes"
-            )
 
     def _pour(self, body: Body, sink: Sink, at: _Position, attempts: Attempts) -> None:
         policy, clock = self.patience.policy, self.patience.clock
