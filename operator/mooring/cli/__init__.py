@@ -6,6 +6,7 @@ import click
 
 from mooring import __version__
 from mooring.cli.crds import crds
+from mooring.cli.digest import digest
 from mooring.cli.export import export
 from mooring.cli.run import run
 
@@ -22,3 +23,4 @@ def main() -> None:
 main.add_command(run)
 main.add_command(export)
 main.add_command(crds)
+main.add_command(digest)
