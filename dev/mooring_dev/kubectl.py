@@ -45,3 +45,12 @@ def run(
         shown = shlex.join(("kubectl", *arguments))
         raise DevError(f"`{shown}` failed (exit code {done.returncode}): {done.stderr.strip()}")
     return done.stdout
+
+
+def succeeds(binary: Path, kubeconfig: Path, arguments: tuple[str, ...]) -> bool:
+    """Whether ``kubectl ARGUMENTS`` ends well."""
+    try:
+        run(binary, kubeconfig, arguments, timeout=10.0)
+    except DevError:
+        return False
+    return True

@@ -16,7 +16,7 @@ from mooring_dev import cgroups, kubectl, mounts, processes
 from mooring_dev.binaries import ensure, ensure_group
 from mooring_dev.containerd import Containerd
 from mooring_dev.errors import DevError
-from mooring_dev.health import answers_ok, wait_until
+from mooring_dev.health import wait_until
 from mooring_dev.network import Addresses, Network
 from mooring_dev.node import COMPONENTS, Node
 from mooring_dev.packages import HostTools, cni_folder, ensure_packages, which
@@ -141,10 +141,11 @@ class LocalCluster:
         )
 
     def _wait_api(self, node: Node, programs: list[Program]) -> None:
-        admin, certificate = node.admin(), node.authority().certificate
+        binary = node.kubernetes / "kubectl"
+        arguments = ("get", "--raw", "/readyz", "--request-timeout=2s")
         wait_until(
             f"kube-apiserver is ready (logs in {self.directory / 'logs'})",
-            lambda: answers_ok(f"{node.server}/readyz", certificate, admin),
+            lambda: kubectl.succeeds(binary, node.admin_kubeconfig, arguments),
             timeout=_READY_SECONDS,
             check=lambda: _require_alive(programs),
         )

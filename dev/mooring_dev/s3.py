@@ -22,7 +22,7 @@ from mooring_dev import processes
 from mooring_dev.binaries import ensure
 from mooring_dev.errors import DevError
 from mooring_dev.health import wait_until
-from mooring_dev.ports import Claim, claim
+from mooring_dev.ports import Claim, claim, is_free
 from mooring_dev.processes import Program
 
 REGION = "us-east-1"
@@ -65,10 +65,12 @@ class S3Server:
         ports = claim(1)
         port = ports.ports[0]
         access_key, secret_key = "mooring-dev", secrets.token_hex(16)
-        command = (str(binary), "--port", f"{address}:{port}", "--region", REGION, "--quiet")
+        # On loopback as well: that is where this process talks to it.
+        listen = [f"127.0.0.1:{port}"] + ([f"{address}:{port}"] if address != "127.0.0.1" else [])
+        command = (str(binary), *(f"--port={each}" for each in listen), "--region", REGION)
         program = Program(
             "versitygw",
-            (*command, "posix", str(data)),
+            (*command, "--quiet", "posix", str(data)),
             directory,
             with_owner=with_owner,
             # Not as arguments: those can be read by everybody on the machine.
@@ -82,7 +84,7 @@ class S3Server:
             processes.start(program)
             wait_until(
                 f"the S3 server answers (log: {program.log})",
-                lambda: _listens(address, port),
+                lambda: _listens(port) and not is_free(port, address),
                 timeout=_READY_SECONDS,
                 check=lambda: processes.require_alive(program),
             )
@@ -148,13 +150,11 @@ class S3Server:
         return answer
 
     def _request(self, method: str, path: str, body: bytes = b"") -> tuple[int, bytes]:
-        parts = urlsplit(self.endpoint)
+        port = urlsplit(self.endpoint).port
         encoded = quote(path, safe="/-_.~")
-        headers = self._signed(method, encoded, parts.netloc, body, dt.datetime.now(dt.UTC))
-        assert parts.hostname is not None
-        connection = http.client.HTTPConnection(
-            parts.hostname, parts.port, timeout=_TIMEOUT_SECONDS
-        )
+        now = dt.datetime.now(dt.UTC)
+        headers = self._signed(method, encoded, f"127.0.0.1:{port}", body, now)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_TIMEOUT_SECONDS)
         try:
             connection.request(method, encoded, body=body or None, headers=headers)
             answer = connection.getresponse()
@@ -171,7 +171,7 @@ class S3Server:
         signed = {"host": host, "x-amz-content-sha256": digest, "x-amz-date": stamp}
         names = ";".join(signed)
         lines = "".join(f"{name}:{value}\n" for name, value in signed.items())
-        canonical = "\n".join((method, path, "", lines, names, digest))
+        canonical = f"{method}\n{path}\n\n{lines}\n{names}\n{digest}"
         scope = f"{day}/{REGION}/s3/aws4_request"
         hashed = hashlib.sha256(canonical.encode()).hexdigest()
         to_sign = f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{hashed}"
@@ -187,9 +187,9 @@ class S3Server:
         return {**signed, "authorization": authorization, "content-length": str(len(body))}
 
 
-def _listens(address: str, port: int) -> bool:
+def _listens(port: int) -> bool:
     try:
-        socket.create_connection((address, port), timeout=1.0).close()
+        socket.create_connection(("127.0.0.1", port), timeout=1.0).close()
     except OSError:
         return False
     return True
