@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
+from pydantic_core import ErrorDetails
 
 from mooring.api import parse_duration
 from mooring.core.observed import RenderSettings, StoreEgress
@@ -27,10 +37,24 @@ class _Part(BaseModel):
 
 
 def _duration(value: object) -> object:
-    return parse_duration(value) if isinstance(value, str) else value
+    return value if isinstance(value, timedelta) else parse_duration(str(value))
+
+
+def _at_least_a_second(value: timedelta) -> timedelta:
+    if value < _SECOND:
+        raise ValueError("must be at least 1s")
+    return value
+
+
+def _network(value: str) -> str:
+    ipaddress.ip_network(value)
+    return value
 
 
 Duration = Annotated[timedelta, BeforeValidator(_duration)]
+Network = Annotated[str, AfterValidator(_network)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+_SECOND = timedelta(seconds=1)
 
 
 class Images(_Part):
@@ -45,9 +69,17 @@ class Images(_Part):
 class ModelStore(_Part):
     """A network that model pods may fetch from."""
 
-    cidr: str
-    excluded: tuple[str, ...] = Field(default=(), alias="except")
-    ports: tuple[int, ...] = ()
+    cidr: Network
+    excluded: tuple[Network, ...] = Field(default=(), alias="except")
+    ports: tuple[Port, ...] = ()
+
+    @model_validator(mode="after")
+    def _inside(self) -> Self:
+        whole = ipaddress.ip_network(self.cidr)
+        for part in map(ipaddress.ip_network, self.excluded):
+            if part.version != whole.version or not part.subnet_of(whole):  # type: ignore[arg-type]
+                raise ValueError(f"except: {part} lies outside {whole}")
+        return self
 
 
 class Prometheus(_Part):
@@ -65,6 +97,19 @@ class Lease(_Part):
     renew_deadline: Duration = timedelta(seconds=10)
     retry_period: Duration = timedelta(seconds=2)
 
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        """What the client library asks for; it would say so only when the election starts."""
+        if self.retry_period < _SECOND:
+            raise ValueError("retryPeriod must be at least 1s")
+        if self.renew_deadline <= 1.2 * self.retry_period:
+            raise ValueError("renewDeadline must be more than 1.2 times retryPeriod")
+        if self.duration <= self.renew_deadline:
+            raise ValueError("duration must be greater than renewDeadline")
+        if self.duration % _SECOND:
+            raise ValueError("duration must be whole seconds: a Lease holds nothing else")
+        return self
+
 
 class Settings(_Part):
     """All of ``/etc/mooring/config.yaml``."""
@@ -81,7 +126,7 @@ class Settings(_Part):
     """How long pods of a replaced revision stay after traffic has left them."""
     pre_stop_seconds: int = Field(default=5, ge=0, le=600)
     """Pods sleep so long before they stop, so that endpoints are withdrawn first."""
-    resync: Duration = timedelta(minutes=5)
+    resync: Annotated[Duration, AfterValidator(_at_least_a_second)] = timedelta(minutes=5)
     """How often everything is compared with the API server."""
     workers: int = Field(default=8, ge=1, le=64)
     """Objects that are worked on at the same time."""
@@ -123,13 +168,18 @@ def load(path: Path | None) -> Settings:
         raw = yaml.safe_load(path.read_text()) or {}
     except (OSError, yaml.YAMLError) as error:
         raise SettingsError(f"{path}: {error}") from error
+    if not isinstance(raw, dict):
+        raise SettingsError(f"{path}: the file must hold a mapping of settings, such as port: 8080")
     try:
         return Settings.model_validate(raw)
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()
-        )
+        problems = "; ".join(map(_problem, error.errors()))
         raise SettingsError(f"{path}: {problems}") from error
+
+
+def _problem(error: ErrorDetails) -> str:
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{'.'.join(map(str, error['loc'])) or 'file'}: {message}"
 
 
 def own_namespace() -> str:

@@ -18,6 +18,7 @@ from mooring.adapters.kube import ApiError, KubeClient
 from mooring.core import kinds
 from mooring.core.clock import format_time
 from mooring.core.events import Event
+from mooring.engine.lease import LeaseLost
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +59,10 @@ class Recorder:
                 await self._write(meta, event)
             except ApiError as error:
                 log.warning("event %s of %s was not written: %s", event.reason, meta["name"], error)
+            except LeaseLost:
+                raise
+            except Exception:  # a defect here must not end the work that events are about
+                log.exception("event %s of %s was not written", event.reason, meta["name"])
 
     async def _write(self, meta: dict[str, Any], event: Event) -> None:
         moment = format_time(self._now())

@@ -35,7 +35,7 @@ class Store:
         """Takes an object in; returns the keys to look at, none if it is not news."""
         obj = _pruned(kind, raw)
         meta = obj["metadata"]
-        if _version(meta) <= self._deleted.get(meta.get("uid", ""), -1.0):
+        if _version(meta) < self._deleted.get(meta.get("uid", ""), -1.0):
             return set()
         key = (meta.get("namespace", ""), meta["name"])
         old = self._objects[kind.name].get(key)
@@ -47,7 +47,7 @@ class Store:
     def remove(self, kind: Kind, raw: Mapping[str, Any], *, gone: bool = False) -> set[Key]:
         """Takes an object out, unless one of the same name has replaced it.
 
-        No version of it up to this one comes back by a late answer. ``gone`` says that it was
+        No version of it before this one comes back by a late answer. ``gone`` says that it was
         seen not to exist, so that no version does; a watch says "deleted" as well of an object
         that only lost our label, and that one comes back when the label does.
         """
