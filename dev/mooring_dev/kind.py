@@ -13,6 +13,7 @@ from pathlib import Path
 from mooring_dev import oci
 from mooring_dev.binaries import ensure
 from mooring_dev.errors import DevError
+from mooring_dev.packages import ensure_program
 from mooring_dev.paths import cache_root
 from mooring_dev.steps import run_logged
 
@@ -33,9 +34,7 @@ def probe() -> None:
             f"Provider kind needs a running container engine: {_last_line(answer)} {_WAY_OUT}"
         )
     archive = cache_root() / "probe.tar"
-    busybox = shutil.which("busybox")
-    if busybox is None:
-        raise DevError("The probe needs a static busybox: install Debian's busybox-static.")
+    busybox = ensure_program("busybox", "busybox-static")
     files = {"/bin/true": oci.File(Path(busybox).read_bytes(), 0o755)}
     oci.write_image(archive, _PROBE_IMAGE, files, entrypoint=("/bin/true",), user="0:0")
     loaded = _run(docker, "load", "--input", str(archive))

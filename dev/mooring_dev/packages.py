@@ -86,6 +86,21 @@ def ensure_packages() -> HostTools:
     )
 
 
+def ensure_program(program: str, package: str) -> str:
+    """Path of ``program``, from Debian's ``package`` when it is not there.
+
+    Raises:
+        DevError: it is missing and cannot be installed.
+    """
+    found = which(program)
+    if found is None:
+        _install([package])
+        found = which(program)
+    if found is None:
+        raise DevError(f"Debian's {package} was installed but has no {program}.")
+    return found
+
+
 def _install(packages: list[str]) -> None:
     apt = shutil.which("apt-get")
     listed = ", ".join(packages)
