@@ -13,8 +13,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 RESULTS := build/test-results
 
-# The virtual environment is made anew when the lock changes, and only then.
-LOCK_KEY := $(shell cat requirements/dev.txt pyproject.toml | sha256sum | cut -c1-12)
+# The virtual environment follows the lock: it is brought up to date when that changes.
+LOCK_KEY := $(shell sha256sum <requirements/dev.txt | cut -c1-12)
 STAMP := $(VENV)/.locked-$(LOCK_KEY)
 # Any Python from 3.11 on. Shims that answer but cannot run are passed over.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
@@ -52,23 +52,23 @@ venv: $(STAMP) ## Make the development environment in .venv (from the hashed loc
 
 $(STAMP):
 	@[ -n "$(PYTHON)" ] || { echo "Python 3.11 or later is needed, and none is on PATH." >&2; exit 1; }
-	@echo "Making $(VENV) with $$($(PYTHON) --version) ..."
-	@rm -rf $(VENV)
-	@$(PYTHON) -m venv $(VENV) >/dev/null 2>&1 || { \
+	@mkdir -p $(VENV); exec 9>$(VENV)/.lock; flock 9; [ ! -e $@ ] || exit 0; \
+	echo "Preparing $(VENV) with $$($(PYTHON) --version) ..."; \
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV) >/dev/null 2>&1 || { \
 		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 			echo "Installing python3-venv, which Debian keeps apart from Python ..."; \
 			{ apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y python3-venv; } \
-				>/tmp/mooring-apt.log 2>&1 || { tail -n 5 /tmp/mooring-apt.log >&2; exit 1; }; \
-			rm -rf $(VENV); $(PYTHON) -m venv $(VENV); \
+				>$(VENV)/.apt.log 2>&1 || { tail -n 5 $(VENV)/.apt.log >&2; exit 1; }; \
+			$(PYTHON) -m venv $(VENV); \
 		else \
 			echo "$(PYTHON) -m venv failed. On Debian: apt-get install python3-venv" >&2; exit 1; \
-		fi; }
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes \
-		--only-binary=:all: -r requirements/dev.txt
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
-		--no-build-isolation --editable .
-	@touch $@
-	@echo "$(VENV) is ready: $$($(BIN)/python -m pip list 2>/dev/null | tail -n +3 | wc -l) packages."
+		fi; }; \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes \
+		--only-binary=:all: -r requirements/dev.txt; \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		--no-build-isolation --editable .; \
+	rm -f $(VENV)/.locked-*; touch $@; \
+	echo "$(VENV) is ready: $$($(BIN)/python -m pip list 2>/dev/null | tail -n +3 | wc -l) packages."
 
 .PHONY: lock
 lock: $(STAMP) ## Resolve the dependencies anew into the hashed locks
@@ -93,12 +93,12 @@ lint-types: $(STAMP) ## mypy --strict
 
 .PHONY: lint-architecture
 lint-architecture: $(STAMP) ## import-linter: which part may import which
-	@$(BIN)/lint-imports --no-timing 2>&1 | tail -n +1 >$(VENV)/.imports.log || { cat $(VENV)/.imports.log; exit 1; }
+	@$(BIN)/lint-imports --no-logo &>$(VENV)/.imports.log || { cat $(VENV)/.imports.log; exit 1; }
 
 .PHONY: lint-generated
 lint-generated: $(STAMP) ## Generated files (CRDs, chart, manifests, locks) are up to date
 	@$(BIN)/python -m mooring.api.crd --check
-	@$(BIN)/python dev/generate_chart_crds.py --check
+	@$(BIN)/python dev/copy_crds.py --check
 	@$(BIN)/python dev/check_locks.py
 
 .PHONY: format
@@ -165,13 +165,9 @@ images: $(STAMP) ## Build the images from the Dockerfiles a user builds with Doc
 ##@ Generating
 
 .PHONY: crds
-crds: $(STAMP) ## Generate crds/ from the pydantic models, and the chart's copies
+crds: $(STAMP) ## Generate crds/ from the pydantic models, and the installers' copies
 	@$(BIN)/python -m mooring.api.crd
-	@$(BIN)/python dev/generate_chart_crds.py
-
-.PHONY: chart-crds
-chart-crds: $(STAMP) ## Generate the chart's CRD templates from crds/
-	@$(BIN)/python dev/generate_chart_crds.py
+	@$(BIN)/python dev/copy_crds.py
 
 .PHONY: manifests
 manifests: $(STAMP) ## Render manifests/ from the chart

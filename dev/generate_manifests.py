@@ -104,12 +104,10 @@ def files() -> dict[str, str]:
             "labels": {"pod-security.kubernetes.io/enforce": "restricted"},
         },
     }
-    definitions = sorted((ROOT / "crds").glob("mooring.dev_*.yaml"))
     generator = {"name": "mooring", "namespace": NAMESPACE, "files": ["config.yaml"]}
     merged = [{**generator, "behavior": "merge"}]
     return {
         "crds/kustomization.yaml": kustomization(resources=["crds.yaml"]),
-        "crds/crds.yaml": "---\n".join(path.read_text() for path in definitions),
         "base/kustomization.yaml": kustomization(
             resources=["operator.yaml"], configMapGenerator=[generator]
         ),
