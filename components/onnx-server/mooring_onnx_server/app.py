@@ -6,6 +6,7 @@ write; a framework's routing would cost as much as the model.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ _log = logging.getLogger(__name__)
 
 _JSON = b"application/json"
 _CLIENT_GONE = 499
+_SERVER = {"name": "mooring-onnx-server", "version": __version__, "extensions": []}
 _COMPLAINT_SECONDS = 1.0
 
 
@@ -119,6 +121,12 @@ class Application:
                 if status == 500:
                     self._complain(refusal.message)
                 linger = receive if isinstance(refusal, BodyTooLargeError) else None
+            except asyncio.CancelledError:
+                # The grace period is over and the run goes on in its thread, unheard.
+                status = 503
+                answer = _error(
+                    "the server was stopped before this request was done: send it again"
+                )
             except ClientGoneError:
                 status = _CLIENT_GONE
                 return
@@ -144,49 +152,41 @@ class Application:
         Raises:
             RequestRefusedError: no such path, model or version, or a method that it has not.
         """
-        parts = path.rstrip("/").split("/")[1:]
-        if parts[:1] != ["v2"]:
+        found: tuple[int, dict[str, Any]] | None = None
+        match path.rstrip("/").split("/"):
+            case ["", "v2"]:
+                found = 200, _SERVER
+            case ["", "v2", "health", "live"]:
+                found = 200, {"live": True}
+            case ["", "v2", "health", "ready"]:
+                found = self._readiness(), {"ready": self._state.ready}
+            case ["", "v2", "models", name, "versions", version, *rest]:
+                found = self._model(name, version, rest)
+            case ["", "v2", "models", name, *rest]:
+                found = self._model(name, self._version, rest)
+        if found is None:
             raise RequestRefusedError(404, f"no such path: {path}; the protocol's begin with /v2")
-        rest = parts[1:]
-        if rest[:1] == ["models"] and len(rest) > 1:
-            rest = self._without_model(rest)
-            if rest == ["infer"]:
-                raise RequestRefusedError(405, "inference takes POST")
-        answer: dict[str, Any]
-        match rest:
-            case []:
-                answer = {"name": "mooring-onnx-server", "version": __version__, "extensions": []}
-                status = 200
-            case ["health", "live"]:
-                status, answer = 200, {"live": True}
-            case ["health", "ready"]:
-                status, answer = self._readiness(), {"ready": self._state.ready}
-            case ["models", "ready"]:
-                status = self._readiness()
-                answer = {"name": self._name, "ready": self._state.ready}
-            case ["models"]:
-                status, answer = 200, self._metadata()
-            case _:
-                raise RequestRefusedError(404, f"no such path: {path}")
         if method not in ("GET", "HEAD"):
             raise RequestRefusedError(405, f"{path} takes GET")
-        return status, answer
+        return found
 
-    def _without_model(self, rest: list[str]) -> list[str]:
-        """Checks and drops the model's name, and the version where given."""
-        name, tail = rest[1], rest[2:]
+    def _model(self, name: str, version: str, rest: list[str]) -> tuple[int, dict[str, Any]] | None:
         if name != self._name:
             raise RequestRefusedError(
                 404, f"no model '{name}' here: this server has '{self._name}'"
             )
-        if tail[:1] == ["versions"] and len(tail) > 1:
-            if tail[1] != self._version:
-                raise RequestRefusedError(
-                    404,
-                    f"model '{name}' has no version '{tail[1]}': it has '{self._version}'",
-                )
-            tail = tail[2:]
-        return ["infer"] if tail == ["infer"] else ["models", *tail]
+        if version != self._version:
+            raise RequestRefusedError(
+                404, f"model '{name}' has no version '{version}': it has '{self._version}'"
+            )
+        match rest:
+            case []:
+                return 200, self._metadata()
+            case ["ready"]:
+                return self._readiness(), {"name": self._name, "ready": self._state.ready}
+            case ["infer"]:
+                raise RequestRefusedError(405, "inference takes POST")
+        return None
 
     def _readiness(self) -> int:
         return 200 if self._state.ready else 503

@@ -22,6 +22,7 @@ _SOURCE = re.compile(
     re.DOTALL,
 )
 _LIMIT = 600
+_READ = 4000
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +132,7 @@ def explain(error: BaseException, path: Path) -> str:
 
 def one_line(text: str) -> str:
     """The runtime's message without its codes and source positions, on one bounded line."""
-    text = _LOAD.sub("", _PREFIX.sub("", text))
+    text = _LOAD.sub("", _PREFIX.sub("", text[:_READ]))
     text = _SOURCE.sub("", text)
     text = " ".join(text.split()).rstrip(" .:")
     return text if len(text) <= _LIMIT else text[:_LIMIT] + "…"

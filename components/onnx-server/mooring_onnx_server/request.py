@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from mooring_onnx_server.errors import InvalidRequestError
-from mooring_onnx_server.tensors import Array, check_shape, decode_data, describe
+from mooring_onnx_server.tensors import check_shape, decode_data, describe, shorten
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from mooring_onnx_server.signature import Signature, TensorSpec
+    from mooring_onnx_server.tensors import Array
 
 _NON_FINITE_LITERALS = (b"NaN", b"Infinity", b"-Infinity", b"-inf", b"inf", b"nan")
 
@@ -51,7 +52,8 @@ class RequestDecoder:
         request_id = document.get("id")
         if request_id is not None and type(request_id) is not str:
             raise InvalidRequestError(f"'id' must be a string, not {describe(request_id)}")
-        _check_parameters(document, "the request")
+        if "parameters" in document:
+            _check_parameters(document, "the request")
         feeds = self._feeds(document.get("inputs"))
         wanted = document.get("outputs")
         outputs = self._outputs if not wanted else self._wanted(wanted)
@@ -90,7 +92,7 @@ class RequestDecoder:
         spec = self._inputs.get(name)
         if spec is None:
             raise InvalidRequestError(
-                f"input {describe(name)} is not one of this model's: it takes {self._takes}"
+                f"input '{shorten(name)}' is not one of this model's: it takes {self._takes}"
             )
         return spec
 
@@ -107,7 +109,7 @@ class RequestDecoder:
             if name not in self._outputs:
                 known = ", ".join(f"'{o}'" for o in self._outputs)
                 raise InvalidRequestError(
-                    f"output {describe(name)} is not one of this model's: it gives {known}"
+                    f"output '{shorten(name)}' is not one of this model's: it gives {known}"
                 )
             if name in names:
                 raise InvalidRequestError(f"output '{name}' is asked for twice")
@@ -158,7 +160,8 @@ def _decode_tensor(spec: TensorSpec, tensor: dict[str, Any]) -> Array:
         raise InvalidRequestError(
             f"input '{spec.name}': 'datatype' is {found}, the model takes {spec.datatype.name}"
         )
-    _check_parameters(tensor, f"input '{spec.name}'")
+    if "parameters" in tensor:
+        _check_parameters(tensor, f"input '{spec.name}'")
     shape = check_shape(spec, tensor.get("shape"))
     if "data" not in tensor:
         parameters = tensor.get("parameters") or {}

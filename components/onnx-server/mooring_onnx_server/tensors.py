@@ -8,6 +8,7 @@ once it is known that something is.
 from __future__ import annotations
 
 import math
+from array import array
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -120,22 +121,24 @@ def _accept_non_finite(spec: TensorSpec, flat: list[Any], kinds: set[type]) -> l
 
 
 def _convert(spec: TensorSpec, flat: list[Any], datatype: Datatype, *, finite: bool) -> Array:
-    try:
-        if datatype.is_float:
-            with np.errstate(over="ignore"):  # an overflow becomes infinite: looked for below
-                array = np.array(flat, datatype.dtype)
-            if not np.isfinite(array).all():
-                _refuse_overflow(spec, flat, array, finite=finite)
-            return array
-        return np.array(flat, datatype.dtype)
-    except OverflowError:
-        limits = np.iinfo(datatype.dtype)
-        index = next(i for i, v in enumerate(flat) if not limits.min <= v <= limits.max)
-        raise _wrong_element(spec, index, flat[index]) from None
+    code = datatype.array_code
+    if code is None:
+        with np.errstate(over="ignore"):  # FP16 out of range becomes infinite: found below
+            values = np.array(flat, datatype.dtype)
+    else:
+        try:
+            values = np.frombuffer(array(code, flat), datatype.dtype)
+        except OverflowError:
+            limits = np.iinfo(datatype.dtype)
+            index = next(i for i, v in enumerate(flat) if not limits.min <= v <= limits.max)
+            raise _wrong_element(spec, index, flat[index]) from None
+    if datatype.is_float and not np.isfinite(values).all():
+        _refuse_overflow(spec, flat, values, finite=finite)
+    return values
 
 
-def _refuse_overflow(spec: TensorSpec, flat: list[Any], array: Array, *, finite: bool) -> None:
-    for index in np.flatnonzero(~np.isfinite(array)).tolist():
+def _refuse_overflow(spec: TensorSpec, flat: list[Any], values: Array, *, finite: bool) -> None:
+    for index in np.flatnonzero(~np.isfinite(values)).tolist():
         if finite or math.isfinite(flat[index]):
             raise _wrong_element(spec, index, flat[index])
 
@@ -166,9 +169,13 @@ def describe(value: object, limit: int = 40) -> str:
     if type(value) is list:
         return "a list"
     if type(value) is str:
-        shown = value if len(value) <= limit else value[:limit] + "…"
-        return f'the string "{shown}"'
+        return f'the string "{shorten(value, limit)}"'
     return str(value)
+
+
+def shorten(text: str, limit: int = 40) -> str:
+    """A client's text in a message: as long as it needs to be recognised."""
+    return text if len(text) <= limit else text[:limit] + "…"
 
 
 def _cut(shape: Sequence[int], limit: int = 16) -> str:

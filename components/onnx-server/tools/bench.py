@@ -11,7 +11,9 @@ from __future__ import annotations
 import asyncio
 import time
 from pathlib import Path
+from typing import cast
 from urllib.parse import urlsplit
+from urllib.request import urlopen
 
 import click
 import uvloop
@@ -35,8 +37,7 @@ class _Client(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Sends the first request."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one by shape only
         self._send()
 
     def _send(self) -> None:
@@ -92,6 +93,16 @@ async def _measure(
     return latencies, sum(c.errors for c in clients), time.perf_counter() - started
 
 
+def _server_cpu_seconds(url: str) -> float:
+    """CPU the server has used: on a busy machine the one number that means something."""
+    parts = urlsplit(url)
+    with urlopen(f"http://{parts.netloc}/metrics", timeout=10) as answer:
+        for line in answer.read().decode().splitlines():
+            if line.startswith("process_cpu_seconds_total "):
+                return float(line.split()[1])
+    raise click.ClickException("the server's /metrics has no process_cpu_seconds_total")
+
+
 @click.command()
 @click.argument("url")
 @click.option("--body", type=click.Path(exists=True, path_type=Path), required=True)
@@ -100,13 +111,16 @@ async def _measure(
 def main(url: str, body: Path, connections: int, seconds: float) -> None:
     """Sends BODY to URL from a number of connections and prints what came of it."""
     measured = _measure(url, body.read_bytes(), connections, seconds)
+    cpu = _server_cpu_seconds(url)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         latencies, errors, elapsed = runner.run(measured)
+    cpu = _server_cpu_seconds(url) - cpu
     latencies.sort()
     p50, p99 = (latencies[int(len(latencies) * q)] * 1000 for q in (0.5, 0.99))
     click.echo(
         f"{len(latencies) / elapsed:.0f} requests/s, {errors} errors, "
-        f"p50 {p50:.2f} ms, p99 {p99:.2f} ms"
+        f"p50 {p50:.2f} ms, p99 {p99:.2f} ms; {len(latencies) / cpu:.0f} requests per CPU second "
+        f"of the server ({cpu / len(latencies) * 1e6:.0f} µs each)"
     )
 
 
