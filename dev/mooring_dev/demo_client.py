@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from mooring_dev.binaries import ensure
 from mooring_dev.cluster import Cluster
@@ -56,7 +56,7 @@ class Stream:
             raise RuntimeError("the stream has not ended")
         return self._result
 
-    def __enter__(self) -> Stream:
+    def __enter__(self) -> Self:
         """Begin, and return when the first answer (or failure) is there."""
         self._process = subprocess.Popen(
             self._command,

@@ -33,6 +33,14 @@ def post(url: str, body: bytes) -> tuple[int, str]:
         connection.close()
 
 
+def post_or_fail(url: str, body: bytes) -> str:
+    """The answer's text; raises RuntimeError when its code is not 200."""
+    code, text = post(url, body)
+    if code != 200:
+        raise RuntimeError(f"HTTP {code}: {text[:200]}")
+    return text
+
+
 def answer_of(text: str) -> str:
     """What tells two models apart: the outputs without the request's id and the model's name."""
     return json.dumps([output["data"] for output in json.loads(text)["outputs"]])
@@ -48,7 +56,7 @@ def stream(url: str, pause: float) -> None:
     """Send the first line until the input ends, then tell how often what was answered."""
     body = sys.stdin.buffer.readline()
     ended = threading.Event()
-    threading.Thread(target=lambda: (sys.stdin.buffer.read(), ended.set()), daemon=True).start()
+    threading.Thread(target=_set_at_end_of_input, args=(ended,), daemon=True).start()
     answers: collections.Counter[str] = collections.Counter()
     failures: list[str] = []
     failed = 0
@@ -57,10 +65,7 @@ def stream(url: str, pause: float) -> None:
     while not ended.is_set():
         sent = time.monotonic()
         try:
-            code, text = post(url, body)
-            if code != 200:
-                raise RuntimeError(f"HTTP {code}: {text[:200]}")
-            answers[answer_of(text)] += 1
+            answers[answer_of(post_or_fail(url, body))] += 1
         except (OSError, RuntimeError, ValueError, KeyError, http.client.HTTPException) as error:
             failed += 1
             if len(failures) < _KEPT_FAILURES:
@@ -78,6 +83,11 @@ def stream(url: str, pause: float) -> None:
         "seconds": time.monotonic() - begin,
     }
     print(json.dumps(summary), flush=True)
+
+
+def _set_at_end_of_input(ended: threading.Event) -> None:
+    sys.stdin.buffer.read()
+    ended.set()
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
+_MARGIN = 10
 _INDENT = 2
 
 
@@ -39,25 +41,32 @@ class Timeline:
 
     def say(self, text: str) -> None:
         """A sentence of the story."""
-        self._console.print(Padding(escape(text), (0, 0, 0, 10)))
+        self._lines(text, _MARGIN)
 
     def good(self, text: str) -> None:
         """A sentence that says something went as it should."""
-        self._console.print(Padding(f"[green]{escape(text)}[/green]", (0, 0, 0, 10)))
+        self._lines(text, _MARGIN, "green")
 
     def quote(self, words: str) -> None:
         """What the cluster said, word for word."""
-        self._console.print(Padding(f"[yellow]{escape(words)}[/yellow]", (0, 0, 0, 10 + _INDENT)))
+        self._lines(words, _MARGIN + _INDENT, "yellow")
+
+    def _lines(self, text: str, margin: int, style: str | None = None) -> None:
+        # Not rich's own wrapping, which breaks digests and addresses in the middle.
+        width = max(40, min(self._console.width, 110) - margin)
+        for line in textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False):
+            self._console.print(" " * margin + escape(line), style=style, soft_wrap=True)
 
     def shell(self, command: str, output: str) -> None:
         """A command and what it printed, as in a terminal: lines are never broken."""
-        self._console.print(f"          [cyan]$ {escape(command)}[/cyan]", soft_wrap=True)
+        margin = " " * _MARGIN
+        self._console.print(f"{margin}[cyan]$ {escape(command)}[/cyan]", soft_wrap=True)
         for line in output.rstrip().splitlines():
-            self._console.print(f"          {escape(line)}", soft_wrap=True)
+            self._console.print(f"{margin}{escape(line)}", soft_wrap=True)
 
     def table(self, titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Figures side by side."""
         table = Table(*titles, box=None, pad_edge=False, header_style="dim")
         for row in rows:
             table.add_row(*(escape(cell) for cell in row))
-        self._console.print(Padding(table, (0, 0, 0, 10 + _INDENT)))
+        self._console.print(Padding(table, (0, 0, 0, _MARGIN + _INDENT)))
