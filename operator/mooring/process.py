@@ -126,7 +126,7 @@ class Process:
         namespaces = self.settings.namespaces
         while True:
             registry = build_registry(
-                self.store, self.queue, self.metrics, self.configuration, clusterwide=not namespaces
+                self.store, self.queue, self.metrics, self.configuration, namespaces=namespaces
             )
             resync.hurry()  # what is deleted between two watches is reported by neither
             try:

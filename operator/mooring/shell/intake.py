@@ -22,6 +22,7 @@ from mooring.engine.store import Store
 
 _INACTIVITY_SECONDS = 70.0
 _CHUNK = 500
+_SPARE_CONNECTIONS = 4
 
 
 class _NothingStored(kopf.DiffBaseStorage):
@@ -48,10 +49,17 @@ def build_registry(
     metrics: Metrics,
     configuration: Configuration,
     *,
-    clusterwide: bool,
+    namespaces: tuple[str, ...],
 ) -> kopf.OperatorRegistry:
-    """Handlers for every watched kind, a login that uses our own session, and the settings."""
+    """Handlers for every watched kind, a login that uses our own session, and the settings.
+
+    No namespaces: all of them, and the cluster's kinds too.
+    """
     registry = kopf.OperatorRegistry()
+    clusterwide = not namespaces
+    # Every watch holds a connection for as long as it lasts; a limit below their number would
+    # keep the last ones from ever starting.
+    watches = len(watched(clusterwide=clusterwide)) * max(1, len(namespaces))
 
     @kopf.on.startup(registry=registry)
     def configure(settings: kopf.OperatorSettings, **_: Any) -> None:
@@ -59,7 +67,7 @@ def build_registry(
 
     @kopf.on.login(registry=registry)
     async def login(**_: Any) -> kopf.AiohttpSession:
-        return await _session(configuration, connections=4 * len(watched(clusterwide=clusterwide)))
+        return await _session(configuration, connections=2 * watches + _SPARE_CONNECTIONS)
 
     for kind in watched(clusterwide=clusterwide):
         kopf.on.event(kind.group, kind.version, kind.plural, registry=registry)(

@@ -1,0 +1,352 @@
+"""One round: what is written, what is not, and what becomes of errors."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from tests.engine.objects import Json
+
+from mooring.adapters.kube import ApiError
+from mooring.core import kinds
+from mooring.core.kinds import KIND_BY_NAME, Kind, Ref
+from mooring.core.observed import Observed, RenderSettings
+from mooring.engine import reconciler as reconciler_module
+from mooring.engine.metrics import Metrics
+from mooring.engine.queue import Key, KeyedQueue
+from mooring.engine.reconciler import Conflict, Reconciler
+from mooring.engine.store import Store
+
+FRAUD = Key("shop", "fraud")
+SPEC: Json = {
+    "model": {"uri": "s3://models/fraud/v1", "digest": "sha256:" + "1" * 64},
+    "runtime": {"name": "onnx"},
+    "replicas": 2,
+}
+RUNTIME: Json = {
+    "formats": [{"name": "onnx"}],
+    "protocols": ["open-inference-v2"],
+    "image": "example.com/onnx-server:1",
+    "ports": [{"name": "http", "containerPort": 8080}],
+}
+
+
+class Server:
+    """Stores what is applied; ``normalise`` changes what it stores, as admission does."""
+
+    def __init__(self) -> None:
+        self.objects: dict[Ref, Json] = {}
+        self.calls: list[str] = []
+        self.errors: dict[str, ApiError] = {}
+        self.normalise: Any = lambda obj: None
+        self.watched: Any = lambda kind, obj: None
+        self.versions = itertools.count(100)
+
+    def _raise(self, call: str) -> None:
+        self.calls.append(call)
+        for pattern, error in self.errors.items():
+            if call.startswith(pattern):
+                raise error
+
+    async def apply(
+        self, kind: Kind, manifest: Json, *, manager: str = "mooring", create_only: bool = False
+    ) -> Json:
+        ref = Ref(kind.name, manifest["metadata"]["name"])
+        self._raise(f"{'scale' if manager == 'mooring-replicas' else 'apply'} {ref}")
+        live = self.objects.get(ref)
+        if live is not None and create_only:
+            raise ApiError(409, "Conflict", "exists")
+        found = copy.deepcopy(manifest)
+        if manager == "mooring-replicas":
+            assert live is not None
+            found = {**live, "spec": {**live["spec"], **manifest["spec"]}}
+        elif kind is kinds.DEPLOYMENT:
+            replicas = live["spec"]["replicas"] if live else 1
+            found["spec"]["replicas"] = replicas
+        uid = live["metadata"]["uid"] if live else f"uid-{ref}"
+        version = str(next(self.versions))
+        found["metadata"] = {**found["metadata"], "uid": uid, "resourceVersion": version}
+        self.normalise(found)
+        self.objects[ref] = found
+        return copy.deepcopy(found)
+
+    async def patch_status(self, kind: Kind, namespace: str, name: str, body: Json) -> Json:
+        self._raise("status")
+        ref = Ref(kind.name, name)
+        live = self.objects[ref]
+        assert body["metadata"]["resourceVersion"] == live["metadata"]["resourceVersion"]
+        live = copy.deepcopy(live)
+        live["status"] = {**live.get("status", {}), **body["status"]}
+        live["metadata"]["resourceVersion"] = str(next(self.versions))
+        self.objects[ref] = live
+        return copy.deepcopy(live)
+
+    async def get(self, kind: Kind, namespace: str, name: str) -> Json | None:
+        self.calls.append(f"get {kind.name} {name}")
+        return copy.deepcopy(self.objects.get(Ref(kind.name, name)))
+
+    async def delete(self, kind: Kind, namespace: str, name: str, uid: str) -> None:
+        self._raise(f"delete {kind.name} {name}")
+        self.watched(kind, self.objects.pop(Ref(kind.name, name)))
+
+    @property
+    def writes(self) -> list[str]:
+        return [call for call in self.calls if not call.startswith(("get", "list"))]
+
+    async def list(self, kind: Kind, namespace: str | None, **_: Any) -> Any:
+        self.calls.append(f"list {kind.name}")
+        yield []
+
+
+class Told:
+    def __init__(self) -> None:
+        self.events: list[str] = []
+
+    def record(self, resource: Json, event: Any) -> None:
+        self.events.append(event.reason)
+
+
+class Setting:
+    def __init__(self) -> None:
+        self.server = Server()
+        self.store = Store()
+        self.server.watched = self.store.remove
+        self.queue = KeyedQueue(self.clock)
+        self.metrics = Metrics()
+        self.told = Told()
+        self.now = datetime(2026, 1, 1, tzinfo=UTC)
+        self.reconciler = Reconciler(
+            self.server,  # type: ignore[arg-type]
+            self.store,
+            self.queue,
+            self.told,  # type: ignore[arg-type]
+            self.metrics,
+            RenderSettings(),
+            lambda: self.now,
+            lambda: None,
+        )
+        resource = {
+            "apiVersion": "mooring.dev/v1alpha1",
+            "kind": "ModelDeployment",
+            "metadata": {"name": "fraud", "namespace": "shop", "uid": "u1", "generation": 1,
+                         "resourceVersion": "10"},
+            "spec": copy.deepcopy(SPEC),
+        }  # fmt: skip
+        self.server.objects[Ref("ModelDeployment", "fraud")] = resource
+        self.store.put(kinds.MODEL_DEPLOYMENT, resource)
+        runtime = {"metadata": {"name": "onnx", "uid": "r", "resourceVersion": "5"}}
+        self.store.put(kinds.CLUSTER_MODEL_RUNTIME, {**runtime, "spec": RUNTIME})
+
+    def clock(self) -> float:
+        return self.now.timestamp()
+
+    async def settle(self) -> None:
+        for _ in range(6):
+            before = len(self.server.writes)
+            await self.reconciler.reconcile(FRAUD)
+            if len(self.server.writes) == before:
+                return
+        raise AssertionError(f"does not settle: {self.server.writes[-8:]}")
+
+    def due(self, seconds: float) -> bool:
+        """Whether the key is worked on within so many seconds from now."""
+        self.now += timedelta(seconds=seconds)
+        self.queue._move_due()
+        return self.queue.depth > 0
+
+    def take_all(self) -> None:
+        while self.queue.depth:
+            with pytest.raises(StopIteration):
+                self.queue.get().send(None)
+            self.queue.done(FRAUD)
+
+    def child(self, kind: str) -> Json:
+        return next(o for ref, o in self.server.objects.items() if ref.kind == kind)
+
+    def stalled(self) -> str:
+        resource = self.server.objects[Ref("ModelDeployment", "fraud")]
+        found = {c["type"]: c for c in resource["status"]["conditions"]}["Stalled"]
+        return str(found["reason"]) if found["status"] == "True" else ""
+
+
+@pytest.fixture
+def setting() -> Setting:
+    return Setting()
+
+
+async def test_a_round_that_would_change_nothing_sends_nothing(setting: Setting) -> None:
+    await setting.settle()
+    avoided = setting.metrics.registry.get_sample_value("mooring_applies_avoided_total")
+    assert avoided is not None
+    assert avoided > 0
+
+
+async def test_nothing_is_sent_again_where_the_server_stores_another_form(
+    setting: Setting,
+) -> None:
+    def normalise(obj: Json) -> None:
+        if obj["kind"] == "NetworkPolicy":
+            obj["spec"]["policyTypes"] = ["Egress", "Ingress"]
+
+    setting.server.normalise = normalise
+    await setting.settle()
+    assert sum("NetworkPolicy" in call for call in setting.server.writes) == 1
+
+
+async def test_an_edit_by_somebody_else_is_taken_back(setting: Setting) -> None:
+    await setting.settle()
+    before = len(setting.server.writes)
+    policy = setting.child("NetworkPolicy")
+    policy["spec"]["ingress"] = []
+    policy["metadata"]["resourceVersion"] = str(next(setting.server.versions))
+    setting.store.put(kinds.NETWORK_POLICY, copy.deepcopy(policy))
+    await setting.settle()
+    assert setting.server.writes[before:] == ["apply NetworkPolicy fraud"]
+    assert setting.child("NetworkPolicy")["spec"]["ingress"]
+
+
+async def test_status_is_written_before_any_child(setting: Setting) -> None:
+    await setting.reconciler.reconcile(FRAUD)
+    assert setting.server.writes[0] == "status"
+
+
+async def test_a_record_that_cannot_be_written_keeps_everything_made_from_it_back(
+    setting: Setting,
+) -> None:
+    setting.server.errors["apply ControllerRevision"] = ApiError(403, "Forbidden", "no")
+    await setting.reconciler.reconcile(FRAUD)
+    assert [call.split()[1] for call in setting.server.writes if call != "status"] == [
+        "ControllerRevision"
+    ]
+
+
+async def test_one_refused_kind_keeps_no_other_back_and_is_told(setting: Setting) -> None:
+    setting.server.errors["apply NetworkPolicy"] = ApiError(403, "Forbidden", "no")
+    await setting.reconciler.reconcile(FRAUD)
+    assert setting.child("Deployment")
+    assert setting.due(0), "status has to say so at once"
+    await setting.reconciler.reconcile(FRAUD)
+    assert setting.stalled() == "WriteRefused"
+
+
+async def test_a_refused_write_is_tried_ever_more_rarely_even_if_each_answer_differs(
+    setting: Setting,
+) -> None:
+    """An admission webhook that puts the time into its answer must not make a hot loop."""
+    setting.server.objects[Ref("ModelDeployment", "fraud")]["spec"]["replicas"] = (
+        0  # no pods to see
+    )
+    waits = []
+    for number in range(6):
+        setting.server.errors["apply NetworkPolicy"] = ApiError(403, "Forbidden", f"at {number}")
+        await setting.reconciler.reconcile(FRAUD)
+        start = setting.now
+        while not setting.due(1):
+            assert setting.now - start < timedelta(minutes=5)
+        waits.append((setting.now - start).total_seconds())
+        setting.take_all()
+        setting.queue._due.clear()
+    assert waits[0] <= 1
+    assert waits[1:] == sorted(waits[1:])
+    assert waits[-1] >= 30
+
+
+async def test_nothing_is_deleted_while_something_is_refused(setting: Setting) -> None:
+    await setting.settle()
+    stray = copy.deepcopy(setting.child("ConfigMap"))
+    stray["metadata"] |= {"name": "fraud-old", "uid": "old"}
+    setting.server.objects[Ref("ConfigMap", "fraud-old")] = stray
+    setting.store.put(kinds.CONFIG_MAP, stray)
+    policy = setting.child("NetworkPolicy")
+    policy["spec"]["ingress"] = []
+    policy["metadata"]["resourceVersion"] = str(next(setting.server.versions))
+    setting.store.put(kinds.NETWORK_POLICY, copy.deepcopy(policy))
+    setting.server.errors["apply NetworkPolicy"] = ApiError(422, "Invalid", "no")
+    await setting.reconciler.reconcile(FRAUD)
+    assert "delete ConfigMap fraud-old" not in setting.server.writes
+    setting.server.errors.clear()
+    await setting.settle()
+    assert "delete ConfigMap fraud-old" in setting.server.writes
+
+
+@pytest.mark.parametrize("status", [404, 409])
+async def test_nothing_is_made_when_the_deployment_has_changed_or_gone_meanwhile(
+    setting: Setting, status: int
+) -> None:
+    setting.server.errors["status"] = ApiError(status, "", "meanwhile")
+    with pytest.raises(Conflict):
+        await setting.reconciler.reconcile(FRAUD)
+    assert setting.server.writes == ["status"]
+
+
+async def test_a_foreign_object_is_not_touched_and_named(setting: Setting) -> None:
+    foreign = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "fraud", "namespace": "shop", "uid": "x", "resourceVersion": "50"},
+        "spec": {"ports": []},
+    }
+    setting.server.objects[Ref("Service", "fraud")] = copy.deepcopy(foreign)
+    await setting.reconciler.reconcile(FRAUD)
+    await setting.reconciler.reconcile(FRAUD)
+    assert setting.server.objects[Ref("Service", "fraud")] == foreign
+    assert setting.stalled() == "NameTaken"
+
+
+async def test_a_defect_in_deciding_stalls_the_object_and_says_so(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(observed: Observed) -> None:
+        raise ZeroDivisionError("a defect")
+
+    monkeypatch.setattr(reconciler_module, "decide", broken)
+    await setting.reconciler.reconcile(FRAUD)
+    assert setting.stalled() == "InternalError"
+    assert setting.server.writes == ["status"]
+    errors = setting.metrics.registry.get_sample_value(
+        "mooring_reconcile_errors_total", {"cause": "decide"}
+    )
+    assert errors == 1
+
+
+async def test_what_is_remembered_of_a_deployment_goes_with_it(setting: Setting) -> None:
+    await setting.settle()
+    assert setting.reconciler._applied
+    gone = setting.store.get(kinds.MODEL_DEPLOYMENT, "shop", "fraud")
+    assert gone is not None
+    setting.store.remove(kinds.MODEL_DEPLOYMENT, gone)
+    await setting.reconciler.reconcile(FRAUD)
+    assert not setting.reconciler._applied
+    assert not setting.reconciler._refusals
+
+
+async def test_each_kind_is_known_by_name() -> None:
+    assert {kind.name for kind in kinds.CHILD_KINDS} <= set(KIND_BY_NAME)
+
+
+@pytest.mark.parametrize(
+    ("error", "result"),
+    [
+        (ApiError(0, "Unreachable", ""), "error"),
+        (ApiError(500, "InternalError", ""), "error"),
+        (ApiError(409, "Conflict", ""), "conflict"),
+    ],
+)
+async def test_a_failed_round_is_counted_and_tried_again(
+    setting: Setting, error: ApiError, result: str
+) -> None:
+    setting.server.errors["status"] = error
+    await setting.reconciler._round(FRAUD)
+    sample = setting.metrics.registry.get_sample_value
+    assert sample("mooring_reconcile_total", {"result": result}) == 1
+    assert setting.due(1), "after the first backoff"
+
+
+async def test_the_wait_that_the_server_asks_for_is_kept(setting: Setting) -> None:
+    setting.server.errors["status"] = ApiError(429, "TooManyRequests", "", retry_after=30.0)
+    await setting.reconciler._round(FRAUD)
+    assert not setting.due(29)
+    assert setting.due(2)
