@@ -46,14 +46,15 @@ def is_applied(stamped_manifest: Mapping[str, Any], live: Mapping[str, Any]) -> 
 def covers(live: Any, wanted: Any) -> bool:
     """Whether the live value has everything that is wanted; what it has beyond that is not ours.
 
-    The API server leaves out empty lists and objects, so wanting one is met by its absence.
+    Both are plain JSON. The API server leaves out empty lists and objects, so wanting one is met
+    by its absence.
     """
-    if isinstance(wanted, Mapping):
-        if not isinstance(live, Mapping):
+    if isinstance(wanted, dict):
+        if not isinstance(live, dict):
             return live is None and not wanted
         return all(covers(live.get(key), value) for key, value in wanted.items())
-    if isinstance(wanted, Sequence) and not isinstance(wanted, str):
-        if not isinstance(live, Sequence) or isinstance(live, str):
+    if isinstance(wanted, list | tuple):
+        if not isinstance(live, list | tuple):
             return live is None and not wanted
         return _covers_list(live, wanted)
     return bool(live == wanted)
@@ -62,7 +63,7 @@ def covers(live: Any, wanted: Any) -> bool:
 def _covers_list(live: Sequence[Any], wanted: Sequence[Any]) -> bool:
     if len(live) == len(wanted) and all(map(covers, live, wanted)):
         return True
-    if not wanted or not all(isinstance(item, Mapping) for item in (*live, *wanted)):
+    if not wanted or not all(isinstance(item, dict) for item in (*live, *wanted)):
         return False
     key = next((k for k in _ITEM_KEYS if all(k in item for item in wanted)), None)
     if key is None:
