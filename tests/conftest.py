@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from mooring_dev.control_plane import ControlPlane
+from mooring_dev.errors import DevError
+from mooring_dev.health import wait_until
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -23,11 +25,19 @@ def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlP
 def control_plane_with_crds(control_plane: ControlPlane) -> ControlPlane:
     """The control plane that knows the kinds of mooring.dev."""
     control_plane.kubectl("apply", "--server-side", "-f", str(REPOSITORY / "crds"))
-    control_plane.kubectl(
-        "wait",
-        "--for=condition=Established",
-        "--timeout=30s",
-        "-f",
-        str(REPOSITORY / "crds"),
-    )
+    # Established is not enough: kubectl finds a kind only once discovery and OpenAPI show it.
+    for kind in ("mdep", "mrt", "cmrt", "rr"):
+        wait_until(
+            f"the API server shows {kind}",
+            lambda kind=kind: "FIELDS" in _explained(control_plane, kind),  # type: ignore[misc]
+            timeout=30.0,
+            check=lambda: None,
+        )
     return control_plane
+
+
+def _explained(plane: ControlPlane, kind: str) -> str:
+    try:
+        return plane.kubectl("explain", kind)
+    except DevError:
+        return ""

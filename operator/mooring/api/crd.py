@@ -187,7 +187,8 @@ def structural_schema(model: type[ApiModel]) -> Schema:
     properties = root["properties"]
     for name in ("apiVersion", "kind"):
         properties[name] = {"type": "string", "description": properties[name]["description"]}
-    properties["metadata"] = {"type": "object"}
+    # The name alone may be mentioned, so that a rule can point at it.
+    properties["metadata"] = {"type": "object", "properties": {"name": {"type": "string"}}}
     root["required"] = ["spec"]
     return root
 

@@ -433,10 +433,11 @@ class ModelDeployment(ApiModel):
                 f"self.metadata.name.matches(r'{NAME_PATTERN}')"
             ),
             message=(
-                "metadata.name must be at most 40 lower-case letters, digits and '-', beginning "
+                "must be at most 40 lower-case letters, digits and '-', beginning "
                 "with a letter and ending with a letter or digit: choose a shorter or simpler "
                 "name, since Services and pods are named after it"
             ),
             check=_name_fits,
+            field=".metadata.name",
         ),
     )
