@@ -110,16 +110,18 @@ format: $(STAMP) ## Format the code and mend what ruff can mend
 
 .PHONY: test
 test: $(STAMP) ## Static checks and every tier in order; closes with a line of counts
-	@$(MAKE) --keep-going lint-all-and-tiers; status=$$?; \
+	@status=0; $(MAKE) every-tier || status=1; \
 	$(BIN)/python dev/count_results.py $(RESULTS) unit apiserver e2e || status=1; exit $$status
 
 # Each tier runs even when one before it failed, so that one run shows everything.
-.PHONY: lint-all-and-tiers
-lint-all-and-tiers:
-	@rm -rf $(RESULTS); status=0; \
+.PHONY: every-tier
+every-tier:
+	@rm -rf $(RESULTS); failed=""; \
 	for target in lint test-unit test-apiserver test-e2e; do \
-		echo "== $$target"; $(MAKE) $$target || status=1; \
-	done; exit $$status
+		echo "== make $$target"; SECONDS=0; $(MAKE) $$target || failed="$$failed $$target"; \
+		echo "== make $$target took $$SECONDS s"; \
+	done; \
+	[ -z "$$failed" ] || { echo "Failed:$$failed" >&2; exit 1; }
 
 .PHONY: test-unit
 test-unit: $(STAMP) ## Everything that needs no server (below 60 s)
