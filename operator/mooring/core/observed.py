@@ -38,14 +38,18 @@ class RenderSettings:
     fetcher_image: str = "mooring.dev/fetcher:dev"
     pull_policy: str | None = None
     require_digest: bool = False
+    #: Anywhere but the addresses where clouds hand out the node's credentials.
     model_stores: tuple[StoreEgress, ...] = (
         StoreEgress("0.0.0.0/0", excluded=("169.254.0.0/16",)),
-        StoreEgress("::/0", excluded=("fe80::/10",)),
+        StoreEgress("::/0", excluded=("fe80::/10", "fd00:ec2::254/128")),
     )
     prometheus_namespace_labels: Mapping[str, str] = field(
         default_factory=lambda: {"kubernetes.io/metadata.name": "monitoring"}
     )
     prometheus_pod_labels: Mapping[str, str] = field(default_factory=dict)
+    #: The most that one model may be (bytes). Its volume holds twice as much: an archive lies next
+    #: to what is unpacked from it.
+    max_model_bytes: int = 128 << 30
     #: How long the pods of a replaced revision stay after traffic has left them.
     drain: timedelta = timedelta(seconds=15)
     #: Pods sleep this long before they stop, so that endpoints are withdrawn first (seconds).
@@ -135,9 +139,15 @@ def revisions_to_inspect(children: Mapping[Ref, Manifest]) -> frozenset[str]:
 
 
 def _digest_pinned(children: Mapping[Ref, Manifest], name: str) -> bool:
-    record = children.get(Ref(kinds.CONTROLLER_REVISION.name, name))
-    if record is None:
+    """Whether the record needs no digest from a pod. One that cannot be read counts as such: the
+    decision will say so, this must not raise before it.
+    """
+    record = children.get(Ref(kinds.CONTROLLER_REVISION.name, name)) or {}
+    data = record.get("data")
+    if not isinstance(data, Mapping) or not data.get("fetched", True):
         return True
-    if not record["data"].get("fetched", True):
+    inputs = data.get("inputs")
+    model = inputs.get("model") if isinstance(inputs, Mapping) else None
+    if isinstance(model, Mapping) and model.get("digest"):
         return True
     return kinds.ANNOTATION_DIGEST in (record["metadata"].get("annotations") or {})

@@ -76,11 +76,22 @@ class Rendered:
 
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> Rendered:
-        """Reads :meth:`to_data` back; raises KeyError when it is not such a record."""
+        """Reads :meth:`to_data` back; raises KeyError or TypeError when it is no such record."""
+        template, config = data["template"], data.get("config") or {}
+        ports = tuple(data.get("ports") or ())
+        if not all(isinstance(template[part], Mapping) for part in ("metadata", "spec")):
+            raise TypeError("a pod template has metadata and spec")
+        if not isinstance(config, Mapping):
+            raise TypeError("config maps names to files")
+        for port in ports:
+            if not (isinstance(port["port"], int) and isinstance(port["targetPort"], int)):
+                raise TypeError("ports are numbers")
+            if not isinstance(port["name"], str):
+                raise TypeError("a port has a name")
         return cls(
-            template=data["template"],
-            config=data.get("config") or {},
-            ports=tuple(data.get("ports") or ()),
+            template=template,
+            config=config,
+            ports=ports,
             metrics_port=data.get("metricsPort"),
             fetched=bool(data.get("fetched")),
             remote=bool(data.get("remote")),
@@ -94,6 +105,7 @@ class Revision:
     """One revision as recorded. ``sequence`` counts creations, ``promotion`` promotions.
 
     The revision with the highest promotion is stable: promoting is one write of one annotation.
+    ``restart`` is the nonce of a revision that is asked for and not made yet.
     ``resource_version`` is empty for a record that is not written yet; otherwise it guards every
     change of the record against a stale view.
     """
@@ -131,6 +143,11 @@ class Revision:
     def resolved_digest(self) -> str | None:
         """The digest of what is served: as found by the first pod, or as declared."""
         return self.digest or self.declared_digest
+
+    @property
+    def settled(self) -> bool:
+        """Whether it is known which bytes every further pod must find."""
+        return not self.rendered.fetched or self.resolved_digest is not None
 
     def acknowledge(self, token: str) -> Revision:
         """Remembers that the verb with this token was taken."""
@@ -234,10 +251,13 @@ def _read(child: Mapping[str, Any]) -> Revision:
     rejected = annotations.get(kinds.ANNOTATION_REJECTED)
     promoted_at = annotations.get(kinds.ANNOTATION_PROMOTED_AT)
     promotion = annotations.get(kinds.ANNOTATION_PROMOTION)
+    name = meta["labels"][kinds.LABEL_REVISION]
     if not isinstance(data["inputs"]["model"]["uri"], str):
         raise TypeError("model.uri is text")
+    if not meta["name"].endswith(f"-{name}"):
+        raise ValueError("the label names another revision than the record")
     return Revision(
-        hash=meta["labels"][kinds.LABEL_REVISION],
+        hash=name,
         sequence=int(child.get("revision", 0)),
         inputs=data["inputs"],
         rendered=Rendered.from_data(data),
@@ -290,8 +310,20 @@ def record_annotations(revision: Revision) -> dict[str, str]:
     return {key: value for key, value in facts.items() if value is not None}
 
 
-#: Fields where an empty object means something (an empty selector selects everything).
-_VERBATIM = frozenset({"affinity", "topologySpreadConstraints", "tolerations"})
+#: Fields in which something empty means something: an empty selector selects everything, and an
+#: empty value is a label's value like any other.
+_VERBATIM = frozenset(
+    {
+        "affinity",
+        "nodeSelector",
+        "podAnnotations",
+        "podLabels",
+        "tolerations",
+        "topologySpreadConstraints",
+    }
+)
+#: Unset means our default, an empty list none at all.
+_MEANT_EMPTY = frozenset({"topologySpreadConstraints"})
 
 
 def _without_empty(value: object) -> object:
@@ -299,7 +331,11 @@ def _without_empty(value: object) -> object:
         pruned = {
             key: item if key in _VERBATIM else _without_empty(item) for key, item in value.items()
         }
-        return {key: item for key, item in pruned.items() if item not in (None, {}, [], "")}
+        return {
+            key: item
+            for key, item in pruned.items()
+            if item not in (None, {}, [], "") or (key in _MEANT_EMPTY and item is not None)
+        }
     if isinstance(value, list):
         return [_without_empty(item) for item in value]
     return value

@@ -6,6 +6,8 @@ This is rendered once per revision and pinned in its record.
 
 from __future__ import annotations
 
+import hashlib
+import re
 from typing import Any
 
 from mooring.api import ModelDeploymentSpec, RuntimeTemplate
@@ -48,7 +50,7 @@ def pod_template(
         )
         + settings.pre_stop_seconds,
         "topologySpreadConstraints": _spread(name, wanted_spec, revision),
-        "volumes": _volumes(wanted_spec, runtime, child_name(name, revision), location),
+        "volumes": _volumes(wanted_spec, runtime, child_name(name, revision), location, settings),
     }
     if location.fetched:
         spec["initContainers"] = [_fetcher(wanted_spec, runtime, location, values, settings)]
@@ -61,8 +63,13 @@ def pod_template(
 
 
 def config_key(path: str) -> str:
-    """The ConfigMap key that holds the file at this absolute path."""
-    return path.strip("/").replace("/", "_")
+    """The ConfigMap key that holds the file at this absolute path.
+
+    Its end is a hash of the path: so no two files share a key, none takes that of the digest, and
+    characters that a key cannot have do no harm.
+    """
+    readable = re.sub(r"[^A-Za-z0-9._-]", "_", path.strip("/"))[-200:]
+    return f"{readable}.{hashlib.sha256(path.encode()).hexdigest()[:8]}"
 
 
 def _dump(value: Any) -> Any:
@@ -155,15 +162,16 @@ def _filled(value: Any, values: Values) -> Any:
 
 def _resources(spec: ModelDeploymentSpec, runtime: RuntimeTemplate) -> dict[str, Any]:
     """The deployment's own requests and limits; where it names none, the runtime's."""
-    chosen = spec.runtime.resources or runtime.resources
-    if chosen is None:
-        return {}
-    dumped = _dump(chosen)
-    return {
-        part: {name: canonical(quantity) for name, quantity in dumped[part].items()}
-        for part in ("requests", "limits")
-        if dumped.get(part)
-    }
+    for chosen in (spec.runtime.resources, runtime.resources):
+        dumped = _dump(chosen) if chosen else {}
+        found = {
+            part: {name: canonical(quantity) for name, quantity in dumped[part].items()}
+            for part in ("requests", "limits")
+            if dumped.get(part)
+        }
+        if found:
+            return found
+    return {}
 
 
 def _fetcher(
@@ -188,6 +196,8 @@ def _fetcher(
         mounts.append({"name": "credentials", "mountPath": CREDENTIALS_PATH, "readOnly": True})
     if runtime.layout and runtime.layout != "flat":
         args += ["--layout", runtime.layout, "--model-name", values.by_name["model.name"]]
+    if location.remote:
+        args += ["--max-bytes", str(settings.max_model_bytes)]
     mounts.append({"name": "tmp", "mountPath": _TEMPORARY})
     fetcher: dict[str, Any] = {
         "name": FETCH_CONTAINER,
@@ -236,7 +246,11 @@ def _writable(runtime: RuntimeTemplate) -> dict[str, str]:
 
 
 def _volumes(
-    spec: ModelDeploymentSpec, runtime: RuntimeTemplate, config_map: str, location: ModelLocation
+    spec: ModelDeploymentSpec,
+    runtime: RuntimeTemplate,
+    config_map: str,
+    location: ModelLocation,
+    settings: RenderSettings,
 ) -> list[dict[str, Any]]:
     volumes: list[dict[str, Any]] = []
     if location.scheme == "pvc":
@@ -247,7 +261,7 @@ def _volumes(
             }
         )
     elif location.fetched:
-        volumes.append({"name": "model", "emptyDir": {}})
+        volumes.append({"name": "model", "emptyDir": _sized(2 * settings.max_model_bytes)})
     if location.fetched and not spec.model.digest:
         # Optional on purpose: the first pod starts before the digest is known.
         items = [{"key": DIGEST_KEY, "path": DIGEST_KEY}]
@@ -263,8 +277,14 @@ def _volumes(
         volumes.append({"name": "credentials", "secret": {"secretName": secret, "optional": True}})
     if runtime.config:
         volumes.append({"name": "config", "configMap": {"name": config_map}})
-    volumes += [{"name": name, "emptyDir": {}} for name in _writable(runtime)]
+    scratch = _sized(settings.max_model_bytes)
+    volumes += [{"name": name, "emptyDir": dict(scratch)} for name in _writable(runtime)]
     return volumes
+
+
+def _sized(limit: int) -> dict[str, str]:
+    """A pod that fills its volume is evicted; without a limit it would fill its node."""
+    return {"sizeLimit": canonical(f"{-(-limit // 2**20)}Mi")}
 
 
 def _spread(name: str, spec: ModelDeploymentSpec, revision: str) -> list[dict[str, Any]]:
@@ -292,6 +312,8 @@ def _pod_security(runtime: RuntimeTemplate) -> dict[str, Any]:
     if security is None or security.set_run_as_user is not False:
         user = security.run_as_user if security else None
         context["runAsUser"] = user if user is not None else _DEFAULT_USER
+        # Without it the group would be the image's, often root's.
+        context["runAsGroup"] = context["runAsUser"]
         context["fsGroup"] = context["runAsUser"]
         context["fsGroupChangePolicy"] = "OnRootMismatch"
     return context

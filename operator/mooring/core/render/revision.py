@@ -70,7 +70,7 @@ def render_revision(
     return Rendered(
         template=template,
         config=config,
-        ports=_service_ports(runtime),
+        ports=_service_ports(runtime, source),
         metrics_port=_metrics_port(runtime, source),
         fetched=location.fetched,
         remote=location.remote,
@@ -115,8 +115,10 @@ def _check_format(
         )
 
 
-def _service_ports(runtime: RuntimeTemplate) -> tuple[dict[str, object], ...]:
-    ports = []
+def _service_ports(
+    runtime: RuntimeTemplate, source: RuntimeSource
+) -> tuple[dict[str, object], ...]:
+    ports: list[dict[str, object]] = []
     for port in runtime.ports:
         if port.service is False:
             continue
@@ -128,6 +130,12 @@ def _service_ports(runtime: RuntimeTemplate) -> tuple[dict[str, object], ...]:
         if port.app_protocol:
             found["appProtocol"] = port.app_protocol
         ports.append(found)
+    if not ports:
+        raise CannotRender(
+            "RuntimeInvalid",
+            f"{source.kind} {source.name}: every port says service: false, so no client could "
+            "reach a model: leave it out for one of them",
+        )
     return tuple(ports)
 
 

@@ -1,0 +1,169 @@
+"""A live revision is what was recorded: nothing but a new revision changes its pods."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from tests.core.world import ONNX_RUNTIME, World, copied
+
+from mooring.core.observed import RenderSettings, RuntimeSource
+from mooring.core.render import pod, revision
+
+
+def template(world: World, name: str) -> Any:
+    return copied(world.deployment(name)["spec"]["template"])
+
+
+def edit_runtime(world: World) -> None:
+    edited = ONNX_RUNTIME | {
+        "version": "0.2.0",
+        "args": ["--new"],
+        "terminationGracePeriodSeconds": 9,
+    }
+    world.runtimes["onnx"] = RuntimeSource("ClusterModelRuntime", "onnx", edited)
+
+
+def hide_runtime(world: World) -> None:
+    """A ModelRuntime of the same name in the namespace."""
+    own = ONNX_RUNTIME | {"image": "example.com/own:{{ runtime.version }}"}
+    world.runtimes["onnx"] = RuntimeSource("ModelRuntime", "onnx", own)
+
+
+def delete_runtime(world: World) -> None:
+    del world.runtimes["onnx"]
+
+
+def upgrade_operator(world: World) -> None:
+    world.settings = replace(
+        world.settings,
+        fetcher_image="example.com/fetcher:2",
+        pull_policy="Always",
+        pre_stop_seconds=30,
+        max_model_bytes=1 << 30,
+    )
+
+
+def demand_digests(world: World) -> None:
+    world.settings = replace(world.settings, require_digest=True)
+
+
+AROUND = [edit_runtime, hide_runtime, delete_runtime, upgrade_operator, demand_digests]
+
+
+@pytest.mark.parametrize("change", AROUND)
+def test_what_changes_around_a_live_revision_changes_nothing_of_it(
+    change: Callable[[World], None],
+) -> None:
+    world = World.with_spec()
+    stable = world.serve()
+    before, children, writes = template(world, stable), copied(world.children), world.writes
+    told = list(writes)
+    change(world)
+    world.settle()
+    assert world.writes == told
+    assert world.children == children
+    assert template(world, stable) == before
+
+
+@pytest.mark.parametrize("change", AROUND)
+def test_nor_does_it_change_a_candidate_on_its_way(change: Callable[[World], None]) -> None:
+    world = World.with_spec()
+    stable = world.serve()
+    world.model("s3://models/fraud/v2")
+    world.settle()
+    (candidate,) = set(world.revisions()) - {stable}
+    before = template(world, candidate)
+    change(world)
+    assert world.serve() == candidate
+    assert template(world, candidate) == before
+
+
+def test_a_new_default_of_the_renderer_waits_for_the_next_revision(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World.with_spec()
+    stable = world.serve()
+    before = template(world, stable)
+    monkeypatch.setattr(pod, "_DEFAULT_GRACE_SECONDS", 120)
+    monkeypatch.setattr(pod, "_DEFAULT_USER", 1000)
+    writes = len(world.writes)
+    world.settle()
+    assert len(world.writes) == writes
+    assert template(world, stable) == before
+    world.model("s3://models/fraud/v2")
+    after = template(world, world.serve())
+    assert after["spec"]["securityContext"]["runAsUser"] == 1000
+    assert after["spec"]["terminationGracePeriodSeconds"] == 125
+
+
+def test_a_live_revision_is_never_rendered_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World.with_spec()
+    stable = world.serve()
+
+    def forbidden(*args: object) -> None:
+        raise AssertionError("rendered again")
+
+    monkeypatch.setattr(revision, "pod_template", forbidden)
+    world.edit(replicas=5)
+    world.remove(next(r for r in world.children if r.kind == "Deployment"))
+    assert world.serve() == stable
+
+
+@pytest.mark.parametrize(
+    ("change", "path", "expected"),
+    [
+        (edit_runtime, ("containers", 0, "image"), "example.com/onnx-server:0.2.0"),
+        (hide_runtime, ("containers", 0, "image"), "example.com/own:0.1.0"),
+        (upgrade_operator, ("initContainers", 0, "image"), "example.com/fetcher:2"),
+    ],
+)
+def test_a_restart_takes_it_up_as_a_new_revision(
+    change: Callable[[World], None], path: tuple[Any, ...], expected: str
+) -> None:
+    world = World.with_spec()
+    old = world.serve()
+    change(world)
+    world.act(f"restart/{old}/now")
+    world.settle()
+    assert world.routed() == old
+    assert world.counts()[old] == 2, "the old pods serve on until the new ones do"
+    new = world.serve()
+    assert new != old
+    found: Any = template(world, new)["spec"]
+    for step in path:
+        found = found[step]
+    assert found == expected
+    assert world.status["stable"]["modelUri"] == "s3://models/fraud/v1"
+
+
+def test_settings_that_concern_no_pod_reach_what_is_live() -> None:
+    world = World.with_spec()
+    world.serve()
+    world.settings = RenderSettings(prometheus_namespace_labels={"team": "observability"})
+    world.settle()
+    policy = world.children[next(r for r in world.children if r.kind == "NetworkPolicy")]
+    peer = policy["spec"]["ingress"][-1]["from"][0]
+    assert peer["namespaceSelector"] == {"matchLabels": {"team": "observability"}}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda live: live["spec"]["template"]["spec"]["containers"][0].update(image="evil:1"),
+        lambda live: live["spec"]["template"]["spec"].update(automountServiceAccountToken=True),
+        lambda live: live["metadata"].update(labels={}),
+    ],
+)
+def test_what_somebody_changes_in_a_deployment_is_changed_back(
+    damage: Callable[[dict[str, Any]], None],
+) -> None:
+    world = World.with_spec()
+    stable = world.serve()
+    before = template(world, stable)
+    damage(world.deployment(stable))
+    world.settle()
+    assert template(world, stable) == before
+    assert world.deployment(stable)["metadata"]["labels"]["mooring.dev/revision"] == stable
