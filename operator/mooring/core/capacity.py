@@ -16,10 +16,12 @@ from mooring.core.revision import Revision
 class Capacity:
     """A revision's Deployment in numbers of pods.
 
-    ``set`` is what ``spec.replicas`` says now, ``pods`` how many there are. ``ready`` and
-    ``available`` count only what the Deployment's controller has seen of the current generation,
-    so a stale status never looks ready. ``refused`` is why pods could not be created (a quota, an
-    admission policy).
+    ``set`` is what ``spec.replicas`` says now, ``pods`` how many there are, ``ready`` and
+    ``available`` how many of them were counted last. ``current`` says that the Deployment's
+    controller has seen the present generation. Pods do not go away because it has not: a
+    revision's template never changes, so until then its last count stands, or every scaling would
+    look like an outage. ``refused`` is why pods could not be created (a quota, an admission
+    policy).
     """
 
     exists: bool = False
@@ -28,21 +30,19 @@ class Capacity:
     ready: int = 0
     available: int = 0
     refused: str = ""
+    current: bool = False
 
     def serves(self, wanted: int) -> bool:
-        """Whether all pods asked for are there and available."""
-        return self.exists and self.set == wanted and self.available >= wanted
+        """Whether all pods asked for are there and available, beyond doubt."""
+        return self.exists and self.current and self.set == wanted and self.available >= wanted
 
 
 def capacity(deployment: Mapping[str, Any] | None) -> Capacity:
-    """Reads a raw Deployment; nothing is counted before its controller has seen the generation."""
+    """Reads a raw Deployment."""
     if deployment is None:
         return Capacity()
     wanted = int(deployment["spec"].get("replicas", 1))
     status = deployment.get("status") or {}
-    seen = int(status.get("observedGeneration", 0))
-    if seen < int(deployment["metadata"].get("generation", 0)):
-        return Capacity(exists=True, set=wanted)
     refused = next(
         (
             str(c.get("message") or c.get("reason") or "pods could not be created")
@@ -58,6 +58,8 @@ def capacity(deployment: Mapping[str, Any] | None) -> Capacity:
         ready=int(status.get("readyReplicas", 0)),
         available=int(status.get("availableReplicas", 0)),
         refused=refused,
+        current=int(status.get("observedGeneration", 0))
+        >= int(deployment["metadata"].get("generation", 0)),
     )
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from mooring.api.schema_types import MESSAGE_LENGTH
+from mooring.core import kinds
 from mooring.core.clock import format_time
 from mooring.core.kinds import Ref
 from mooring.core.observed import Manifest, Observed
@@ -51,7 +53,7 @@ def merge(observed: Observed, findings: dict[str, Finding]) -> list[Manifest]:
                 "type": kind,
                 "status": finding.status,
                 "reason": finding.reason,
-                "message": finding.message,
+                "message": bounded(finding.message),
                 "observedGeneration": observed.generation,
                 "lastTransitionTime": (same and old["lastTransitionTime"])
                 or format_time(observed.now),
@@ -60,12 +62,23 @@ def merge(observed: Observed, findings: dict[str, Finding]) -> list[Manifest]:
     return merged
 
 
+def bounded(message: str) -> str:
+    """As much of it as the schema lets into status: a status must always be writable."""
+    if len(message) <= MESSAGE_LENGTH:
+        return message
+    return message[: MESSAGE_LENGTH - 1] + "…"
+
+
 def trouble(observed: Observed, situation: Situation, revision: Revision) -> PodReport | None:
     """What keeps a revision's pods from becoming ready, as far as anybody can tell."""
-    refused = situation.capacity(revision).refused
-    if refused:
-        return PodReport("", False, "PodsRefused", refused)
-    return worst(observed.pods.get(revision.hash, ()))
+    has = situation.capacity(revision)
+    if has.refused:
+        return PodReport("", False, "PodsRefused", has.refused)
+    found = worst(observed.pods.get(revision.hash, ()))
+    if found is None and situation.counts.get(revision.hash, 0) < situation.total:
+        message = "the others start once the first has fixed the digest of the model"
+        return PodReport("", False, "Starting", message)
+    return found
 
 
 def _first(chain: tuple[Check, ...], observed: Observed, situation: Situation) -> Finding:
@@ -90,6 +103,17 @@ def _ready_unwritten(observed: Observed, situation: Situation) -> Finding | None
     failed = _failed_write(observed)
     if failed is not None and not situation.capacity(situation.serving).exists:
         return Finding(failed.reason, failed.message, "False")
+    return None
+
+
+def _ready_unreachable(observed: Observed, situation: Situation) -> Finding | None:
+    """Pods may be as ready as can be: without the public Service nobody gets to them."""
+    service = Ref(kinds.SERVICE.name, observed.name)
+    failed = _failed_write(observed, service)
+    if failed is not None:
+        return Finding(failed.reason, failed.message, "False")
+    if service not in observed.children and situation.capacity(situation.serving).available:
+        return Finding("NoService", f"{service} is missing and about to be made", "False")
     return None
 
 
@@ -129,7 +153,7 @@ def _reconciling_rollout(observed: Observed, situation: Situation) -> Finding | 
     candidate = situation.candidate
     if candidate is None:
         return None
-    if situation.rule.reason in ("Paused", "StepsNotSupported"):
+    if situation.rule.move is Move.HOLD:
         return Finding(situation.rule.reason, situation.rule.message, "False")
     has = situation.capacity(candidate)
     found = trouble(observed, situation, candidate)
@@ -198,7 +222,7 @@ def _stalled_overdue(observed: Observed, situation: Situation) -> Finding | None
     candidate = situation.candidate
     if candidate is None or situation.deadline is None or situation.rule.move is not Move.WAIT:
         return None
-    if candidate.paused or observed.now < situation.deadline:
+    if observed.now < situation.deadline:
         return None
     found = trouble(observed, situation, candidate)
     words = f": {found.message}" if found and found.message else ""
@@ -212,28 +236,31 @@ def _stalled_not(observed: Observed, situation: Situation) -> Finding | None:
     return Finding("NotStalled", "nothing stands in the way", "False")
 
 
-def _failed_write(observed: Observed) -> Finding | None:
-    if observed.foreign:
-        ref, whose = min(observed.foreign.items())
-        return Finding(
-            "NameTaken",
-            f"{ref} exists and belongs to {whose}: remove it, or rename this ModelDeployment",
-        )
-    if observed.failures:
-        ref, answer = min(observed.failures.items(), key=_order)
-        return Finding("WriteRefused", f"the API server refused {ref}: {answer}")
+def _failed_write(observed: Observed, only: Ref | None = None) -> Finding | None:
+    """What could not be written in the last round: the first of all, or this object."""
+    for ref, whose in sorted(observed.foreign.items()):
+        if only in (None, ref):
+            return Finding(
+                "NameTaken",
+                f"{ref} exists and belongs to {whose}: remove it, or rename this ModelDeployment",
+            )
+    for ref, answer in sorted(observed.failures.items()):
+        if only in (None, ref):
+            return Finding("WriteRefused", f"the API server refused {ref}: {answer}")
     return None
-
-
-def _order(item: tuple[Ref, str]) -> tuple[str, str]:
-    return item[0].kind, item[0].name
 
 
 def _of(available: int, total: int) -> str:
     return f"{min(available, total)} of {total} pod{'' if total == 1 else 's'}"
 
 
-_READY: tuple[Check, ...] = (_ready_nothing, _ready_unwritten, _ready_serving, _ready_trouble)
+_READY: tuple[Check, ...] = (
+    _ready_nothing,
+    _ready_unwritten,
+    _ready_unreachable,
+    _ready_serving,
+    _ready_trouble,
+)
 _RECONCILING: tuple[Check, ...] = (_reconciling_rollout, _reconciling_capacity, _reconciling_done)
 _STALLED: tuple[Check, ...] = (
     _stalled_blocked,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mooring.core import kinds
 from mooring.core.conditions import Finding
 from mooring.core.observed import Observed
 from mooring.core.situation import Situation
@@ -24,16 +25,20 @@ def events(
     observed: Observed, situation: Situation, findings: dict[str, Finding]
 ) -> tuple[Event, ...]:
     """What this decision brings about, and which conditions it turns."""
-    return (*_deeds(situation), *turned(observed, findings))
+    return (*_deeds(observed, situation), *turned(observed, findings))
 
 
-def _deeds(situation: Situation) -> tuple[Event, ...]:
+def _deeds(observed: Observed, situation: Situation) -> tuple[Event, ...]:
+    """What is done by writing a record; nothing while records are refused, for it is not done."""
+    refused = (*observed.failures, *observed.foreign)
+    if any(ref.kind == kinds.CONTROLLER_REVISION.name for ref in refused):
+        return ()
     found = []
     if situation.verb is not None:
         verb = situation.verb
         kind = NORMAL if verb.accepted else WARNING
         name = "ActionTaken" if verb.accepted else "ActionRefused"
-        found.append(Event(kind, name, f"{verb.action.verb or 'action'}: {verb.message}"))
+        found.append(Event(kind, name, f"{verb.action.verb}: {verb.message}"))
     if situation.created is not None:
         created = situation.created
         found.append(

@@ -13,6 +13,7 @@ from typing import Any
 
 from mooring.api import ModelDeploymentSpec, parse_duration
 from mooring.core import kinds
+from mooring.core.clock import parse_time
 from mooring.core.fingerprint import stamped
 from mooring.core.kinds import Ref
 from mooring.core.observed import Manifest, Observed
@@ -26,7 +27,7 @@ from mooring.core.render.poddisruptionbudget import pod_disruption_budget
 from mooring.core.render.service import public_service, revision_service
 from mooring.core.render.serviceaccount import service_account
 from mooring.core.revision import Revision
-from mooring.core.situation import Situation
+from mooring.core.situation import Situation, routed_revision
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +68,16 @@ def objects(observed: Observed, spec: ModelDeploymentSpec, situation: Situation)
         wanted.append(network_policy(kept, **owner, settings=observed.settings))
     if situation.serving is not None:
         wanted.append(pod_disruption_budget(situation.serving, **owner))
-        wanted.append(public_service(situation.serving, **owner))
+        since = _routed_since(observed, situation.serving) or observed.now
+        wanted.append(public_service(situation.serving, **owner, since=since))
     wanted += [revision_service(r, **owner) for r in kept]
     deadline = parse_duration(spec.rollout.progress_deadline)
     wanted += [deployment(r, **owner, progress_deadline=deadline) for r in kept]
-    if spec.autoscaling is not None and situation.stable is not None:
+    if (
+        spec.autoscaling is not None
+        and situation.stable is not None
+        and _scaled_by_autoscaler(situation, situation.stable)
+    ):
         wanted.append(autoscaler(situation.stable, spec.autoscaling, **owner))
     apply = tuple(stamped(manifest) for manifest in wanted)
     names = {Ref(m["kind"], m["metadata"]["name"]) for m in apply}
@@ -93,11 +99,16 @@ def _scale(
 ) -> tuple[tuple[Ref, int], ...]:
     found = []
     for revision in live:
-        if situation.autoscaled and revision is situation.stable:
-            continue  # its autoscaler's business
+        if _scaled_by_autoscaler(situation, revision):
+            continue
         ref = Ref(kinds.DEPLOYMENT.name, child_name(observed.name, revision.hash))
         found.append((ref, situation.counts.get(revision.hash, situation.total)))
     return tuple(found)
+
+
+def _scaled_by_autoscaler(situation: Situation, revision: Revision) -> bool:
+    """Stable's pods are, once it is known which bytes the further ones must find."""
+    return situation.autoscaled and revision is situation.stable and revision.settled
 
 
 def _draining(
@@ -107,15 +118,15 @@ def _draining(
     stable = situation.stable
     if stable is None:
         return [], None
-    leave_at = (stable.promoted_at or observed.now) + observed.settings.drain
-    routed = _routed_revision(observed)
+    routed_since = _routed_since(observed, stable)
+    leave_at = (routed_since or observed.now) + observed.settings.drain
     found = []
     for revision in situation.history.revisions:
         if revision.hash in live or revision.promotion is None:
             continue
         if not situation.capacity(revision).exists:
             continue
-        if routed == stable.hash and observed.now >= leave_at:
+        if routed_since is not None and observed.now >= leave_at:
             continue
         found.append(revision)
     if not found:
@@ -125,13 +136,16 @@ def _draining(
                       observed.now + observed.settings.drain)  # fmt: skip
 
 
-def _routed_revision(observed: Observed) -> str | None:
-    """The revision that the public Service names in the cluster, as last seen."""
-    service = observed.child(kinds.SERVICE, observed.name)
-    if service is None:
+def _routed_since(observed: Observed, revision: Revision) -> datetime | None:
+    """Since when the public Service names this revision; None while it does not."""
+    if routed_revision(observed) != revision.hash:
         return None
-    found = (service["spec"].get("selector") or {}).get(kinds.LABEL_REVISION)
-    return str(found) if found is not None else None
+    service = observed.child(kinds.SERVICE, observed.name) or {}
+    annotations = service["metadata"].get("annotations") or {}
+    try:
+        return parse_time(annotations[kinds.ANNOTATION_ROUTED])
+    except (KeyError, TypeError, ValueError):
+        return observed.now  # somebody has removed it; at the latest since now
 
 
 def _expired(spec: ModelDeploymentSpec, situation: Situation, kept: set[str]) -> set[str]:
@@ -163,4 +177,7 @@ def _obsolete(observed: Observed, wanted: set[Ref]) -> tuple[Deletion, ...]:
 def owned(child: Mapping[str, Any], uid: str) -> bool:
     """Whether the object is ours: it names us as its owner, or it has our labels and no owner."""
     owners = child["metadata"].get("ownerReferences") or ()
-    return not owners or any(o.get("uid") == uid for o in owners)
+    if owners:
+        return any(o.get("uid") == uid for o in owners)
+    labels = child["metadata"].get("labels") or {}
+    return bool(labels.get(kinds.LABEL_MANAGED_BY) == kinds.MANAGED_BY)

@@ -20,6 +20,8 @@ class Move(StrEnum):
 
     STAY = "Stay"
     WAIT = "Wait"
+    #: Waits for a person, so no deadline runs.
+    HOLD = "Hold"
     PROMOTE = "Promote"
     REJECT = "Reject"
 
@@ -30,7 +32,7 @@ class Facts:
 
     ``complete``: all pods that the candidate should have are available. ``serving``: at least one
     is. ``overdue``: no new pod became available within the progress deadline. ``steps``: the spec
-    asks for traffic steps. ``gone_to_zero``: no pods are asked for at all.
+    asks for traffic steps. ``zero``: no pods are asked for at all.
     """
 
     candidate: bool
@@ -57,23 +59,23 @@ class Rule:
 RULES: tuple[Rule, ...] = (
     Rule("NoCandidate", lambda f: not f.candidate, Move.STAY, "nothing is rolling out"),
     Rule(
+        "FirstRevision",
+        lambda f: not f.has_stable and (f.serving or f.zero),
+        Move.PROMOTE,
+        "it is the first revision",
+    ),
+    Rule(
         "Paused",
         lambda f: f.paused,
-        Move.WAIT,
+        Move.HOLD,
         "paused by hand: resume or abort it",
     ),
     Rule(
         "StepsNotSupported",
         lambda f: f.steps and f.has_stable and f.stable_serving,
-        Move.WAIT,
+        Move.HOLD,
         "this version cannot split traffic by spec.rollout.steps: remove them, and the candidate "
         "takes over when all its pods are ready",
-    ),
-    Rule(
-        "FirstRevision",
-        lambda f: not f.has_stable and (f.serving or f.zero),
-        Move.PROMOTE,
-        "the first revision serves",
     ),
     Rule("Complete", lambda f: f.complete, Move.PROMOTE, "all pods of the candidate are ready"),
     Rule(

@@ -22,7 +22,6 @@ from mooring.core.revision import (
     History,
     Rejection,
     Revision,
-    base_inputs,
     canonical_inputs,
     name_hash,
     read_history,
@@ -71,12 +70,15 @@ def understand(observed: Observed, resource: ModelDeployment) -> Situation:
     """Derives the situation; raises ValueError when a record cannot be read."""
     history = read_history(observed.children)
     inputs = canonical_inputs(resource)
-    history = _pin_digests(observed, history)
+    history = _drop_done_restarts(_pin_digests(observed, history))
     target = history.target(inputs)
     verb = _take_verb(observed, history, target)
-    if verb is not None and verb.revision is not None:
-        history = history.with_revision(verb.revision)
-        target = history.target(inputs)
+    if verb is not None:
+        if verb.revision is not None:
+            history = history.with_revision(verb.revision)
+            target = history.target(inputs)
+        if _said_before(observed, verb):
+            verb = None
     blocked: CannotRender | None = None
     created: Revision | None = None
     if target is None or _restart_pending(history, target):
@@ -111,23 +113,31 @@ def _take_verb(observed: Observed, history: History, target: Revision | None) ->
     try:
         action = parse_action(observed.action, observed.name)
     except ValueError as error:
-        action = Action("", "", observed.action[:80])
-        outcome: Outcome | None = Outcome(action, False, str(error))
-    else:
-        outcome = take(action, Scene(history, history.stable, target, observed.now))
-    if outcome is None or not outcome.accepted:
-        last = observed.status.get("lastAction") or {}
-        if outcome is None or last.get("token") == outcome.action.token:
-            return None  # said before; a refusal is kept in status alone
-    return outcome
+        return Outcome(Action("unknown", "", observed.action[:80]), False, str(error))
+    return take(action, Scene(history, history.stable, target, observed.now))
+
+
+def _said_before(observed: Observed, outcome: Outcome) -> bool:
+    """Whether status shows this outcome: its record was refused or overtaken, or there is none."""
+    last = observed.status.get("lastAction") or {}
+    action = outcome.action
+    said = (last.get("verb"), last.get("revision"), last.get("token"), last.get("result"))
+    return said == (action.verb, action.revision, action.token, outcome.result)
 
 
 def _restart_pending(history: History, target: Revision) -> bool:
-    return target.restart is not None and all(
-        r.nonce != target.restart
-        for r in history.revisions
-        if base_inputs(r.inputs) == base_inputs(target.inputs)
-    )
+    return target.restart is not None and all(r.nonce != target.restart for r in history.revisions)
+
+
+def _drop_done_restarts(history: History) -> History:
+    """Forgets a restart once its revision is recorded: that one may be forgotten in its turn, and
+    coming back to these inputs must not restart them again.
+    """
+    made = {r.nonce for r in history.revisions}
+    for revision in history.revisions:
+        if revision.restart is not None and revision.restart in made:
+            history = history.with_revision(replace(revision, restart=None))
+    return history
 
 
 def _new_revision(
@@ -150,7 +160,26 @@ def _new_revision(
         name,
         observed.settings,
     )
-    return Revision(name, history.next_sequence, full, rendered)
+    return Revision(
+        name,
+        history.next_sequence,
+        full,
+        rendered,
+        acknowledged=_too_early(observed, name),
+    )
+
+
+def _too_early(observed: Observed, name: str) -> tuple[str, ...]:
+    """The token of a verb that is older than the record which it names.
+
+    Nobody can have meant this record. It is the verb of an earlier one of the same inputs, which
+    the history limit has taken, and with it the acknowledgement.
+    """
+    try:
+        action = parse_action(observed.action or "", observed.name)
+    except ValueError:
+        return ()
+    return (action.token,) if action.revision == name else ()
 
 
 def _roll(
@@ -169,15 +198,17 @@ def _roll(
     )
     candidate = target if is_candidate else None
     wanted = total(spec, capacities[stable.hash] if stable else Capacity())
-    counts = {r.hash: _count(observed, r, wanted) for r in (stable, candidate) if r is not None}
+    counts = {
+        r.hash: _count(observed, r, wanted, capacities.get(r.hash, Capacity()))
+        for r in (stable, candidate)
+        if r is not None
+    }
     steps = bool(spec.rollout.steps)
     allowed = parse_duration(spec.rollout.progress_deadline)
     progress = deadline = None
     facts = Facts(candidate=False)
     if candidate is not None:
         has = capacities.get(candidate.hash, Capacity())
-        progress = _progress(observed, candidate, has)
-        deadline = progress.deadline(allowed, observed.connected_since)
         facts = Facts(
             candidate=True,
             has_stable=stable is not None,
@@ -186,9 +217,13 @@ def _roll(
             serving=has.available > 0,
             paused=candidate.paused,
             steps=steps,
-            overdue=observed.now >= deadline,
             zero=wanted == 0,
         )
+        held = next_move(facts).move is Move.HOLD
+        progress = _progress(observed, candidate, has, held=held)
+        if not held:
+            deadline = progress.deadline(allowed, observed.connected_since)
+            facts = replace(facts, overdue=observed.now >= deadline)
     situation = Situation(
         history=history, stable=stable, target=target, candidate=candidate, blocked=None,
         verb=None, rule=next_move(facts), progress=progress, deadline=deadline,
@@ -198,18 +233,34 @@ def _roll(
     return _carry_out(observed, situation)
 
 
-def _count(observed: Observed, revision: Revision, wanted: int) -> int:
-    """All pods, or one until the first has fixed which bytes the others must find."""
+def _count(observed: Observed, revision: Revision, wanted: int, has: Capacity) -> int:
+    """All pods, or one until the first has fixed which bytes the others must find.
+
+    What serves already is never taken back for that: its ConfigMap may have been deleted by hand.
+    """
     config_map = observed.child(kinds.CONFIG_MAP, child_name(observed.name, revision.hash))
-    return wanted if digest_pinned(revision, config_map) else min(1, wanted)
+    if digest_pinned(revision, config_map):
+        return wanted
+    proven = revision.digest is not None or revision.promotion is not None
+    return min(wanted, max(1, has.set if proven else 0))
 
 
-def _progress(observed: Observed, candidate: Revision, has: Capacity) -> Progress:
+def _progress(observed: Observed, candidate: Revision, has: Capacity, *, held: bool) -> Progress:
+    """The progress so far, from status; begins anew where it is lost, or after a hold.
+
+    A status without a deadline was written while the rollout was held.
+    """
+    fresh = Progress(candidate.hash, has.available, observed.now)
     recorded = observed.status.get("rollout") or {}
-    since = recorded.get("progressedAt")
-    if recorded.get("revision") != candidate.hash or not since:
-        return Progress(candidate.hash, has.available, observed.now)
-    before = Progress(candidate.hash, int(recorded.get("maxAvailable", 0)), parse_time(since))
+    if recorded.get("revision") != candidate.hash or ("deadline" not in recorded and not held):
+        return fresh
+    try:
+        since = parse_time(recorded["progressedAt"])
+        most = int(recorded["maxAvailable"])
+    except (KeyError, TypeError, ValueError):
+        return fresh
+    # A clock that was set back must not put the deadline off by as much.
+    before = Progress(candidate.hash, most, min(since, observed.now))
     return before.advanced(candidate.hash, has.available, observed.now)
 
 
@@ -220,7 +271,10 @@ def _carry_out(observed: Observed, situation: Situation) -> Situation:
         return situation
     if situation.rule.move is Move.PROMOTE:
         promoted = replace(
-            candidate, promotion=situation.history.next_promotion, promoted_at=observed.now
+            candidate,
+            promotion=situation.history.next_promotion,
+            promoted_at=observed.now,
+            paused=False,
         )
         return replace(
             situation,
@@ -242,6 +296,15 @@ def _carry_out(observed: Observed, situation: Situation) -> Situation:
             rejected=rejected,
         )
     return situation
+
+
+def routed_revision(observed: Observed) -> str | None:
+    """The revision that the public Service names in the cluster, as last seen."""
+    service = observed.child(kinds.SERVICE, observed.name)
+    if service is None:
+        return None
+    found = (service["spec"].get("selector") or {}).get(kinds.LABEL_REVISION)
+    return str(found) if found is not None else None
 
 
 def _last_words(observed: Observed, revision: Revision) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from mooring.core.clock import format_time
-from mooring.core.conditions import Finding, merge
+from mooring.core.conditions import Finding, bounded, merge
 from mooring.core.observed import Manifest, Observed
 from mooring.core.render.metadata import selector
 from mooring.core.revision import Revision
@@ -25,7 +25,7 @@ def status(observed: Observed, situation: Situation, findings: dict[str, Finding
     found: dict[str, Any] = {
         "observedGeneration": observed.generation,
         "phase": phase,
-        "message": message,
+        "message": bounded(message),
         "conditions": merge(observed, findings),
         "replicas": situation.capacity(serving).pods,
         "stable": _revision(situation, situation.stable),
@@ -55,7 +55,7 @@ def halted(observed: Observed, finding: Finding) -> Manifest:
         **before,
         "observedGeneration": observed.generation,
         "phase": "Stalled",
-        "message": finding.message,
+        "message": bounded(finding.message),
         "conditions": merge(observed, findings),
     }
 
@@ -88,7 +88,8 @@ def _revision(situation: Situation, revision: Revision | None) -> Manifest | Non
     if revision is None:
         return None
     has = situation.capacity(revision)
-    since = revision.promoted_at
+    stable = situation.stable is not None and revision.hash == situation.stable.hash
+    since = revision.promoted_at if stable else None
     found: dict[str, Any] = {
         "revision": revision.hash,
         "modelUri": revision.model_uri,
@@ -124,7 +125,7 @@ def _rejected(situation: Situation) -> list[Manifest]:
         {
             "revision": r.hash,
             "reason": r.rejected.reason,
-            "message": r.rejected.message,
+            "message": bounded(r.rejected.message),
             "at": format_time(r.rejected.at),
         }
         for r in newest[:_REJECTED_LIMIT]
@@ -137,10 +138,10 @@ def _last_action(observed: Observed, situation: Situation) -> Manifest | None:
     if outcome is None:
         return observed.status.get("lastAction")
     return {
-        "verb": outcome.action.verb or "unknown",
+        "verb": outcome.action.verb,
         "revision": outcome.action.revision,
         "token": outcome.action.token,
-        "result": "Accepted" if outcome.accepted else "Refused",
+        "result": outcome.result,
         "message": outcome.message,
         "at": format_time(observed.now),
     }

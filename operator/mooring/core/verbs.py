@@ -14,7 +14,9 @@ from datetime import datetime
 
 from mooring.core.revision import History, Rejection, Revision
 
-_FORM = re.compile(r"^(?P<verb>[a-z-]+)/(?P<revision>[a-z0-9-]+)/(?P<token>[A-Za-z0-9._:-]{1,64})$")
+_FORM = re.compile(
+    r"(?P<verb>[a-z-]{1,32})/(?P<revision>[a-z0-9-]{1,63})/(?P<token>[A-Za-z0-9._:-]{1,64})"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +30,20 @@ class Action:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a verb. ``revision`` is the changed record, None where it was refused."""
+    """What became of a verb. ``revision`` is the record that it names with its effect, if any, and
+    its acknowledgement: one that was refused today must not come true when things have changed.
+    None where there is no such record.
+    """
 
     action: Action
     accepted: bool
     message: str
     revision: Revision | None = None
+
+    @property
+    def result(self) -> str:
+        """As status has it."""
+        return "Accepted" if self.accepted else "Refused"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +58,11 @@ class Scene:
 
 def parse_action(text: str, deployment: str) -> Action:
     """Reads the annotation; raises ValueError with the form it must have."""
-    match = _FORM.match(text)
+    match = _FORM.fullmatch(text)
     if match is None:
         raise ValueError(
             "the annotation mooring.dev/action has the form <verb>/<revision>/<token>, "
-            "for example restart/7c9f0a12de/1"
+            f"for example restart/{deployment}-bcdfghjklm/1"
         )
     revision = match["revision"].removeprefix(f"{deployment}-")
     return Action(match["verb"], revision, match["token"])
@@ -65,15 +75,13 @@ def take(action: Action, scene: Scene) -> Outcome | None:
         return Outcome(action, False, f"there is no revision {action.revision} (any more)")
     if action.token in revision.acknowledged:
         return None
-    verb = _VERBS.get(action.verb)
-    if verb is None:
-        return Outcome(
-            action, False, f"unknown verb {action.verb!r}: use one of {', '.join(sorted(_VERBS))}"
-        )
-    outcome = verb(action, revision, scene)
-    if outcome.revision is None:
-        return outcome
-    return replace(outcome, revision=outcome.revision.acknowledge(action.token))
+    outcome = _VERBS.get(action.verb, _unknown)(action, revision, scene)
+    return replace(outcome, revision=(outcome.revision or revision).acknowledge(action.token))
+
+
+def _unknown(action: Action, revision: Revision, scene: Scene) -> Outcome:
+    known = ", ".join(sorted(_VERBS))
+    return Outcome(action, False, f"unknown verb {action.verb!r}: use one of {known}")
 
 
 def _abort(action: Action, revision: Revision, scene: Scene) -> Outcome:
@@ -100,7 +108,8 @@ def _restart(action: Action, revision: Revision, scene: Scene) -> Outcome:
         return Outcome(
             action, False, f"revision {revision.hash} is not the one that the spec asks for"
         )
-    changed = replace(revision, restart=action.token)
+    # A token is unique only among the verbs that name one revision.
+    changed = replace(revision, restart=f"{revision.hash}-{action.token}")
     return Outcome(
         action, True, f"revision {revision.hash} is rendered anew as a new revision", changed
     )
@@ -109,7 +118,13 @@ def _restart(action: Action, revision: Revision, scene: Scene) -> Outcome:
 def _pause(action: Action, revision: Revision, scene: Scene) -> Outcome:
     if scene.target is None or revision.hash != scene.target.hash:
         return Outcome(action, False, f"revision {revision.hash} is not rolling out")
-    if scene.stable is not None and revision.hash == scene.stable.hash:
+    if revision.rejected is not None:
+        return Outcome(action, False, f"revision {revision.hash} was rejected: retry it first")
+    if scene.stable is None:
+        return Outcome(
+            action, False, f"revision {revision.hash} is the first: nothing else could serve"
+        )
+    if revision.hash == scene.stable.hash:
         return Outcome(action, False, f"revision {revision.hash} is stable already")
     changed = replace(revision, paused=True)
     return Outcome(action, True, f"revision {revision.hash} waits for resume", changed)

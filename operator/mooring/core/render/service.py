@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from mooring.core import kinds
+from mooring.core.clock import format_time
 from mooring.core.render.metadata import child_name, manifest, selector
 from mooring.core.revision import Revision
 
@@ -14,9 +16,12 @@ _PUBLIC_PORTS = {"http": 80, "grpc": 9000}
 
 
 def public_service(
-    revision: Revision, *, deployment: str, namespace: str, uid: str
+    revision: Revision, *, deployment: str, namespace: str, uid: str, since: datetime
 ) -> dict[str, Any]:
-    """The address that clients use. Its selector names the revision that takes the traffic."""
+    """The address that clients use. Its selector names the revision that takes the traffic.
+
+    ``since`` is when it began to: the pods that it left before are drained from then on.
+    """
     ports = [
         _port(port) | {"port": _PUBLIC_PORTS.get(port["name"], port["port"])}
         for port in revision.rendered.ports
@@ -27,6 +32,7 @@ def public_service(
         namespace=namespace,
         deployment=deployment,
         uid=uid,
+        annotations={kinds.ANNOTATION_ROUTED: format_time(since)},
         spec={
             "type": "ClusterIP",
             "selector": selector(deployment, revision.hash),
