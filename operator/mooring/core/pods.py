@@ -7,6 +7,7 @@ container's termination message, so status can repeat the one sentence that help
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ SERVER_CONTAINER = "server"
 #: The fetcher's exit code for what no retry will mend (a wrong digest, a missing object).
 EXIT_PERMANENT = 3
 _LAST_WORDS_LIMIT = 600
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,25 +38,25 @@ class PodReport:
 
 
 def report(pod: Mapping[str, Any]) -> PodReport:
-    """Reads a raw Pod. Never raises on odd or missing status: pods are written by others."""
-    status = pod.get("status") or {}
+    """Reads a raw Pod. Never raises on odd or missing fields: pods are written by others."""
+    meta, status = _object(pod.get("metadata")), _object(pod.get("status"))
     inits = _by_name(status.get("initContainerStatuses"))
     mains = _by_name(status.get("containerStatuses"))
     ready = any(
         c.get("type") == "Ready" and c.get("status") == "True"
-        for c in status.get("conditions") or ()
+        for c in _objects(status.get("conditions"))
     )
     reason, message, permanent = ("", "", False)
-    if not ready:
+    # How a pod ends that is told to go says nothing about the others.
+    if not ready and not meta.get("deletionTimestamp"):
         reason, message, permanent = _trouble(status, inits, mains)
-    server = mains.get(SERVER_CONTAINER, {})
     return PodReport(
-        name=str(pod["metadata"]["name"]),
+        name=str(meta.get("name") or ""),
         ready=ready,
         reason=reason,
         message=message,
         permanent=permanent,
-        restarts=int(server.get("restartCount") or 0),
+        restarts=_number(mains.get(SERVER_CONTAINER, {}).get("restartCount")) or 0,
         digest=_fetched_digest(inits.get(FETCH_CONTAINER, {})),
     )
 
@@ -67,17 +69,32 @@ def worst(reports: Iterable[PodReport]) -> PodReport | None:
     return max(troubled, key=lambda r: (r.permanent, r.reason != "Starting", r.restarts, r.name))
 
 
+def _object(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _objects(value: object) -> list[Mapping[str, Any]]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def _number(value: object) -> int | None:
+    return value if isinstance(value, int) else None
+
+
 def _by_name(statuses: object) -> dict[str, Mapping[str, Any]]:
-    if not isinstance(statuses, list):
-        return {}
-    return {str(s.get("name")): s for s in statuses if isinstance(s, dict)}
+    return {str(status.get("name")): status for status in _objects(statuses)}
 
 
-def _terminated(container: Mapping[str, Any]) -> Mapping[str, Any] | None:
+def _state(container: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
+    """One of ``waiting``, ``running`` and ``terminated``, if it is the container's state."""
+    found = _object(container.get("state")).get(name)
+    return found if isinstance(found, dict) else None
+
+
+def _terminated(container: Mapping[str, Any]) -> Mapping[str, Any]:
     """The container's latest end: now, or before the restart that is being waited for."""
-    state = (container.get("state") or {}).get("terminated")
-    last = (container.get("lastState") or {}).get("terminated")
-    return state or last
+    last = _object(_object(container.get("lastState")).get("terminated"))
+    return _state(container, "terminated") or last
 
 
 def _trouble(
@@ -86,25 +103,24 @@ def _trouble(
     mains: Mapping[str, Mapping[str, Any]],
 ) -> tuple[str, str, bool]:
     for name, container in (*inits.items(), *mains.items()):
-        waiting = (container.get("state") or {}).get("waiting") or {}
-        found = _waiting_trouble(name, waiting)
+        found = _waiting_trouble(name, _state(container, "waiting") or {})
         if found:
             return found
-    fetch = inits.get(FETCH_CONTAINER, {})
+    fetch, server = inits.get(FETCH_CONTAINER, {}), mains.get(SERVER_CONTAINER, {})
     ended = _terminated(fetch)
     if ended and ended.get("exitCode") != 0:
         return _fetch_trouble(ended)
-    ended = _terminated(mains.get(SERVER_CONTAINER, {}))
+    ended = _terminated(server)
     if ended:
         return _server_trouble(ended)
-    for condition in status.get("conditions") or ():
+    for condition in _objects(status.get("conditions")):
         if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
             return "Unschedulable", _sentence(condition.get("message")), False
     if status.get("phase") == "Failed":
         return "PodFailed", _sentence(status.get("message") or status.get("reason")), False
-    if "running" in (fetch.get("state") or {}):
+    if _state(fetch, "running") is not None:
         return "Starting", "fetching the model", False
-    if "running" in (mains.get(SERVER_CONTAINER, {}).get("state") or {}):
+    if _state(server, "running") is not None:
         return "Starting", "the server runs, and its model is not ready yet", False
     return "Starting", "", False
 
@@ -120,6 +136,8 @@ def _waiting_trouble(name: str, waiting: Mapping[str, Any]) -> tuple[str, str, b
 
 
 def _fetch_trouble(ended: Mapping[str, Any]) -> tuple[str, str, bool]:
+    if ended.get("reason") == "OOMKilled":
+        return "OutOfMemory", "the fetcher was killed at its memory limit", False
     message = _sentence(ended.get("message")) or (
         f"the fetcher ended with exit code {ended.get('exitCode')} and left no message"
     )
@@ -146,10 +164,11 @@ def _fetched_digest(container: Mapping[str, Any]) -> str | None:
     if not ended or ended.get("exitCode") != 0:
         return None
     try:
-        digest = json.loads(ended.get("message") or "").get("digest")
-    except (ValueError, AttributeError):
+        found = json.loads(str(ended.get("message") or ""))
+    except (ValueError, RecursionError):
         return None
-    return digest if isinstance(digest, str) and digest.startswith("sha256:") else None
+    digest = found.get("digest") if isinstance(found, dict) else None
+    return digest if isinstance(digest, str) and _DIGEST.fullmatch(digest) else None
 
 
 def _sentence(text: object) -> str:
