@@ -21,6 +21,7 @@ from mooring_dev.paths import cache_root, tools_root
 from mooring_dev.steps import run_logged
 
 KUBERNETES_VERSION = "v1.34.4"
+PROMETHEUS_VERSION = "3.15.0"
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class Group:
     tools: tuple[Tool, ...]
     variables: tuple[tuple[str, str], ...] = ()
     """Package variables set by the linker: what a release build would put there."""
+    tags: tuple[str, ...] = ()
+    """Build tags."""
 
 
 def _kubernetes() -> Group:
@@ -53,6 +56,13 @@ def _kubernetes() -> Group:
     return Group("kubernetes", tuple(tools), variables)
 
 
+def _prometheus() -> Group:
+    tool = Tool("prometheus", "github.com/prometheus/prometheus/cmd/prometheus")
+    version = (("github.com/prometheus/common/version.Version", PROMETHEUS_VERSION),)
+    # Of two dozen kinds of discovery, with the client libraries of their clouds, one is needed.
+    return Group("prometheus", (tool,), version, ("remove_all_sd", "enable_kubernetes_sd"))
+
+
 GROUPS: dict[str, Group] = {
     group.name: group
     for group in (
@@ -61,6 +71,7 @@ GROUPS: dict[str, Group] = {
         Group("coredns", (Tool("coredns", "github.com/coredns/coredns"),)),
         Group("helm", (Tool("helm", "helm.sh/helm/v3/cmd/helm"),)),
         Group("kind", (Tool("kind", "sigs.k8s.io/kind"),)),
+        _prometheus(),
         Group("s3", (Tool("versitygw", "github.com/versity/versitygw/cmd/versitygw"),)),
     )
 }
@@ -91,6 +102,8 @@ def source_key(group: Group) -> str:
     for path in sorted([*directory.glob("go.*"), *directory.glob("*.go")]):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     digest.update(repr(group.variables).encode())
+    if group.tags:
+        digest.update(repr(group.tags).encode())
     return digest.hexdigest()[:16]
 
 
@@ -150,7 +163,15 @@ def _build(group: Group, tools: list[Tool], directory: Path) -> None:
         output = f"{staging}/" if batch is together else f"{staging / batch[0].binary}"
         flags = " ".join(["-s", "-w", *(f"-X {key}={value}" for key, value in group.variables)])
         command = [go, "build", "-mod=readonly", "-trimpath", "-buildvcs=false"]
-        command += ["-ldflags", flags, "-o", output, *(tool.package for tool in batch)]
+        command += [
+            "-tags",
+            ",".join(group.tags),
+            "-ldflags",
+            flags,
+            "-o",
+            output,
+            *(tool.package for tool in batch),
+        ]
         title = f"Building {', '.join(tool.binary for tool in batch)}"
         run_logged(title, command, log, cwd=source, env=_build_environment())
         for tool in batch:

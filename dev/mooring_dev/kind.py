@@ -54,7 +54,7 @@ def _run(*command: str) -> subprocess.CompletedProcess[str]:
 
 def _last_line(done: subprocess.CompletedProcess[str]) -> str:
     lines = [line for line in (done.stderr or done.stdout).strip().splitlines() if line.strip()]
-    return (lines[-1].strip().rstrip(".") if lines else f"exit code {done.returncode}") + "."
+    return (lines[-1].strip().rstrip(".?") if lines else f"exit code {done.returncode}") + "."
 
 
 def up(name: str, kubeconfig: Path) -> None:

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import click
 
+from mooring_dev import oci
+from mooring_dev.binaries import PROMETHEUS_VERSION, ensure
 from mooring_dev.cluster import Cluster
+from mooring_dev.paths import cache_root
 from mooring_dev.steps import note, step
 
-IMAGE = "mooring.dev/prometheus:dev"
+IMAGE = f"mooring.dev/prometheus:{PROMETHEUS_VERSION}"
 NODE_PORT = 30090
 IN_CLUSTER_URL = "http://prometheus.monitoring.svc:9090"
 
@@ -23,17 +26,26 @@ def install(cluster: Cluster) -> str:
     Raises:
         DevError: its image cannot be built, or it does not become ready.
     """
-    if cluster.provider == "local" and IMAGE not in cluster.images():
-        # Only here: building images needs more than installing one that is there.
-        from mooring_dev import images
-
-        images.load(cluster, ("prometheus",))
+    if cluster.provider != "local" or IMAGE not in cluster.images():
+        _load_image(cluster)
     with step("Installing Prometheus"):
         cluster.kubectl("apply", "--server-side", "--force-conflicts", "-k", str(_MANIFESTS))
         _restart_for_configuration(cluster)
         rollout = ("rollout", "status", "deployment/prometheus", "--timeout=120s")
         cluster.kubectl("-n", "monitoring", *rollout)
     return url(cluster)
+
+
+def _load_image(cluster: Cluster) -> None:
+    """Import an image of the Prometheus that is built here: Debian's cannot discover pods."""
+    binary = ensure("prometheus")
+    archive = cache_root() / "prometheus.tar"
+    files = {"/bin/prometheus": oci.File(binary.read_bytes(), 0o755)}
+    oci.write_image(archive, IMAGE, files, entrypoint=("/bin/prometheus",))
+    try:
+        cluster.import_image(archive)
+    finally:
+        archive.unlink()
 
 
 def url(cluster: Cluster) -> str:

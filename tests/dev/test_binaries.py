@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mooring_dev import binaries, golang
+from mooring_dev import binaries, golang, prometheus
 from mooring_dev.binaries import GROUPS, Group, Tool
 from mooring_dev.errors import DevError
 from mooring_dev.paths import tools_root
@@ -54,6 +54,14 @@ def test_the_pinned_kubernetes_is_the_version_that_its_binaries_report() -> None
     staging = binaries.KUBERNETES_VERSION.replace("v1.", "v0.")
     replaced = re.findall(r"^\tk8s\.io/\S+ => k8s\.io/\S+ (\S+)$", text, re.MULTILINE)
     assert set(replaced) == {staging}
+
+
+def test_the_prometheus_that_is_built_is_the_one_that_is_installed() -> None:
+    major, minor, patch = map(int, binaries.PROMETHEUS_VERSION.split("."))
+    module = (tools_root() / "prometheus" / "go.mod").read_text()
+    assert f"github.com/prometheus/prometheus v0.{major * 100 + minor}.{patch}" in module
+    manifest = (tools_root().parent / "prometheus" / "deployment.yaml").read_text()
+    assert f"image: {prometheus.IMAGE}\n" in manifest
 
 
 def test_what_is_built_is_not_built_again(calls: Path) -> None:
