@@ -71,11 +71,13 @@ $(STAMP):
 	echo "$(VENV) is ready: $$($(BIN)/python -m pip list 2>/dev/null | tail -n +3 | wc -l) packages."
 
 .PHONY: lock
-lock: $(STAMP) ## Resolve the dependencies anew into the hashed locks
+lock: $(STAMP) ## Resolve the dependencies anew into the hashed locks (LOCK_ARGS=--upgrade)
 	@$(UV_COMPILE) $(LOCK_ARGS) requirements/dev.in --output-file requirements/dev.txt
-	@$(UV_COMPILE) $(LOCK_ARGS) --constraints requirements/dev.txt operator/requirements.in \
-		--output-file operator/requirements.txt
-	@! grep -n '://' requirements/dev.txt operator/requirements.txt
+	@for part in operator $(patsubst %/requirements.in,%,$(wildcard components/*/requirements.in)); do \
+		$(UV_COMPILE) --constraints requirements/dev.txt $$part/requirements.in \
+			--output-file $$part/requirements.txt; \
+	done
+	@! grep -n '://' requirements/dev.txt operator/requirements.txt components/*/requirements.txt
 
 ##@ Checking
 
@@ -99,6 +101,8 @@ lint-architecture: $(STAMP) ## import-linter: which part may import which
 lint-generated: $(STAMP) ## Generated files (CRDs, chart, manifests, locks) are up to date
 	@$(BIN)/python -m mooring.api.crd --check
 	@$(BIN)/python dev/copy_crds.py --check
+	@$(BIN)/python -m mooring.api.reference --check
+	@$(BIN)/python dev/generate_chart_reference.py --check
 	@$(BIN)/python dev/check_locks.py
 
 .PHONY: format
@@ -167,8 +171,9 @@ images: $(STAMP) ## Build the images from the Dockerfiles a user builds with Doc
 ##@ Generating
 
 .PHONY: crds
-crds: $(STAMP) ## Generate crds/ from the pydantic models, and the installers' copies
+crds: $(STAMP) ## Generate crds/ and their reference from the models, and the installers' copies
 	@$(BIN)/python -m mooring.api.crd
+	@$(BIN)/python -m mooring.api.reference
 	@$(BIN)/python dev/copy_crds.py
 
 .PHONY: manifests
@@ -177,7 +182,8 @@ manifests: $(STAMP) ## Render manifests/ from the chart
 
 .PHONY: docs
 docs: $(STAMP) ## Generate the documentation's reference parts
-	@echo "Nothing is generated yet: docs/ is written by hand."
+	@$(BIN)/python -m mooring.api.reference
+	@$(BIN)/python dev/generate_chart_reference.py
 
 .PHONY: clean
 clean: ## Remove what was built here (not the cluster, not the binaries' cache)
