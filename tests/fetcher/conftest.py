@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from mooring_fetcher.credentials import Credentials
 from mooring_fetcher.failure import PermanentFailure, TransientFailure
 from mooring_fetcher.fetch import Run
@@ -260,14 +261,6 @@ def web() -> Iterator[Loopback]:
     server.close()
 
 
-@pytest.fixture
-def other_web() -> Iterator[Loopback]:
-    """A second host, as far as origins go."""
-    server = Loopback()
-    yield server
-    server.close()
-
-
 @pytest.fixture(scope="session")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A self-made certificate for 127.0.0.1 and its key."""
@@ -276,6 +269,16 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @pytest.fixture
 def secure_web(authority: tuple[Path, Path]) -> Iterator[Loopback]:
+    yield from _secure(authority)
+
+
+@pytest.fixture
+def elsewhere(authority: tuple[Path, Path]) -> Iterator[Loopback]:
+    """A second https host, as far as origins go."""
+    yield from _secure(authority)
+
+
+def _secure(authority: tuple[Path, Path]) -> Iterator[Loopback]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*authority)
     server = Loopback(context)
@@ -284,7 +287,7 @@ def secure_web(authority: tuple[Path, Path]) -> Iterator[Loopback]:
 
 
 def _certificate(folder: Path) -> tuple[Path, Path]:
-    import datetime
+    import datetime as dt
     import ipaddress
 
     from cryptography import x509
@@ -294,15 +297,15 @@ def _certificate(folder: Path) -> tuple[Path, Path]:
 
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "loopback")])
-    now = datetime.datetime.now(datetime.UTC)
+    now = dt.datetime.now(dt.UTC)
     certificate = (
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
+        .not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_after(now + dt.timedelta(days=1))
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(
             x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]),

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+
 from mooring_fetcher.archive import Unpacked, unpack
 from mooring_fetcher.failure import PermanentFailure
 from mooring_fetcher.limits import Limits
@@ -76,9 +77,11 @@ def special(name: str, kind: bytes, link: str = "", size: int = 0) -> tarfile.Ta
     return info
 
 
-def zipped(entries: Iterable[tuple[str | zipfile.ZipInfo, bytes]]) -> bytes:
+def zipped(
+    entries: Iterable[tuple[str | zipfile.ZipInfo, bytes]], method: int = zipfile.ZIP_DEFLATED
+) -> bytes:
     out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(out, "w", method) as archive:
         for name, body in entries:
             archive.writestr(name, body)
     return out.getvalue()
@@ -104,7 +107,7 @@ def test_a_tar_of_a_folder_by_name_dot_is_plain(bench: Bench) -> None:
     assert bench.contents(data, "tar") == {"a/x": b"1"}
 
 
-def test_a_file_without_closing_name_and_many_empty_files_pass(bench: Bench) -> None:
+def test_many_empty_files_pass(bench: Bench) -> None:
     # After an empty file tarfile steps back one byte; that must work on a stream.
     files = {f"empty{n}": b"" for n in range(40)} | {"last": b"x" * 513}
     assert bench.contents(pack(files, "tar.gz"), "tar.gz") == files
@@ -138,7 +141,6 @@ CLIMBING = [
     ".partial/x",
     ".mooring-fetch.json",
     ".//../evil",
-    "./",
 ]
 
 
@@ -147,8 +149,6 @@ CLIMBING = [
 def test_a_name_that_is_not_plain_is_refused(
     bench: Bench, kind: Kind, name: str, permanent: Callable[..., Any]
 ) -> None:
-    if kind == "zip" and name == "./":
-        pytest.skip("in a zip that is the folder itself")
     with permanent("s3://models/m contains", "is refused"):
         bench.unpack(pack({"model.onnx": b"x", name: b"evil"}, kind), kind)
 
@@ -209,7 +209,6 @@ def test_a_link_to_a_file_inside_is_that_file(bench: Bench) -> None:
         [("evil", tarfile.LNKTYPE, "/etc/passwd")],
         [("evil", tarfile.LNKTYPE, "../x")],
         [("evil", tarfile.SYMTYPE, "")],
-        [("evil", tarfile.SYMTYPE, "evil")],
         [("evil", tarfile.SYMTYPE, "missing")],
         [("folder", tarfile.SYMTYPE, ".")],
         [("one", tarfile.SYMTYPE, "two"), ("two", tarfile.SYMTYPE, "one")],
@@ -264,11 +263,8 @@ def test_encrypted_or_exotically_packed_zips_are_refused(
         data[data.index(signature) + offset] |= 1
     with permanent("encrypted"):
         bench.unpack(bytes(data), "zip")
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_LZMA) as archive:
-        archive.writestr("m", b"x")
     with permanent("store and deflate"):
-        bench.unpack(out.getvalue(), "zip")
+        bench.unpack(zipped([("m", b"x")], zipfile.ZIP_LZMA), "zip")
 
 
 def test_a_sparse_file_is_refused(
@@ -327,21 +323,20 @@ def test_folders_count_as_entries(bench: Bench, permanent: Callable[..., Any]) -
 def test_a_bomb_in_a_header_or_behind_the_end_is_stopped_in_bounded_memory(
     bench: Bench, permanent: Callable[..., Any]
 ) -> None:
-    header = special("pax", tarfile.XHDTYPE, size=300 << 20)
+    header = special("pax", tarfile.XHDTYPE, size=100 << 20)
     block = header.tobuf(format=tarfile.USTAR_FORMAT)
     squeeze = zlib.compressobj(9, zlib.DEFLATED, 31)
-    pieces = [squeeze.compress(block)]
-    pieces += [squeeze.compress(b"\0" * (1 << 20)) for _ in range(300)]
+    pieces = [squeeze.compress(block)] + [squeeze.compress(b"\0" * (1 << 20)) for _ in range(100)]
     data = b"".join(pieces) + squeeze.flush()
     tracemalloc.start()
     with permanent("a header of more than"):
         bench.unpack(data, "tar.gz", Limits(max_ratio=5000))
-    behind = gzip.compress(tar(("m", b"x"))) + gzip.compress(b"\0" * (40 << 20))
+    behind = gzip.compress(tar(("m", b"x"))) + gzip.compress(b"\0" * (20 << 20))
     with permanent("times its size"):
         bench.unpack(behind, "tar.gz", Limits(max_ratio=50))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 64 << 20
+    assert peak < 40 << 20
 
 
 def test_zip_entries_that_share_their_bytes_are_refused(
@@ -388,10 +383,7 @@ def test_an_archive_inside_the_archive_stays_a_file(bench: Bench) -> None:
 
 def damaged_archives() -> list[tuple[str, bytes, Kind]]:
     plain, packed, folder = (pack(GOOD, kind) for kind in ("tar", "tar.gz", "zip"))
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
-        archive.writestr("words.txt", b"a\nb\n")
-    stored = out.getvalue()
+    stored = zipped([("words.txt", b"a\nb\n")], zipfile.ZIP_STORED)
     header = bytearray(tar(("a", b"x"), ("b", b"y")))
     header[1024 + 5] ^= 0xFF  # the second header's name: its checksum no longer holds
     return [

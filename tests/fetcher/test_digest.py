@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
+
 from mooring.cli.digest import digest
 from mooring_fetcher.digest import FileDigest, digest_path, parse_digest, tree_digest
 from mooring_fetcher.limits import Limits
@@ -69,9 +70,7 @@ def test_the_digest_of_a_folder_never_changes_between_versions() -> None:
 
 PATHS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1)
 FILES = st.lists(
-    st.builds(
-        FileDigest, PATHS, st.integers(0, 9), st.sampled_from(["0" * 64, "1" * 64])
-    ),
+    st.builds(FileDigest, PATHS, st.integers(0, 9), st.sampled_from(["0" * 64, "1" * 64])),
     max_size=5,
     unique_by=lambda file: file.path,
 )

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from mooring_fetcher.failure import PermanentFailure
 from mooring_fetcher.uri import archive_kind, file_name, parse_uri
 

@@ -308,10 +308,24 @@ def _verify_claim(uri: ModelUri, request: Request, run: Run) -> ModelDigest:
             f"{uri.shown} is an archive on a read-only claim, where it cannot be unpacked: unpack "
             "it on the claim and name the folder."
         )
+    if request.layout == "triton":
+        _check_repository(uri, request)
     progress = Progress(run.say, run.patience.clock)
     model = digest_path(request.target, limits=run.limits, inside_only=True, on_bytes=progress.add)
     _verify(model.digest, request, uri)
     return model
+
+
+def _check_repository(uri: ModelUri, request: Request) -> None:
+    """A claim is mounted read-only, so that nothing can be laid out on it."""
+    files = (path for path in request.target.rglob("*") if path.is_file())
+    paths = [path.relative_to(request.target).as_posix() for path in files]
+    if any(path != place for path, place in laid_out(paths, "triton", request.model_name).items()):
+        raise PermanentFailure(
+            f"{uri.shown} is not a Triton model repository for {request.model_name}, and on a "
+            f"read-only claim none can be made: put the model at {request.model_name}/1/ below "
+            "that path."
+        )
 
 
 def _one_digest(request: Request) -> str | None:

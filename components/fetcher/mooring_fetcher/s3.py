@@ -46,6 +46,12 @@ _RETRIED = {
     "RequestLimitExceeded",
     "OperationAborted",
 }
+_UNKNOWN_KEY = {
+    "InvalidAccessKeyId",
+    "InvalidClientTokenId",
+    "InvalidToken",
+    "XAdminUserNotFound",  # versitygw
+}
 _REGION = {
     "PermanentRedirect",
     "301",
@@ -114,7 +120,7 @@ class S3Store:
             lambda: self._client.get_object(Bucket=self._bucket, Key=file.key, **wanted)
         )
         body = self._body(answer, offset)
-        if answer.get("ETag") != file.version or body.end != file.size:
+        if body.end != file.size or file.version not in (None, answer.get("ETag")):
             body.close()
             raise Changed
         return body
@@ -127,7 +133,7 @@ class S3Store:
         answer = self._ask(lambda: self._client.get_object(Bucket=self._bucket, Key=self._key))
         self._listed = self._body(answer, 0)
         name = self._key.rsplit("/", 1)[-1]
-        file = RemoteFile(name, self._key, int(answer["ContentLength"]), answer.get("ETag"))
+        file = RemoteFile(name, self._key, int(answer["ContentLength"]), _version(answer))
         return Listing(True, (file,))
 
     def _list_prefix(self, prefix: str, max_files: int) -> Listing:
@@ -140,7 +146,7 @@ class S3Store:
                 key, size = entry["Key"], int(entry["Size"])
                 # Consoles create empty objects whose names end in a slash to show a folder.
                 if not (key.endswith("/") and size == 0):
-                    files.append(RemoteFile(key[len(prefix) :], key, size, entry.get("ETag")))
+                    files.append(RemoteFile(key[len(prefix) :], key, size, _version(entry)))
             if not answer.get("IsTruncated") or not answer.get("NextContinuationToken"):
                 break
             more = {"ContinuationToken": answer["NextContinuationToken"]}
@@ -205,6 +211,12 @@ def _client(held: S3Credentials) -> Any:
     )
 
 
+def _version(answer: Any) -> str | None:
+    """The ETag, unless it is empty: some servers list objects that they have not hashed."""
+    etag = answer.get("ETag") or ""
+    return etag if etag.strip('"') else None
+
+
 def _explain(error: Any, place: _Place) -> Exception:
     """The exception for an error that the server answered with."""
     code = str(error.response.get("Error", {}).get("Code", ""))
@@ -233,7 +245,7 @@ def _explain(error: Any, place: _Place) -> Exception:
             f"The credentials of {_who(place)} for {place.uri} have expired ({at}): renew "
             "AWS_SESSION_TOKEN and its keys, or use keys that do not expire."
         )
-    if code in ("InvalidAccessKeyId", "InvalidClientTokenId", "InvalidToken"):
+    if code in _UNKNOWN_KEY:
         return PermanentFailure(
             f"{place.endpoint} does not know the access key of {_who(place)} ({code}): correct "
             "AWS_ACCESS_KEY_ID (and AWS_SESSION_TOKEN), or the endpoint."
@@ -272,12 +284,8 @@ def _explain_local(error: Any, place: _Place) -> Exception:
             f"{place.uri} or its endpoint {place.endpoint} is not usable: check bucket, "
             "AWS_ENDPOINT_URL and AWS_DEFAULT_REGION."
         )
-    if isinstance(error, (aws.HTTPClientError, OSError)):
+    if isinstance(error, (aws.HTTPClientError, aws.ConnectionError, OSError)):
         return broken(error, place.endpoint)
-    if "Response" in type(error).__name__:
-        return PermanentFailure(
-            f"{place.endpoint} does not answer as an S3 server does: check AWS_ENDPOINT_URL."
-        )
     return TransientFailure(
         f"S3 credentials or configuration for {place.uri} could not be obtained "
         f"({type(error).__name__}): check the service account's role or the Secret."

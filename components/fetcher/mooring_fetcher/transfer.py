@@ -153,15 +153,13 @@ class Transfer:
             if body.start != at.offset:
                 self._restart(sink, at)
             self._pour(body, sink, at, attempts)
-            if body.end is not None and at.offset != body.end:
-                raise Interruption("The server ended the transfer early")
         except Interruption as interruption:
-            whole = f" of {size_text(body.end)}" if body.end is not None else ""
-            raise Interruption(
-                f"{interruption}, at {size_text(at.offset)}{whole} of {file.path}"
-            ) from None
+            raise _located(interruption, body, at, file) from None
         finally:
             body.close()
+        if body.end is not None and at.offset != body.end:
+            early = Interruption("The server ended the transfer early")
+            raise _located(early, body, at, file)
 
     def _pour(self, body: Body, sink: Sink, at: _Position, attempts: Attempts) -> None:
         policy, clock = self.patience.policy, self.patience.clock
@@ -193,3 +191,11 @@ class Transfer:
         self.progress.reuse(-at.offset)
         sink.restart()
         at.offset, at.sha256 = 0, hashlib.sha256()
+
+
+def _located(
+    interruption: Interruption, body: Body, at: _Position, file: RemoteFile
+) -> Interruption:
+    whole = f" of {size_text(body.end)}" if body.end is not None else ""
+    where = f"at {size_text(at.offset)}{whole} of {file.path}"
+    return Interruption(f"{interruption}, {where}", retry_after=interruption.retry_after)
