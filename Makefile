@@ -122,7 +122,7 @@ test: $(STAMP) ## Static checks and every tier in order; closes with a line of c
 every-tier:
 	@rm -rf $(RESULTS); failed=""; \
 	for target in lint test-unit test-apiserver test-e2e; do \
-		echo "== make $$target"; SECONDS=0; $(MAKE) $$target || failed="$$failed $$target"; \
+		echo "== make $$target"; SECONDS=0; $(MAKE) --keep-going $$target || failed="$$failed $$target"; \
 		echo "== make $$target took $$SECONDS s"; \
 	done; \
 	[ -z "$$failed" ] || { echo "Failed:$$failed" >&2; exit 1; }
