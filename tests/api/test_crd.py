@@ -67,7 +67,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_files_are_what_the_models_say() -> None:
-    assert list(crd.stale_files(CRDS)) == []
+    assert list(crd.FILES.stale(CRDS)) == []
 
 
 def test_check_passes_on_fresh_files_and_writes_nothing(tmp_path: Path) -> None:

@@ -10,15 +10,15 @@ needs besides (descriptions, bounds for CEL's cost budget, no defaults inside li
 
 from __future__ import annotations
 
-import argparse
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from mooring.api.generated import Generated
 from mooring.api.modeldeployment import ModelDeployment
 from mooring.api.modelruntime import ClusterModelRuntime, ModelRuntime
 from mooring.api.retrainingrequest import RetrainingRequest
@@ -26,7 +26,6 @@ from mooring.api.schema_types import GROUP, VERSION, ApiModel
 
 Schema = dict[str, Any]
 
-DEFAULT_FOLDER = Path("crds")
 MAX_BYTES = 100_000
 _HEADER = "# Generated from operator/mooring/api by `python -m mooring.api.crd`: do not edit.\n"
 _INT32_MAX = 2**31 - 1
@@ -336,45 +335,13 @@ def rendered_files() -> dict[str, str]:
     return {definition.file_name: render(definition) for definition in DEFINITIONS}
 
 
-def stale_files(folder: Path) -> Iterator[str]:
-    """Describes every file of the folder that is not what the models say."""
-    wanted = rendered_files()
-    for name, text in wanted.items():
-        path = folder / name
-        if not path.exists():
-            yield f"{path} is missing"
-        elif path.read_text(encoding="utf-8") != text:
-            yield f"{path} is stale"
-    for path in sorted(folder.glob(f"{GROUP}_*.yaml")):
-        if path.name not in wanted:
-            yield f"{path} belongs to no kind"
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """The command line; returns the exit code: 0 done or up to date, 1 stale."""
-    parser = argparse.ArgumentParser(
-        prog="python -m mooring.api.crd",
-        description="Writes the CustomResourceDefinitions from the resource models.",
-        epilog="Exit codes: 0 written or up to date, 1 stale (with --check), 2 wrong usage.",
-    )
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when stale")
-    parser.add_argument(
-        "--out", type=Path, default=DEFAULT_FOLDER, metavar="FOLDER", help="default: %(default)s"
-    )
-    options = parser.parse_args(arguments)
-    if options.check:
-        problems = list(stale_files(options.out))
-        for problem in problems:
-            print(
-                f"{problem}: run `python -m mooring.api.crd --out {options.out}`", file=sys.stderr
-            )
-        return 1 if problems else 0
-    options.out.mkdir(parents=True, exist_ok=True)
-    for name, text in rendered_files().items():
-        (options.out / name).write_text(text, encoding="utf-8")
-        print(options.out / name)
-    return 0
-
+FILES = Generated(
+    module="mooring.api.crd",
+    what="the CustomResourceDefinitions",
+    folder=Path("crds"),
+    pattern=f"{GROUP}_*.yaml",
+    render=rendered_files,
+)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(FILES.main())

@@ -81,7 +81,7 @@ class LastAction(ApiModel):
     """The last verb that somebody gave by the annotation mooring.dev/action."""
 
     verb: _Word
-    """What was asked for: promote, abort, retry, pause, resume, undo or restart."""
+    """What was asked for: abort, retry, pause, resume or restart."""
     revision: Annotated[str, Field(max_length=253)] | None = None
     """The revision that it named."""
     token: Annotated[str, Field(max_length=253)] | None = None
