@@ -56,6 +56,7 @@ disabled_plugins = [
 
       [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
         BinaryName = "{runc}"
+        Root = "{runc_state}"
         SystemdCgroup = false
 """
 
@@ -119,6 +120,7 @@ class Containerd:
                 cni_bin=self.tools.cni,
                 cni_conf=cni,
                 runc=self.tools.runc,
+                runc_state=self.runtime / "runc",
             ),
         )
         leases = self.runtime / "leases"
@@ -184,14 +186,14 @@ class Containerd:
                 found.append(int(entry.name))
         return found
 
-    def remove_shim_sockets(self) -> None:
-        """Remove the sockets that ended shims leave in a folder shared with other containerds."""
-        for address in (self.runtime / "containerd").glob(
-            "io.containerd.runtime.v2.task/*/*/address"
-        ):
-            socket = Path(tail(address, 1).removeprefix("unix://").strip())
+    def remove_traces(self) -> None:
+        """Remove what ended containers leave in folders that all containerds share."""
+        for bundle in (self.runtime / "containerd").glob("io.containerd.runtime.v2.task/k8s.io/*"):
+            socket = Path(tail(bundle / "address", 1).removeprefix("unix://").strip())
             if socket.parent == Path("/run/containerd/s"):
                 socket.unlink(missing_ok=True)
+            for result in Path("/var/lib/cni/results").glob(f"*-{bundle.name}-*"):
+                result.unlink(missing_ok=True)
 
     def _command(self) -> list[str]:
         return [self.tools.ctr, "--address", str(self.socket), "--namespace", "k8s.io"]

@@ -99,7 +99,7 @@ class LocalCluster:
             processes.stop(pids / component, grace=1.0)
         # One that was started, and its starter killed before it wrote the pid file.
         processes.end(self._network(tools).pids(), grace=0.0)
-        runtime.remove_shim_sockets()
+        runtime.remove_traces()
         for folder in (self.runtime, self.directory):
             mounts.unmount_below(folder)
         self._network(tools).remove()
