@@ -42,7 +42,7 @@ class Model:
 
     def kubectl(self, *arguments: str) -> str:
         """Output of kubectl in the object's namespace."""
-        return self.cluster.kubectl(*arguments, "--namespace", self.namespace)
+        return self.cluster.kubectl("--namespace", self.namespace, *arguments)
 
     def status(self) -> dict[str, Any]:
         """The status; empty while there is none or it is of an older spec."""

@@ -54,7 +54,8 @@ class Timeline:
     def _lines(self, text: str, margin: int, style: str | None = None) -> None:
         # Not rich's own wrapping, which breaks digests and addresses in the middle.
         width = max(40, min(self._console.width, 110) - margin)
-        for line in textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False):
+        lines = textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
+        for line in lines or [""]:
             self._console.print(" " * margin + escape(line), style=style, soft_wrap=True)
 
     def shell(self, command: str, output: str) -> None:

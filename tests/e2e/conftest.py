@@ -1,0 +1,142 @@
+"""A real cluster with the chart installed, a model store, and a client, one for the session.
+
+MOORING_KEEP_CLUSTER=1 leaves the cluster up for the next run and for a look around.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from mooring_dev import demo_chart, demo_store, images
+from mooring_dev.cluster import Cluster
+from mooring_dev.demo_client import Client
+from mooring_dev.demo_model import Model
+from mooring_dev.images import Built
+from mooring_dev.s3 import S3Server
+
+CLUSTER = os.environ.get("MOORING_E2E_CLUSTER", "test")
+CLIENT_NAMESPACE = "e2e-client"
+_FOLDER = Path(__file__).parent
+_OPERATOR = "app.kubernetes.io/name=mooring-operator"
+_FAILED = pytest.StashKey[bool]()
+
+
+def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
+    for item in items:
+        if _FOLDER in item.path.parents:
+            item.add_marker(pytest.mark.e2e)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    report = yield
+    if call.when == "call":
+        item.stash[_FAILED] = call.excinfo is not None
+    return report
+
+
+def _mooring_dev(*arguments: str) -> None:
+    # In a process of its own: tests may connect to loopback only, and a cluster is not on it.
+    done = subprocess.run(
+        [sys.executable, "-m", "mooring_dev", *arguments],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    _mooring_dev("cluster", "up", "--name", CLUSTER)
+    yield Cluster.find(CLUSTER)
+    if not os.environ.get("MOORING_KEEP_CLUSTER"):
+        _mooring_dev("cluster", "down", "--name", CLUSTER)
+
+
+@pytest.fixture(scope="session")
+def built(cluster: Cluster) -> tuple[Built, ...]:
+    return images.load(cluster)
+
+
+@pytest.fixture(scope="session")
+def install(cluster: Cluster, built: tuple[Built, ...]) -> Callable[..., None]:
+    """Install or upgrade the chart, with ``--set`` values."""
+
+    def run(*settings: str) -> None:
+        demo_chart.install(cluster, built, settings)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def operator(cluster: Cluster, install: Callable[..., None]) -> Cluster:
+    """The cluster, with Mooring installed."""
+    install()
+    return cluster
+
+
+@pytest.fixture(scope="session")
+def store(cluster: Cluster) -> Iterator[S3Server]:
+    server = demo_store.start_store(cluster)
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def uris(store: S3Server) -> dict[str, str]:
+    """URIs of the published models: v1, v2 and corrupt."""
+    return demo_store.publish_examples(store)
+
+
+@pytest.fixture(scope="session")
+def client(cluster: Cluster, store: S3Server, built: tuple[Built, ...]) -> Client:
+    demo_store.prepare_namespace(cluster, CLIENT_NAMESPACE, store)
+    server = next(one for one in built if one.image.name == "onnx-server")
+    return Client.start(cluster, CLIENT_NAMESPACE, server.reference)
+
+
+@pytest.fixture
+def namespace(
+    request: pytest.FixtureRequest, operator: Cluster, store: S3Server, uris: dict[str, str]
+) -> Iterator[str]:
+    """A namespace of the test's own that admits restricted pods only."""
+    words = re.sub(r"[^a-z0-9]+", "-", request.node.name.removeprefix("test_").lower())
+    name = f"{words[:40].strip('-')}-{secrets.token_hex(2)}"
+    demo_store.prepare_namespace(operator, name, store)
+    yield name
+    if request.node.stash.get(_FAILED, False):
+        print(_evidence(operator, name))
+    operator.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture
+def model(operator: Cluster, namespace: str) -> Callable[[str], Model]:
+    """The ModelDeployment of a name in the test's namespace."""
+
+    def named(name: str) -> Model:
+        return Model(operator, namespace, name)
+
+    return named
+
+
+def _evidence(cluster: Cluster, namespace: str) -> str:
+    shown = []
+    for arguments in (
+        ("get", "mdep,deployments,pods,controllerrevisions", "-o", "wide", "-n", namespace),
+        ("get", "mdep", "-o", "yaml", "-n", namespace),
+        ("get", "events", "-n", namespace, "--sort-by=.metadata.creationTimestamp"),
+        ("get", "pods", "-n", demo_chart.NAMESPACE),
+        ("logs", "-n", demo_chart.NAMESPACE, "-l", _OPERATOR, "--tail=60", "--prefix"),
+    ):
+        shown += [f"$ kubectl {' '.join(arguments)}", cluster.kubectl(*arguments)]
+    return "\n".join(shown)
