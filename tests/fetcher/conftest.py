@@ -16,6 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import botocore.loaders
 import pytest
 
 from mooring_fetcher.credentials import Credentials
@@ -251,6 +252,19 @@ class _Handler(BaseHTTPRequestHandler):
         asked.sent += len(data)
         if not cut:
             self.wfile.write(b"\r\n0\r\n\r\n")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cheap_starts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What costs a process a moment once would cost it hundreds of times here: loading a hundred
+    and fifty authorities (one, that signed nothing, does) and botocore's description of S3."""
+    nobody, _ = _certificate(tmp_path_factory.mktemp("nobody"))
+    loader = botocore.loaders.create_loader()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSL_CERT_FILE", str(nobody))
+        patch.setenv("SSL_CERT_DIR", str(nobody.parent))
+        patch.setattr("botocore.session.create_loader", lambda paths: loader)
+        yield
 
 
 @pytest.fixture
