@@ -99,7 +99,9 @@ def _scale(
 ) -> tuple[tuple[Ref, int], ...]:
     found = []
     for revision in live:
-        if _scaled_by_autoscaler(situation, revision):
+        # An autoscaler leaves a Deployment without pods alone, for good: below its range we help.
+        below = situation.capacity(revision).set < situation.total
+        if _scaled_by_autoscaler(situation, revision) and not below:
             continue
         ref = Ref(kinds.DEPLOYMENT.name, child_name(observed.name, revision.hash))
         found.append((ref, situation.counts.get(revision.hash, situation.total)))

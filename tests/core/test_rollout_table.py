@@ -1,0 +1,145 @@
+"""The table of the rollout, row by row, and the clock of its deadline."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import fields
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from mooring.core.rollout import GRACE_AFTER_GAP, RULES, Facts, Move, Progress, next_move
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+TEN_MINUTES = timedelta(minutes=10)
+
+
+def facts(*true: str) -> Facts:
+    return Facts(**{"candidate": True} | dict.fromkeys(true, True))
+
+
+TABLE: list[tuple[Facts, str, Move]] = [
+    # Nothing rolls out.
+    (Facts(candidate=False), "NoCandidate", Move.STAY),
+    (Facts(candidate=False, has_stable=True, stable_serving=True), "NoCandidate", Move.STAY),
+    # The first revision takes over as soon as it serves, since nothing else does.
+    (facts(), "Starting", Move.WAIT),
+    (facts("serving"), "FirstRevision", Move.PROMOTE),
+    (facts("serving", "complete"), "FirstRevision", Move.PROMOTE),
+    (facts("zero"), "FirstRevision", Move.PROMOTE),
+    (facts("serving", "paused"), "FirstRevision", Move.PROMOTE),
+    (facts("serving", "steps"), "FirstRevision", Move.PROMOTE),
+    (facts("overdue"), "Starting", Move.WAIT),
+    # Beside a stable that serves, only a complete candidate takes over.
+    (facts("has_stable", "stable_serving"), "Starting", Move.WAIT),
+    (facts("has_stable", "stable_serving", "serving"), "Starting", Move.WAIT),
+    (facts("has_stable", "stable_serving", "serving", "complete"), "Complete", Move.PROMOTE),
+    (facts("has_stable", "stable_serving", "zero", "complete"), "Complete", Move.PROMOTE),
+    # A stable that does not serve must not block its own repair.
+    (facts("has_stable"), "Starting", Move.WAIT),
+    (facts("has_stable", "serving"), "StableNotServing", Move.PROMOTE),
+    (facts("has_stable", "serving", "overdue"), "StableNotServing", Move.PROMOTE),
+    (facts("has_stable", "serving", "steps"), "StableNotServing", Move.PROMOTE),
+    # No progress in time: back to stable. Complete at the last moment is still complete.
+    (facts("has_stable", "stable_serving", "overdue"), "ProgressDeadlineExceeded", Move.REJECT),
+    (
+        facts("has_stable", "stable_serving", "serving", "overdue"),
+        "ProgressDeadlineExceeded",
+        Move.REJECT,
+    ),
+    (facts("has_stable", "overdue"), "ProgressDeadlineExceeded", Move.REJECT),
+    (facts("has_stable", "stable_serving", "complete", "overdue"), "Complete", Move.PROMOTE),
+    # What a person holds is held, whatever else is true.
+    (facts("has_stable", "stable_serving", "complete", "paused"), "Paused", Move.HOLD),
+    (facts("has_stable", "serving", "paused"), "Paused", Move.HOLD),
+    (facts("has_stable", "stable_serving", "overdue", "paused"), "Paused", Move.HOLD),
+    # Traffic cannot be split yet: better to say so than to take over at one stroke.
+    (facts("has_stable", "stable_serving", "complete", "steps"), "StepsNotSupported", Move.HOLD),
+    (facts("has_stable", "stable_serving", "overdue", "steps"), "StepsNotSupported", Move.HOLD),
+]
+
+
+@pytest.mark.parametrize(("given", "reason", "move"), TABLE)
+def test_the_table(given: Facts, reason: str, move: Move) -> None:
+    rule = next_move(given)
+    assert (rule.reason, rule.move) == (reason, move)
+
+
+def test_every_rule_is_needed_by_some_row() -> None:
+    assert {next_move(given).reason for given, _, _ in TABLE} == {rule.reason for rule in RULES}
+
+
+def every_combination() -> list[Facts]:
+    names = [field.name for field in fields(Facts)]
+    return [
+        Facts(**dict(zip(names, values, strict=True)))
+        for values in itertools.product((False, True), repeat=len(names))
+    ]
+
+
+def test_in_no_case_a_rejection_leaves_nothing_to_go_back_to() -> None:
+    for given in every_combination():
+        if next_move(given).move is Move.REJECT:
+            assert given.candidate
+            assert given.has_stable
+
+
+def test_in_no_case_a_serving_stable_is_left_for_less_than_all_pods() -> None:
+    for given in every_combination():
+        if next_move(given).move is Move.PROMOTE and given.has_stable and given.stable_serving:
+            assert given.complete
+
+
+def test_in_no_case_anything_but_a_person_holds_a_candidate_for_ever() -> None:
+    for given in every_combination():
+        if given.candidate and given.has_stable and given.overdue and not given.paused:
+            steps = given.steps and given.stable_serving
+            assert steps or next_move(given).move in (Move.PROMOTE, Move.REJECT)
+
+
+@pytest.mark.parametrize(
+    ("available", "later", "expected"),
+    [
+        ([1, 2, 3], 0, 3),
+        ([1, 0, 1, 0, 1], 4, 1),
+        ([2, 1, 0], 2, 2),
+        ([0, 0, 0], 2, 0),
+    ],
+)
+def test_only_a_new_maximum_is_progress(available: list[int], later: int, expected: int) -> None:
+    progress = Progress("a", 0, NOON)
+    moment = NOON
+    for count in available:
+        moment += timedelta(minutes=1)
+        progress = progress.advanced("a", count, moment)
+    assert progress.most_available == expected
+    if expected and later == 0:
+        assert progress.since == moment
+    elif not expected:
+        assert progress.since == NOON
+    else:
+        assert progress.since == NOON + timedelta(minutes=1)
+
+
+def test_another_revision_begins_anew() -> None:
+    later = NOON + TEN_MINUTES
+    assert Progress("a", 3, NOON).advanced("b", 1, later) == Progress("b", 1, later)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "connected", "expected"),
+    [
+        (TEN_MINUTES, None, NOON + TEN_MINUTES),
+        (TEN_MINUTES, NOON, NOON + TEN_MINUTES),
+        # The operator was away when the deadline ran out.
+        (TEN_MINUTES, NOON + 3 * TEN_MINUTES, NOON + 3 * TEN_MINUTES + GRACE_AFTER_GAP),
+        # It came back just before.
+        (TEN_MINUTES, NOON + timedelta(minutes=9, seconds=30), NOON + timedelta(minutes=10.5)),
+        # The grace is never longer than the deadline itself.
+        (timedelta(seconds=5), NOON + TEN_MINUTES, NOON + TEN_MINUTES + timedelta(seconds=5)),
+    ],
+)
+def test_the_deadline_gives_what_nobody_saw_some_grace(
+    allowed: timedelta, connected: datetime | None, expected: datetime
+) -> None:
+    assert Progress("a", 0, NOON).deadline(allowed, connected) == expected
