@@ -135,7 +135,9 @@ def control_plane_status(name: str, output: str) -> None:
 def main() -> None:
     """Run the command line and turn a DevError into a message and exit code 1."""
     try:
-        cli(prog_name="python -m mooring_dev", standalone_mode=False)
+        code = cli(prog_name="python -m mooring_dev", standalone_mode=False)
+        if isinstance(code, int):
+            sys.exit(code)
     except DevError as error:
         console().print(f"Error: {error}", style="red", markup=False)
         sys.exit(1)
