@@ -37,7 +37,7 @@ class App:
             Served(
                 model.signature,
                 RequestDecoder(model.signature),
-                Engine(model.run, 1, self.metrics.run_duration.observe),
+                Engine(model.run, 1, self.metrics.observe_run),
                 ResponseEncoder(self.name, "1", model.signature),
             )
         )

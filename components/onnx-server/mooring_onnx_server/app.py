@@ -106,11 +106,11 @@ class Application:
         state.in_flight += 1
         state.last_request = started
         status = 500
+        body = answer = b""
         linger: Receive | None = None
         try:
             try:
                 body = await read_body(scope, receive, self._limit)
-                self._metrics.request_bytes.inc(len(body))
                 served = self._loaded()
                 request = served.decoder.decode(body)
                 values = await served.engine.infer(request)
@@ -124,20 +124,18 @@ class Application:
             except asyncio.CancelledError:
                 # The grace period is over and the run goes on in its thread, unheard.
                 status = 503
-                answer = _error(
-                    "the server was stopped before this request was done: send it again"
-                )
+                answer = _error("the server stopped before this request was done: send it again")
             except ClientGoneError:
                 status = _CLIENT_GONE
                 return
             except Exception:  # noqa: BLE001  a fault of ours is an answer too
                 _log.exception("a request failed inside the server")
                 answer = _error("the server failed on this request: its log says where")
-            self._metrics.response_bytes.inc(len(answer))
             await self._send(send, status, answer, linger=linger)
         finally:
             state.in_flight -= 1
-            self._metrics.observe_request(status, time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            self._metrics.observe_request(status, seconds, len(body), len(answer))
 
     def _loaded(self) -> Served:
         if self._served is None:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import platform
+from bisect import bisect_left
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import onnxruntime as ort  # type: ignore[import-untyped]
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from mooring_onnx_server import __version__
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from mooring_onnx_server.state import ServerState
 
 LATENCY_BUCKETS: tuple[float, ...] = tuple(
@@ -26,41 +33,87 @@ UNKNOWN_MODEL = "unknown"
 """The label for a model that is not served here: names from outside would be unbounded."""
 
 
+class Latencies:
+    """One series of a histogram.
+
+    The client library's own takes locks and counts with floats, several times the cost, twice
+    a request; here everything happens on the event loop's thread.
+    """
+
+    __slots__ = ("_counts", "_seconds")
+
+    def __init__(self) -> None:
+        self._counts = [0] * (len(LATENCY_BUCKETS) + 1)
+        self._seconds = 0.0
+
+    def observe(self, seconds: float) -> None:
+        """Counts one duration; a bucket holds its own upper edge."""
+        self._counts[bisect_left(LATENCY_BUCKETS, seconds)] += 1
+        self._seconds += seconds
+
+    def add_to(self, family: HistogramMetricFamily, labels: Sequence[str]) -> None:
+        """Writes the series into a scrape."""
+        edges = [*map(floatToGoString, LATENCY_BUCKETS), "+Inf"]
+        buckets = list(zip(edges, accumulate(self._counts), strict=True))
+        family.add_metric(labels, buckets, self._seconds)
+
+
+class _Traffic(Collector):
+    """What is counted for each request: plain numbers, made into metrics at a scrape."""
+
+    def __init__(self, model: str) -> None:
+        self._model = model
+        self.requests: dict[tuple[str, str], Latencies] = {}
+        self.runs = Latencies()
+        self.request_bytes = 0
+        self.response_bytes = 0
+
+    def collect(self) -> Iterator[Metric]:
+        """The client library's interface: called at every scrape."""
+        requests = HistogramMetricFamily(
+            "mooring_onnx_request_duration_seconds",
+            "Inference requests from their headers to the end of their response, by HTTP "
+            "status code (499: the client went away first).",
+            labels=("model", "code"),
+        )
+        for labels, series in self.requests.items():
+            series.add_to(requests, labels)
+        yield requests
+        runs = HistogramMetricFamily(
+            "mooring_onnx_run_duration_seconds",
+            "The model's own part of inference requests that it answered.",
+            labels=("model",),
+        )
+        self.runs.add_to(runs, (self._model,))
+        yield runs
+        yield self._counter(
+            "mooring_onnx_request_bytes",
+            "Bytes of the inference request bodies that were read.",
+            self.request_bytes,
+        )
+        yield self._counter(
+            "mooring_onnx_response_bytes",
+            "Bytes of the bodies that answered inference requests, errors too.",
+            self.response_bytes,
+        )
+
+    def _counter(self, name: str, description: str, value: int) -> CounterMetricFamily:
+        family = CounterMetricFamily(name, description, labels=("model",))
+        family.add_metric((self._model,), value)
+        return family
+
+
 class Metrics:
     """All metrics of one process, in a registry of its own."""
 
     def __init__(self, model: str, provider: str, state: ServerState) -> None:
         self.registry = CollectorRegistry()
         self._model = model
+        self._traffic = _Traffic(model)
+        self.registry.register(self._traffic)
         ProcessCollector(registry=self.registry)
-        self._duration = Histogram(
-            "mooring_onnx_request_duration_seconds",
-            "Inference requests from their headers to the end of their response, by HTTP "
-            "status code (499: the client went away first).",
-            ("model", "code"),
-            buckets=LATENCY_BUCKETS,
-            registry=self.registry,
-        )
-        self._by_code: dict[int, Histogram] = {}
-        self.run_duration = Histogram(
-            "mooring_onnx_run_duration_seconds",
-            "The model's own part of inference requests that it answered.",
-            ("model",),
-            buckets=LATENCY_BUCKETS,
-            registry=self.registry,
-        ).labels(model)
-        self.request_bytes = Counter(
-            "mooring_onnx_request_bytes_total",
-            "Bytes of the inference request bodies that were read.",
-            ("model",),
-            registry=self.registry,
-        ).labels(model)
-        self.response_bytes = Counter(
-            "mooring_onnx_response_bytes_total",
-            "Bytes of the bodies that answered inference requests, errors too.",
-            ("model",),
-            registry=self.registry,
-        ).labels(model)
+        self._by_code: dict[int, Latencies] = {}
+        self.observe_run = self._traffic.runs.observe
         self.load_seconds = self._gauge(
             "mooring_onnx_model_load_seconds", "Time from opening the model to a session."
         )
@@ -80,21 +133,25 @@ class Metrics:
             registry=self.registry,
         ).labels(__version__, ort.__version__, platform.python_version(), provider).set(1)
         # The series of success exists from the start, so that a rate over it is 0, not absent.
-        self.observe_request(200)
+        self._of_code(200)
 
-    def observe_request(self, code: int, seconds: float | None = None) -> None:
-        """Counts one inference request of the served model; without seconds, only makes the
-        series exist.
-        """
-        series = self._by_code.get(code)
-        if series is None:
-            series = self._by_code[code] = self._duration.labels(self._model, str(code))
-        if seconds is not None:
-            series.observe(seconds)
+    def observe_request(
+        self, code: int, seconds: float, request_bytes: int, response_bytes: int
+    ) -> None:
+        """Counts one inference request of the served model."""
+        (self._by_code.get(code) or self._of_code(code)).observe(seconds)
+        self._traffic.request_bytes += request_bytes
+        self._traffic.response_bytes += response_bytes
 
     def observe_unknown_model(self, seconds: float) -> None:
         """Counts one inference request for a model that is not served here (404)."""
-        self._duration.labels(UNKNOWN_MODEL, "404").observe(seconds)
+        labels = (UNKNOWN_MODEL, "404")
+        self._traffic.requests.setdefault(labels, Latencies()).observe(seconds)
+
+    def _of_code(self, code: int) -> Latencies:
+        labels = (self._model, str(code))
+        series = self._by_code[code] = self._traffic.requests.setdefault(labels, Latencies())
+        return series
 
     def render(self, accept: str) -> tuple[bytes, str]:
         """The exposition and its content type, in the format that `accept` prefers."""

@@ -10,6 +10,7 @@ or when the grace period is over.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import math
 import os
@@ -130,7 +131,7 @@ class _Process:
 
     def _begin(self, model: Model) -> Engine:
         settings = self._settings
-        engine = Engine(model.run, settings.parallel_runs, self._metrics.run_duration.observe)
+        engine = Engine(model.run, settings.parallel_runs, self._metrics.observe_run)
         self._application.serve(
             Served(
                 model.signature,
@@ -139,6 +140,9 @@ class _Process:
                 ResponseEncoder(settings.model_name, settings.model_version, model.signature),
             )
         )
+        # What is loaded stays loaded: no collection need ever walk it again.
+        gc.collect()
+        gc.freeze()
         _log.info(
             "ready: model '%s' takes %s",
             settings.model_name,

@@ -8,14 +8,14 @@ once it is known that something is.
 from __future__ import annotations
 
 import math
-from array import array
+import struct
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from mooring_onnx_server.datatypes import NON_FINITE, Datatype
+from mooring_onnx_server.datatypes import NON_FINITE
 from mooring_onnx_server.errors import InvalidRequestError
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 
 _STRINGS_TOO = frozenset({str})
+_OUT_OF_RANGE = (struct.error, OverflowError)
 
 
 def check_shape(spec: TensorSpec, shape: object) -> list[int]:
@@ -81,10 +82,9 @@ def decode_data(spec: TensorSpec, shape: Sequence[int], data: object) -> Array:
             spec,
             f"shape {_cut(shape)} has {count} elements, 'data' has {len(flat)}",
         )
-    datatype = spec.datatype
-    if not kinds <= datatype.json_types:
+    if not kinds <= spec.datatype.json_types:
         flat = _accept_non_finite(spec, flat, kinds)
-    return _convert(spec, flat, datatype, finite=str not in kinds).reshape(shape)
+    return _convert(spec, flat).reshape(shape)
 
 
 def _flatten(spec: TensorSpec, shape: Sequence[int], data: list[Any]) -> list[Any]:
@@ -120,27 +120,25 @@ def _accept_non_finite(spec: TensorSpec, flat: list[Any], kinds: set[type]) -> l
     return flat
 
 
-def _convert(spec: TensorSpec, flat: list[Any], datatype: Datatype, *, finite: bool) -> Array:
-    code = datatype.array_code
-    if code is None:
-        with np.errstate(over="ignore"):  # FP16 out of range becomes infinite: found below
-            values = np.array(flat, datatype.dtype)
-    else:
+def _convert(spec: TensorSpec, flat: list[Any]) -> Array:
+    datatype = spec.datatype
+    if not datatype.pack_code:
+        return np.array(flat, datatype.dtype)
+    try:
+        # "=" is native order with struct's own, range-checked conversion of floats.
+        packed = struct.pack(f"={len(flat)}{datatype.pack_code}", *flat)
+    except _OUT_OF_RANGE:
+        raise _first_out_of_range(spec, flat) from None
+    return np.frombuffer(packed, datatype.dtype)
+
+
+def _first_out_of_range(spec: TensorSpec, flat: list[Any]) -> InvalidRequestError:
+    for index, value in enumerate(flat):
         try:
-            values = np.frombuffer(array(code, flat), datatype.dtype)
-        except OverflowError:
-            limits = np.iinfo(datatype.dtype)
-            index = next(i for i, v in enumerate(flat) if not limits.min <= v <= limits.max)
-            raise _wrong_element(spec, index, flat[index]) from None
-    if datatype.is_float and not np.isfinite(values).all():
-        _refuse_overflow(spec, flat, values, finite=finite)
-    return values
-
-
-def _refuse_overflow(spec: TensorSpec, flat: list[Any], values: Array, *, finite: bool) -> None:
-    for index in np.flatnonzero(~np.isfinite(values)).tolist():
-        if finite or math.isfinite(flat[index]):
-            raise _wrong_element(spec, index, flat[index])
+            struct.pack(f"={spec.datatype.pack_code}", value)
+        except _OUT_OF_RANGE:
+            return _wrong_element(spec, index, value)
+    raise AssertionError("a list was refused of which every element is taken")
 
 
 def _wrong(spec: TensorSpec, what: str) -> InvalidRequestError:
