@@ -38,7 +38,7 @@ class FakeClock:
         self.time += self.tick
         return self.time
 
-    def sleep(self, seconds: float) -> None:
+    def sleep(self, seconds: float, stop: threading.Event) -> None:
         self.slept.append(seconds)
         self.time += seconds
 

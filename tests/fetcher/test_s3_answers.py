@@ -11,6 +11,7 @@ import pytest
 
 from mooring_fetcher.credentials import Credentials, read_credentials
 from mooring_fetcher.fetch import Request, Run, fetch
+from mooring_fetcher.patience import Patience, RetryPolicy
 from mooring_fetcher.stores import open_store
 from mooring_fetcher.uri import parse_uri
 
@@ -278,6 +279,24 @@ def test_one_failing_file_of_a_tree_fails_the_whole_and_shows_none_of_it(
     with permanent("is denied"):
         get("s3://models/p/")
     assert [path.name for path in (tmp_path / "models").iterdir()] == [".partial"]
+
+
+def test_a_final_failure_wakes_those_who_wait_to_try_again(
+    web: Loopback, tmp_path: Path, permanent: Callable[..., Any]
+) -> None:
+    keys = {"p/bad": "x", "p/slow": "x"}
+    tree(web, keys)
+    web.always["/models"] = page(keys)
+    web.always["/models/p/slow"] = error(503, "SlowDown")
+    web.always["/models/p/bad"] = error(403, "AccessDenied")
+    held = Credentials("", (("AWS_ENDPOINT_URL", web.url),))
+    # The real clock, with waits that the test would not survive.
+    policy = RetryPolicy(first_delay=60, max_delay=600, without_progress=3600)
+    patience = Patience(policy=policy, dice=lambda: 0.0)
+    before = patience.clock.now()
+    with permanent("is denied"):
+        fetch(Request("s3://models/p/", tmp_path / "m"), Run(patience=patience, credentials=held))
+    assert patience.clock.now() - before < 20
 
 
 def test_no_message_ever_holds_a_secret(

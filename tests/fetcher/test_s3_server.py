@@ -198,9 +198,9 @@ def test_an_object_replaced_in_the_middle_is_read_anew(
     other = BODY[::-1]
     sleep = bench.clock.sleep
 
-    def replace_meanwhile(seconds: float) -> None:
+    def replace_meanwhile(seconds: float, stop: threading.Event) -> None:
         s3.put(bucket, "model.onnx", other)
-        sleep(seconds)
+        sleep(seconds, stop)
 
     bench.clock.sleep = replace_meanwhile  # type: ignore[method-assign]
     found = get(uri, keys={"AWS_ENDPOINT_URL": cutter.endpoint})

@@ -20,11 +20,11 @@ T = TypeVar("T")
 
 
 class Clock(Protocol):
-    """Seconds that only rise, and a way to let them pass."""
+    """Seconds that only rise, and a way to let them pass (or to be woken by `stop`)."""
 
     def now(self) -> float: ...
 
-    def sleep(self, seconds: float) -> None: ...
+    def sleep(self, seconds: float, stop: threading.Event) -> None: ...
 
 
 class SystemClock:
@@ -33,8 +33,8 @@ class SystemClock:
     def now(self) -> float:
         return time.monotonic()
 
-    def sleep(self, seconds: float) -> None:
-        time.sleep(seconds)
+    def sleep(self, seconds: float, stop: threading.Event) -> None:
+        stop.wait(seconds)
 
 
 @dataclass(frozen=True)
@@ -122,4 +122,4 @@ class Attempts:
                 "(the pod will start over)."
             )
         patience.say(f"{str(interruption).rstrip('.')}; trying again in {delay:.1f} s")
-        patience.clock.sleep(delay)
+        patience.clock.sleep(delay, patience.stop)

@@ -52,7 +52,10 @@ class FileSink:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._file: BinaryIO = path.open("ab+")
+        try:
+            self._file: BinaryIO = path.open("ab+")
+        except OSError as error:
+            raise disk_failure(error, path) from None
 
     def resume(self, feed: Callable[[bytes], None]) -> None:
         self._file.seek(0)
