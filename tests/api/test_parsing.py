@@ -129,7 +129,7 @@ def test_every_problem_gets_a_line_of_its_own() -> None:
             {"runtime": {"name": "x", "args": ["a"] * 129}},
             "spec.runtime.args: has too many entries: at most 128",
         ),
-        ({"replicas": 1001}, "spec.replicas: is 1001, but must be at most 1000"),
+        ({"replicas": 1001}, "spec.replicas: is 1001, but must be less than or equal to 1000"),
     ],
 )
 def test_what_pydantic_finds_is_said_in_our_words(spec: dict[str, object], words: str) -> None:

@@ -161,7 +161,8 @@ class RuntimePort(ApiModel):
     name: PortName
     """Name of the port, such as http, grpc or metrics."""
     container_port: PortNumber
-    """Number of the port in the container, 1 to 65535; its number in the Service too."""
+    """Number of the port in the container, 1 to 65535. In the Service, http is 80 and grpc is 9000;
+    every other port keeps its number."""
     service: StrictBool = True
     """Whether clients reach it through the model's Service; default true. Management ports say
     false."""
@@ -286,6 +287,23 @@ def _probes_use_ports(runtime: RuntimeTemplate) -> bool:
     return all(port in names for port in used if isinstance(port, str))
 
 
+PUBLIC_PORTS = {"http": 80, "grpc": 9000}
+"""Numbers of these ports in a model's Service, whatever they are in the container."""
+
+
+def _some_port_is_public(runtime: RuntimeTemplate) -> bool:
+    return any(port.service for port in runtime.ports)
+
+
+def _port_numbers_differ(runtime: RuntimeTemplate) -> bool:
+    in_container = [port.container_port for port in runtime.ports]
+    in_service = [PUBLIC_PORTS.get(p.name, p.container_port) for p in runtime.ports if p.service]
+    return len(set(in_container)) == len(in_container) and len(set(in_service)) == len(in_service)
+
+
+_SERVICE_NUMBER = "(p.name == 'http' ? 80 : p.name == 'grpc' ? 9000 : p.containerPort)"
+
+
 def _needs_version(runtime: RuntimeTemplate) -> bool:
     return runtime.version is None and matcher(_VERSION_PLACEHOLDER)(runtime.image)
 
@@ -296,7 +314,10 @@ def _has_metrics_port(runtime: RuntimeTemplate) -> bool:
 
 
 class RuntimeTemplate(ApiModel):
-    """The template that turns a model into a server: image, arguments, ports, probes, files."""
+    """The template that turns a model into a server: image, arguments, ports, probes, files.
+    Placeholders: {{ model.name }}, {{ model.path }}, {{ model.uri }}, {{ runtime.version }},
+    {{ revision }} and {{ namespace }}.
+    """
 
     description: Annotated[str, Field(max_length=1024)] | None = None
     """What this runtime is, in a sentence for people."""
@@ -378,6 +399,30 @@ class RuntimeTemplate(ApiModel):
             field=".image",
         ),
         Rule(
+            cel="self.ports.exists(p, !has(p.service) || p.service)",
+            message=(
+                "every port says service: false, so no client could reach a model: leave it out "
+                "for one of them"
+            ),
+            check=_some_port_is_public,
+            field=".ports",
+        ),
+        Rule(
+            cel=(
+                "self.ports.all(p, self.ports.exists_one(q, q.containerPort == p.containerPort)) "
+                "&& self.ports.filter(p, !has(p.service) || p.service)"
+                f".map(p, {_SERVICE_NUMBER}).all(n, "
+                "self.ports.filter(p, !has(p.service) || p.service)"
+                f".map(p, {_SERVICE_NUMBER}).exists_one(m, m == n))"
+            ),
+            message=(
+                "two ports have the same number, in the container or in the Service, where http is "
+                "80 and grpc is 9000: give one of them another number, or service: false"
+            ),
+            check=_port_numbers_differ,
+            field=".ports",
+        ),
+        Rule(
             cel="!has(self.metrics) || self.ports.exists(p, p.name == self.metrics.port)",
             message="metrics.port must be the name of one of ports: correct it or add the port",
             check=_has_metrics_port,
@@ -413,7 +458,9 @@ class ModelRuntime(ApiModel):
     metadata: ObjectMeta
     """Standard metadata of the object."""
     spec: RuntimeTemplate
-    """The template that turns a model into a server."""
+    """The template that turns a model into a server. Placeholders: {{ model.name }},
+    {{ model.path }} (the folder of the model's files), {{ model.uri }}, {{ runtime.version }},
+    {{ revision }} and {{ namespace }}."""
 
 
 class ClusterModelRuntime(ApiModel):
@@ -428,4 +475,6 @@ class ClusterModelRuntime(ApiModel):
     metadata: ObjectMeta
     """Standard metadata of the object."""
     spec: RuntimeTemplate
-    """The template that turns a model into a server."""
+    """The template that turns a model into a server. Placeholders: {{ model.name }},
+    {{ model.path }} (the folder of the model's files), {{ model.uri }}, {{ runtime.version }},
+    {{ revision }} and {{ namespace }}."""

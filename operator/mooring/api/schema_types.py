@@ -83,9 +83,10 @@ def _broken(rules: tuple[Rule, ...]) -> PydanticCustomError:
     return PydanticCustomError(RULE_ERROR, "{text}", context)
 
 
-def refusal(message: str) -> PydanticCustomError:
-    """The error of a check that has no rule in CEL."""
-    return PydanticCustomError(RULE_ERROR, "{text}", {"text": message, "failures": [("", message)]})
+def refusal(message: str, field: str = "") -> PydanticCustomError:
+    """The error of a check that has no rule in CEL; `field` leads on from where it is raised."""
+    context = {"text": message, "failures": [(field, message)]}
+    return PydanticCustomError(RULE_ERROR, "{text}", context)
 
 
 def matcher(pattern: str) -> Callable[[str], bool]:
@@ -112,12 +113,12 @@ class ListMap:
 
     def _validate(self, items: tuple[ApiModel, ...]) -> tuple[ApiModel, ...]:
         seen: set[Hashable] = set()
-        for item in items:
+        for index, item in enumerate(items):
             key = tuple(getattr(item, to_snake(name)) for name in self.keys)
             if key in seen:
                 shown = ", ".join(f"{n} {v!r}" for n, v in zip(self.keys, key, strict=True))
                 message = f"Duplicate value: {shown} is given more than once; keep one of them"
-                raise refusal(message)
+                raise refusal(message, f"[{index}]")
             seen.add(key)
         return items
 

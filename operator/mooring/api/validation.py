@@ -193,7 +193,7 @@ _WORDS: Mapping[str, _Words] = {
     "string_too_short": lambda c, v: "is empty: give a value or leave the field out",
     "too_long": lambda c, v: f"has too many entries: at most {c['max_length']}",
     "too_short": lambda c, v: f"has too few entries: at least {c['min_length']}",
-    "greater_than_equal": lambda c, v: f"is {v}, but must be at least {c['ge']}",
-    "less_than_equal": lambda c, v: f"is {v}, but must be at most {c['le']}",
+    "greater_than_equal": lambda c, v: f"is {v}, but must be greater than or equal to {c['ge']}",
+    "less_than_equal": lambda c, v: f"is {v}, but must be less than or equal to {c['le']}",
     "literal_error": lambda c, v: f"must be {c['expected']}, not {_shown(v)}",
 }
