@@ -230,10 +230,10 @@ async def test_a_rolling_restart_under_load_fails_no_request(tmp_path: Path) -> 
                     answer = await http.post(f"{url}/v2/models/m/infer", json={"inputs": [X]})
                     answers.append(answer.status_code)
 
-        clients = [asyncio.create_task(client(n)) for n in range(8)]
+        clients = [asyncio.create_task(client(n)) for n in range(6)]
 
         async def enough() -> bool:
-            return len(answers) > 200
+            return len(answers) > 100
 
         await until(enough)
         old.terminate()
@@ -246,7 +246,7 @@ async def test_a_rolling_restart_under_load_fails_no_request(tmp_path: Path) -> 
             during = len(answers)
 
             async def still_served() -> bool:
-                return len(answers) > during + 50
+                return len(answers) > during + 30
 
             await until(still_served)
         del endpoints[0]
@@ -254,7 +254,7 @@ async def test_a_rolling_restart_under_load_fails_no_request(tmp_path: Path) -> 
         after = len(answers)
 
         async def served_on() -> bool:
-            return len(answers) > after + 100
+            return len(answers) > after + 50
 
         await until(served_on)
         stop.set()

@@ -19,7 +19,7 @@ from mooring_onnx_server.response import ResponseEncoder
 from mooring_onnx_server.settings import SessionSettings
 from mooring_onnx_server.signature import OutputSpec, Signature, TensorSpec
 
-FEW = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+FEW = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 DATATYPES = ("BOOL", "INT8", "UINT64", "FP16", "FP32", "BYTES")
 
 scalars: st.SearchStrategy[Any] = st.one_of(

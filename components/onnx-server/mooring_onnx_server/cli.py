@@ -152,19 +152,17 @@ def main(
 
 def _serve(server: settings.ServerSettings, *, debug: bool) -> int:
     """Runs the server; its failure, if any, is the last line on stderr."""
-    failure: Exception | None
     try:
-        failure = run_server(server).failure
+        run_server(server)
     except Exception as error:  # noqa: BLE001  whatever it is, the last line must say it
-        failure = error
-    if failure is None:
-        return 0
-    if debug or not isinstance(failure, ModelLoadError):
-        traceback.print_exception(failure)
-    said = failure if isinstance(failure, ModelLoadError) else f"unexpected failure: {failure!r}"
-    sentence = " ".join(f"model '{server.model_name}' cannot be served: {said}".split())
-    print(sentence, file=sys.stderr, flush=True)
-    return EXIT_CANNOT_SERVE
+        known = isinstance(error, ModelLoadError)
+        if debug or not known:
+            traceback.print_exception(error)
+        said = str(error) if known else f"unexpected failure: {error!r}"
+        sentence = f"model '{server.model_name}' cannot be served: {said}"
+        print(" ".join(sentence.split()), file=sys.stderr, flush=True)
+        return EXIT_CANNOT_SERVE
+    return 0
 
 
 def _configure_logging(*, debug: bool) -> None:

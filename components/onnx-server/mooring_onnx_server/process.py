@@ -18,7 +18,6 @@ import socket
 import sys
 import threading
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
@@ -45,26 +44,19 @@ _BACKLOG = 2048
 _POLL_SECONDS = 0.02
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How the server ended."""
-
-    failure: ModelLoadError | None = None
-    """Why it could not serve; None after an ordinary stop."""
-    abandoned: bool = False
-    """A thread is still inside onnxruntime and cannot be interrupted."""
-
-
-def run_server(settings: ServerSettings) -> Outcome:
+def run_server(settings: ServerSettings) -> None:
     """Serves until told to stop.
 
+    Threads may be left inside onnxruntime, which cannot be interrupted: end the process by
+    `leave`, which does not wait for them.
+
     Raises:
-        ModelLoadError: the port cannot be opened.
+        ModelLoadError: the port cannot be opened, or the model cannot be served.
     """
     listener = _listen(settings.host, settings.port)
     _log.info("listening on port %d", listener.getsockname()[1])
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_Process(settings, listener).run())
+        runner.run(_Process(settings, listener).run())
 
 
 class _Process:
@@ -87,7 +79,8 @@ class _Process:
         self._config = self._http_config()
         self._http = uvicorn.Server(self._config)
 
-    async def run(self) -> Outcome:
+    async def run(self) -> None:
+        """Lives from the first connection to the last; raises what failed the load."""
         loop = asyncio.get_running_loop()
 
         # uvicorn's own handler stops listening at once; draining asks for the opposite.
@@ -98,21 +91,29 @@ class _Process:
         serving = asyncio.create_task(self._http.serve(sockets=[self._listener]))
         loading = _in_thread(self._load)
         stopping = asyncio.create_task(self._stop.wait())
-        waited: set[asyncio.Future[Any]] = {loading, stopping}
-        await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
-        if loading.done() and (error := loading.exception()) is not None:
-            await self._shut(serving, 0.0)
-            if isinstance(error, ModelLoadError):
-                return Outcome(failure=error)
-            raise error
+        try:
+            await self._live(serving, loading, stopping)
+        finally:
+            loading.cancel()
+            stopping.cancel()
+
+    async def _live(
+        self,
+        serving: asyncio.Task[None],
+        loading: asyncio.Future[Model],
+        stopping: asyncio.Task[bool],
+    ) -> None:
+        await _first_of(loading, stopping, serving)
         if not loading.done():
             await self._shut(serving, 0.0)
-            return Outcome(abandoned=True)
+            return
+        if (error := loading.exception()) is not None:
+            await self._shut(serving, 0.0)
+            raise error
         engine = self._begin(loading.result())
-        await stopping
-        cut = await self._drain(serving)
+        await _first_of(stopping, serving)
+        await self._drain(serving)
         engine.close()
-        return Outcome(abandoned=cut)
 
     def _load(self) -> Model:
         """Finds, loads and warms up the model (in a thread: it may take minutes)."""
@@ -155,8 +156,8 @@ class _Process:
             self._stop_now.set()
         self._stop.set()
 
-    async def _drain(self, serving: asyncio.Task[None]) -> bool:
-        """Serves on until it is quiet or the grace is over; whether requests were cut."""
+    async def _drain(self, serving: asyncio.Task[None]) -> None:
+        """Serves on until it is quiet, or the grace is over; then ends what is left."""
         settings, state = self._settings, self._state
         state.phase = Phase.DRAINING
         began = time.perf_counter()
@@ -171,7 +172,6 @@ class _Process:
             _log.warning("grace period over: cutting %d requests in flight", cut)
         await self._shut(serving, 0.0 if cut else deadline - time.perf_counter())
         _log.info("stopped")
-        return cut > 0
 
     async def _shut(self, serving: asyncio.Task[None], seconds: float) -> None:
         """Closes the port and every connection, waiting at most about `seconds`."""
@@ -195,6 +195,10 @@ class _Process:
         )
 
 
+async def _first_of(*futures: asyncio.Future[Any]) -> None:
+    await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
+
+
 def _in_thread(work: Callable[[], Model]) -> asyncio.Future[Model]:
     """Runs `work` in a thread that does not hold up the process's end."""
     loop = asyncio.get_running_loop()
@@ -202,7 +206,7 @@ def _in_thread(work: Callable[[], Model]) -> asyncio.Future[Model]:
 
     def resolve(settle: Callable[[], None]) -> None:
         if not loop.is_closed():
-            loop.call_soon_threadsafe(lambda: None if future.cancelled() else settle())
+            loop.call_soon_threadsafe(lambda: None if future.done() else settle())
 
     def body() -> None:
         try:
