@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import pytest
 
-from mooring_dev import oci, processes
+from mooring_dev import oci, processes, prometheus
 from mooring_dev.cluster import Cluster
 from mooring_dev.errors import DevError
 from mooring_dev.packages import ensure_program
@@ -223,3 +223,41 @@ def _shown(*command: str) -> str:
     if command[1:2] == ("-json",):
         return json.dumps([link["ifname"] for link in json.loads(done.stdout)])
     return done.stdout
+
+
+METRICS = """
+apiVersion: v1
+kind: Pod
+metadata:
+  name: {name}
+  namespace: default
+  labels: {{app.kubernetes.io/managed-by: mooring, mooring.dev/deployment: fraud}}
+  annotations: {{{annotations}}}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers:
+    - name: server
+      image: mooring.dev/test-shell:dev
+      command: [/bin/sh, -c, "cd /tmp; echo 'answers_total 5' > metrics; exec httpd -f -p 8080"]
+      ports: [{{name: metrics, containerPort: 8080}}, {{name: http, containerPort: 8081}}]
+"""
+
+
+@pytest.mark.slow
+@NODE_PORT_HOSTS
+def test_prometheus_finds_pods_by_annotation_and_pods_of_mooring_by_label(cluster: Cluster) -> None:
+    url = prometheus.install(cluster)
+    asking = 'prometheus.io/scrape: "true", prometheus.io/port: "8080"'
+    for name, words in (("annotated", asking), ("labelled", "")):
+        manifest = METRICS.format(name=name, annotations=words)
+        cluster.kubectl("apply", "-f", "-", input=manifest)
+
+    def scraped() -> None:
+        query = f"{url}/api/v1/query?query=answers_total"
+        with urllib.request.urlopen(query, timeout=5) as answer:
+            found = [series["metric"] for series in json.load(answer)["data"]["result"]]
+        jobs = {series["pod"]: series["job"] for series in found}
+        assert jobs == {"annotated": "annotated-pods", "labelled": "mooring-pods"}
+        assert {series["mooring_deployment"] for series in found} == {"fraud"}
+
+    eventually("both pods are scraped", scraped, seconds=60)
