@@ -34,7 +34,10 @@ E2E := e2e and not slow
 SLOW := slow
 # Arguments for pytest: make test-unit PYTEST_ARGS="-k revision"
 PYTEST_ARGS ?=
+# Hypothesis' own profile "ci": the same examples in every run, no deadline on a busy machine. The
+# campaigns of test-slow take new examples each time.
 PYTEST := $(BIN)/python -m pytest -q
+STEADY := --hypothesis-profile=ci
 # pytest's 5 says that no test was selected; the closing count shows that, and is no failure here.
 RUN_TIER = mkdir -p $(RESULTS) && rm -f $(RESULTS)/$(1).xml && \
 	{ $(PYTEST) --junitxml=$(RESULTS)/$(1).xml $(2) $(PYTEST_ARGS) || [ $$? -eq 5 ]; }
@@ -129,16 +132,16 @@ every-tier:
 
 .PHONY: test-unit
 test-unit: $(STAMP) ## Everything that needs no server (below 60 s)
-	@$(call RUN_TIER,unit,-n 2 --dist=worksteal -m "$(UNIT)")
+	@$(call RUN_TIER,unit,$(STEADY) -n 2 --dist=worksteal -m "$(UNIT)")
 
 .PHONY: test-apiserver
 test-apiserver: $(STAMP) ## Against a real kube-apiserver and etcd, a real S3 server, with faults
 	@$(MOORING_DEV) binaries kubernetes s3 helm >/dev/null
-	@$(call RUN_TIER,apiserver,-m "$(APISERVER)")
+	@$(call RUN_TIER,apiserver,$(STEADY) -m "$(APISERVER)")
 
 .PHONY: test-e2e
 test-e2e: $(STAMP) ## Against a real cluster with the chart installed
-	@$(call RUN_TIER,e2e,-m "$(E2E)")
+	@$(call RUN_TIER,e2e,$(STEADY) -m "$(E2E)")
 
 .PHONY: test-full
 test-full: $(STAMP) ## make test, then the repetitions, campaigns and benchmarks
