@@ -257,6 +257,22 @@ def test_an_input_without_a_declared_rank_takes_any_shape() -> None:
     assert decode(tensor(shape=[3, 1]), inputs=inputs).feeds["x"].shape == (3, 1)
 
 
+@pytest.mark.parametrize("shape", [[0, 2**25], [2**80, 0], [0, 2**20, 2**20]])
+def test_an_empty_tensor_may_not_claim_a_size_that_the_model_would_allocate(
+    shape: list[int],
+) -> None:
+    given = tensor(shape="SHAPE", data=[])
+    body = orjson.dumps({"inputs": [given]}).replace(b'"SHAPE"', json.dumps(shape).encode())
+    with pytest.raises(InvalidRequestError, match="input 'x'"):
+        decoder(TensorSpec("x", BY_NAME["FP32"], None)).decode(body)
+
+
+def test_a_shape_of_more_dimensions_than_arrays_have_is_refused() -> None:
+    inputs = (TensorSpec("x", BY_NAME["FP32"], None),)
+    said = refusal(tensor(shape=[1] * 33, data=[1]), inputs=inputs)
+    assert said == "input 'x': 'shape' may have 32 dimensions, not 33"
+
+
 def test_what_a_client_sent_is_cut_before_it_is_repeated() -> None:
     said = refusal(tensor(data=[1, "z" * 10_000, 3]))
     assert len(said) < 300

@@ -18,6 +18,7 @@ from mooring_onnx_server import __version__
 from mooring_onnx_server.body import BodyTooLargeError, ClientGoneError, discard_rest, read_body
 from mooring_onnx_server.errors import RequestRefusedError
 from mooring_onnx_server.state import Phase, ServerState
+from mooring_onnx_server.tensors import shorten
 
 if TYPE_CHECKING:
     from mooring_onnx_server.asgi import Receive, Scope, Send
@@ -163,7 +164,8 @@ class Application:
             case ["", "v2", "models", name, *rest]:
                 found = self._model(name, self._version, rest)
         if found is None:
-            raise RequestRefusedError(404, f"no such path: {path}; the protocol's begin with /v2")
+            shown = shorten(path, 100)
+            raise RequestRefusedError(404, f"no such path: {shown}; the protocol's begin with /v2")
         if method not in ("GET", "HEAD"):
             raise RequestRefusedError(405, f"{path} takes GET")
         return found
@@ -171,11 +173,11 @@ class Application:
     def _model(self, name: str, version: str, rest: list[str]) -> tuple[int, dict[str, Any]] | None:
         if name != self._name:
             raise RequestRefusedError(
-                404, f"no model '{name}' here: this server has '{self._name}'"
+                404, f"no model '{shorten(name)}' here: this server has '{self._name}'"
             )
         if version != self._version:
             raise RequestRefusedError(
-                404, f"model '{name}' has no version '{version}': it has '{self._version}'"
+                404, f"model '{name}' has no version '{shorten(version)}': it has '{self._version}'"
             )
         match rest:
             case []:

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 
 _STRINGS_TOO = frozenset({str})
+_EMPTY_LIMIT = 2**24
+"""What the lengths of an empty tensor may multiply to, but for those that are 0. No body has to
+be sent for them, and a model that sums over the empty dimension would allocate them all."""
+_MAX_RANK = 32
 _OUT_OF_RANGE = (struct.error, OverflowError)
 
 
@@ -41,6 +45,8 @@ def check_shape(spec: TensorSpec, shape: object) -> list[int]:
         if type(length) is not int or length < 0:
             raise _wrong(spec, f"'shape' must hold integers of 0 or more, not {describe(length)}")
     if spec.shape is None:
+        if len(shape) > _MAX_RANK:
+            raise _wrong(spec, f"'shape' may have {_MAX_RANK} dimensions, not {len(shape)}")
         return shape
     if len(shape) != len(spec.shape):
         raise _wrong(
@@ -82,6 +88,8 @@ def decode_data(spec: TensorSpec, shape: Sequence[int], data: object) -> Array:
             spec,
             f"shape {_cut(shape)} has {count} elements, 'data' has {len(flat)}",
         )
+    if not count and math.prod(length or 1 for length in shape) > _EMPTY_LIMIT:
+        raise _wrong(spec, f"shape {_cut(shape)} is too large for a tensor without elements")
     if not kinds <= spec.datatype.json_types:
         flat = _accept_non_finite(spec, flat, kinds)
     return _convert(spec, flat).reshape(shape)
