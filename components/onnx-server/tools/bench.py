@@ -110,8 +110,8 @@ def _server_cpu_seconds(url: str) -> float:
 @click.option("--seconds", default=5.0, show_default=True)
 def main(url: str, body: Path, connections: int, seconds: float) -> None:
     """Sends BODY to URL from a number of connections and prints what came of it."""
-    measured = _measure(url, body.read_bytes(), connections, seconds)
     cpu = _server_cpu_seconds(url)
+    measured = _measure(url, body.read_bytes(), connections, seconds)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         latencies, errors, elapsed = runner.run(measured)
     cpu = _server_cpu_seconds(url) - cpu
