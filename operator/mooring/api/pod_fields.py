@@ -13,6 +13,7 @@ from pydantic import Field
 from mooring.api.schema_types import (
     ATOMIC,
     ATOMIC_MAP,
+    EXPONENT_PATTERN,
     ApiModel,
     ListMap,
     ObjectName,
@@ -147,27 +148,39 @@ class LocalObjectReference(ApiModel):
     """Name of the object."""
 
 
-ResourceList = Annotated[dict[str, Quantity], Field(max_length=8)]
+# As many as Kubernetes 1.30 lets the rules for a quantity be checked for.
+ResourceList = Annotated[dict[str, Quantity], Field(max_length=7)]
 
 COMPARED_RESOURCES = ("cpu", "memory", "ephemeral-storage")
 """Compared at apply; every further one would come near the limit of CEL's cost budget."""
 
 
-def _compare(resource: str) -> str:
-    request, limit = (f"string(self.{part}['{resource}'])" for part in ("requests", "limits"))
-    return (
-        f"(!('{resource}' in self.requests) || !('{resource}' in self.limits) || "
-        f"!isQuantity({request}) || !isQuantity({limit}) || "
-        f"!quantity({request}).isGreaterThan(quantity({limit})))"
+def _within_limit(resource: str) -> Rule:
+    """The request is at most the limit; says nothing where one of them is no quantity at all."""
+    request, limit = (f"self.{part}['{resource}']" for part in ("requests", "limits"))
+    comparable = " && ".join(
+        f"isQuantity(string({amount})) && !string({amount}).matches('{EXPONENT_PATTERN}')"
+        for amount in (request, limit)
     )
 
+    def check(resources: Resources) -> bool:
+        wanted = (resources.requests or {}).get(resource)
+        allowed = (resources.limits or {}).get(resource)
+        return (
+            wanted is None or allowed is None or quantity_value(wanted) <= quantity_value(allowed)
+        )
 
-def _requests_within_limits(resources: Resources) -> bool:
-    requests, limits = resources.requests or {}, resources.limits or {}
-    return all(
-        quantity_value(requests[name]) <= quantity_value(limits[name])
-        for name in COMPARED_RESOURCES
-        if name in requests and name in limits
+    return Rule(
+        cel=(
+            f"!has(self.requests) || !has(self.limits) || !('{resource}' in self.requests) || "
+            f"!('{resource}' in self.limits) || !({comparable}) || "
+            f"!quantity(string({request})).isGreaterThan(quantity(string({limit})))"
+        ),
+        message=(
+            f"requests more {resource} than limits allows: raise the {resource} of limits or lower "
+            "that of requests"
+        ),
+        check=check,
     )
 
 
@@ -179,19 +192,7 @@ class Resources(ApiModel):
     limits: ResourceList | None = None
     """What the server may use at most, by resource. Example: {memory: 1Gi, nvidia.com/gpu: 1}."""
 
-    rules = (
-        Rule(
-            cel=(
-                "!has(self.requests) || !has(self.limits) || "
-                "(" + " && ".join(map(_compare, COMPARED_RESOURCES)) + ")"
-            ),
-            message=(
-                "requests must not exceed limits for the same resource: raise the entry in limits "
-                "or lower the one in requests"
-            ),
-            check=_requests_within_limits,
-        ),
-    )
+    rules = tuple(_within_limit(resource) for resource in COMPARED_RESOURCES)
 
 
 class Toleration(ApiModel):

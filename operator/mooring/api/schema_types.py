@@ -297,27 +297,41 @@ def _is_quantity(text: str) -> bool:
     return not text.startswith("-")
 
 
+# A pattern for the whole would cost too much, since the text of an int-or-string counts as three
+# megabytes long. The short one is there because apimachinery takes a bare `m` for a quantity.
 _QUANTITY_RULE = Rule(
-    # A pattern would cost more: the text of an int-or-string counts as three megabytes long.
     cel=(
-        "type(self) == int ? self >= 0 : "
-        "type(self) == string && !self.startsWith('-') && isQuantity(self)"
+        "type(self) == int ? self >= 0 : type(self) == string && !self.startsWith('-') && "
+        r"self.matches(r'\d') && isQuantity(self)"
     ),
     message=QUANTITY_MESSAGE,
     check=_is_quantity,
+)
+
+EXPONENT_PATTERN = "[eE][^i]"
+"""Finds the exponent of a quantity such as 1e3 (and spares the suffixes E and Ei)."""
+
+has_exponent = matcher(EXPONENT_PATTERN)
+
+# An API server that compares 1e999999999 with anything is busy for minutes, in pods as well.
+_NO_EXPONENT_RULE = Rule(
+    cel=f"type(self) != string || !self.matches('{EXPONENT_PATTERN}')",
+    message="must not have an exponent: write it with a suffix, such as 1k, 2M or 1Gi",
+    check=lambda text: not has_exponent(text),
 )
 
 Quantity = Annotated[
     str,
     BeforeValidator(_quantity_text),
     Field(max_length=QUANTITY_LENGTH),
+    _NO_EXPONENT_RULE,
     _QUANTITY_RULE,
     WithJsonSchema(
         {
             "x-kubernetes-int-or-string": True,
             "maxLength": QUANTITY_LENGTH,
             "description": "An amount of the resource, such as 500m, 2, 512Mi or 1Gi.",
-            "x-kubernetes-validations": [_QUANTITY_RULE.schema()],
+            "x-kubernetes-validations": [_QUANTITY_RULE.schema(), _NO_EXPONENT_RULE.schema()],
         }
     ),
 ]
