@@ -24,7 +24,7 @@ export PYTHONPATH := operator:dev:components/onnx-server:components/fetcher
 CLUSTER ?= default
 MOORING_DEV := $(BIN)/python -m mooring_dev
 
-SOURCES := operator/mooring dev/mooring_dev components tests
+SOURCES := operator/mooring dev/mooring_dev components tests bench
 UV_COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url \
 	--python-version 3.11 --custom-compile-command "make lock"
 
