@@ -147,7 +147,6 @@ def test_the_api_server_makes_the_canonical_text_of_ordinary_spellings(
 @pytest.mark.apiserver
 @settings(
     max_examples=5,
-    derandomize=True,
     deadline=None,
     # A batch of a hundred is one call; shrinking it would be hundreds.
     phases=[Phase.generate],
