@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from mooring_dev import demo_chart, images, steps
+from mooring_dev.binaries import ensure
 from mooring_dev.cluster import Cluster
 from mooring_dev.demo_client import Client, StreamResult, service_url
 from mooring_dev.demo_model import RESOURCE, Model, condition, read_manifests
@@ -27,6 +28,9 @@ from mooring_dev.demo_store import (
 )
 from mooring_dev.demo_timeline import Timeline
 from mooring_dev.errors import DevError
+from mooring_dev.images import Built
+from mooring_dev.images_catalog import SERVING
+from mooring_dev.packages import ensure_packages
 
 NAMESPACE = "demo"
 _TOLERANCE = 1e-5
@@ -87,16 +91,7 @@ def demo(name: str, *, no_color: bool) -> None:
 
 
 def _set_up(timeline: Timeline, name: str) -> Story:
-    with timeline.chapter("A Kubernetes cluster on this machine"):
-        cluster = Cluster.up(name)
-        timeline.shell("kubectl get nodes", cluster.kubectl("get", "nodes"))
-    with timeline.chapter("The images, from the Dockerfiles in this repository"):
-        built = images.load(cluster)
-        rows = [
-            (one.reference, f"{one.archive.stat().st_size / 1e6:.0f} MB", _how_built(one))
-            for one in built
-        ]
-        timeline.table(("image", "size", "built"), rows)
+    cluster, built = _cluster_and_images(timeline, name)
     with timeline.chapter("Mooring, by its Helm chart"):
         demo_chart.install(cluster, built)
         arguments = ("get", "deployments,clustermodelruntimes", "-n", demo_chart.NAMESPACE)
@@ -113,8 +108,24 @@ def _set_up(timeline: Timeline, name: str) -> Story:
     return Story(timeline, cluster, client, uris)
 
 
-def _how_built(built: images.Built) -> str:
-    return f"in {built.seconds:.0f} s" if built.seconds else "before"
+def _cluster_and_images(timeline: Timeline, name: str) -> tuple[Cluster, tuple[Built, ...]]:
+    # Before anything runs beside it: two apt-get refuse to run at the same time.
+    ensure_packages()
+    with images.BackgroundBuild(SERVING) as building:
+        with timeline.chapter("A Kubernetes cluster on this machine"):
+            if building.running:
+                timeline.say(f"(the images are built meanwhile; log: {building.log})")
+            cluster = Cluster.up(name)
+            # What comes later is built now, while the images still are.
+            for program in ("helm", "versitygw"):
+                ensure(program)
+            timeline.shell("kubectl get nodes", cluster.kubectl("get", "nodes"))
+        with timeline.chapter("The images, from the Dockerfiles in this repository"):
+            building.wait()
+            built = images.load(cluster)
+            rows = [(one.reference, f"{one.archive.stat().st_size / 1e6:.0f} MB") for one in built]
+            timeline.table(("image", "size"), rows)
+    return cluster, built
 
 
 def _clear(timeline: Timeline, cluster: Cluster) -> None:

@@ -9,10 +9,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import click
 from rich.table import Table
@@ -23,7 +27,7 @@ from mooring_dev.images_catalog import CATALOG, SERVING, Image, find, image_key
 from mooring_dev.images_engine import Engine, choose_engine
 from mooring_dev.locks import exclusive
 from mooring_dev.paths import cache_root, cluster_directory
-from mooring_dev.steps import console
+from mooring_dev.steps import console, failed, step
 
 _KEPT_PER_IMAGE = 2
 
@@ -61,17 +65,17 @@ def build(names: Sequence[str] = tuple(CATALOG), *, fresh: bool = False) -> tupl
     root = images_root()
     logs = root / "logs"
     with exclusive(root / "lock", "an image build"):
-        engine = choose_engine(root / "store", logs / "install.log")
+        engine = choose_engine(root / "store")
         if fresh:
             shutil.rmtree(root / "archives", ignore_errors=True)
             for rootfs in root.glob("rootfs-*"):
                 rootfs.unlink()
-        base = images_base.base_key() if engine.needs_base else os.environ.get("MOORING_BASE", "")
+        base = _base_name(engine)
         keys = {image.name: image_key(image, base) for image in images}
         missing = [image for image in images if not _archive(image, keys[image.name]).exists()]
         seconds: dict[str, float] = {}
         if missing:
-            engine.prepare(logs / "prepare.log")
+            engine.prepare(logs)
             arguments = _base_arguments(engine, base, logs)
             for image in missing:
                 begin = time.monotonic()
@@ -86,6 +90,73 @@ def build(names: Sequence[str] = tuple(CATALOG), *, fresh: bool = False) -> tupl
         )
         for image in images
     )
+
+
+class BackgroundBuild:
+    """Builds ``names`` in a process of its own while the block does something else.
+
+    Building waits for the network much of the time, and compiling does not. Nothing is started
+    when nothing is missing; leaving the block by an error ends the process.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = tuple(names)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def log(self) -> Path:
+        """What the process says."""
+        return images_root() / "logs" / "background.log"
+
+    @property
+    def running(self) -> bool:
+        """Whether there was something to build, and still is."""
+        return self._process is not None and self._process.poll() is None
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        if not _all_there(self._names):
+            only = [word for name in self._names for word in ("--only", name)]
+            command = [sys.executable, "-m", "mooring_dev", "images", "build", *only]
+            self.log.parent.mkdir(parents=True, exist_ok=True)
+            with self.log.open("wb") as output:
+                self._process = subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
+                )
+        return self
+
+    def wait(self) -> None:
+        """Return when everything is built.
+
+        Raises:
+            DevError: the build failed, with the end of its log.
+        """
+        if self._process is None:
+            return
+        if self.running:
+            with step("Waiting for the images"):
+                self._process.wait()
+        if self._process.returncode != 0:
+            raise failed("Building the images", self.log)
+
+    def __exit__(self, *_: object) -> None:
+        """End the process if it still runs."""
+        if self._process is not None and self.running:
+            # As Ctrl-C does: it ends its own children, then itself.
+            self._process.send_signal(signal.SIGINT)
+            self._process.wait()
+
+
+def _all_there(names: Sequence[str]) -> bool:
+    engine = choose_engine(images_root() / "store")
+    base = _base_name(engine)
+    images = (find(name) for name in names)
+    return all(_archive(image, image_key(image, base)).exists() for image in images)
+
+
+def _base_name(engine: Engine) -> str:
+    """What the images are built upon: a key of the base made here, or another image's name."""
+    return images_base.base_key() if engine.needs_base else os.environ.get("MOORING_BASE", "")
 
 
 def _archive(image: Image, key: str) -> Path:

@@ -31,8 +31,8 @@ class Engine(Protocol):
     def needs_base(self) -> bool:
         """Whether BASE_IMAGE has to be made here, since nothing can be pulled."""
 
-    def prepare(self, log: Path) -> None:
-        """Mend what an interrupted build left behind."""
+    def prepare(self, logs: Path) -> None:
+        """Install what building needs, and mend what an interrupted build left behind."""
 
     def build(
         self, title: str, context: Path, tag: str, log: Path, arguments: Sequence[str] = ()
@@ -52,8 +52,8 @@ class Docker:
 
     needs_base: bool = False
 
-    def prepare(self, log: Path) -> None:
-        """Docker cleans up after itself."""
+    def prepare(self, logs: Path) -> None:
+        """Docker is there, and cleans up after itself."""
 
     def build(
         self, title: str, context: Path, tag: str, log: Path, arguments: Sequence[str] = ()
@@ -81,10 +81,13 @@ class Buildah:
         places = ["--root", str(self.store / "root"), "--runroot", str(self.store / "run")]
         return ["buildah", *places, *words]
 
-    def prepare(self, log: Path) -> None:
+    def prepare(self, logs: Path) -> None:
+        _install_missing(logs / "install.log")
         # Working containers of a build that was killed would pile up, one file system each.
         if self.store.exists():
-            run_logged("Clearing unfinished builds", self._command("rm", "--all"), log)
+            run_logged(
+                "Clearing unfinished builds", self._command("rm", "--all"), logs / "prepare.log"
+            )
 
     def build(
         self, title: str, context: Path, tag: str, log: Path, arguments: Sequence[str] = ()
@@ -135,11 +138,11 @@ def name_archive(archive: Path, tags: Sequence[str]) -> None:
             writing.addfile(entry, io.BytesIO(data))
 
 
-def choose_engine(store: Path, log: Path) -> Engine:
+def choose_engine(store: Path) -> Engine:
     """The engine named by ``$MOORING_IMAGE_ENGINE``, or the best that works here.
 
     Raises:
-        DevError: neither works, and buildah cannot be installed from here.
+        DevError: the variable names what there is not.
     """
     wanted = os.environ.get("MOORING_IMAGE_ENGINE", "")
     if wanted not in {"", "docker", "buildah"}:
@@ -148,7 +151,6 @@ def choose_engine(store: Path, log: Path) -> Engine:
         return Docker()
     if wanted == "docker":
         raise DevError("MOORING_IMAGE_ENGINE is docker, but `docker info` reaches no engine.")
-    _install_missing(log)
     return Buildah(store)
 
 
