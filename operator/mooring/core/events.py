@@ -25,7 +25,9 @@ def events(
     observed: Observed, situation: Situation, findings: dict[str, Finding]
 ) -> tuple[Event, ...]:
     """What this decision brings about, and which conditions it turns."""
-    return (*_deeds(observed, situation), *turned(observed, findings))
+    deeds = _deeds(observed, situation)
+    told = {deed.reason for deed in deeds}
+    return (*deeds, *(turn for turn in turned(observed, findings) if turn.reason not in told))
 
 
 def _deeds(observed: Observed, situation: Situation) -> tuple[Event, ...]:

@@ -43,7 +43,8 @@ def render_revision(
         runtime = parse_runtime_template(source.spec)
     except InvalidResource as error:
         raise CannotRender(
-            "RuntimeInvalid", f"{source.kind} {source.name} cannot be read: {error}"
+            "RuntimeInvalid",
+            f"{source.kind} {source.name} cannot be read: {'; '.join(error.problems)}",
         ) from error
     location = _location(spec.model.uri)
     _check_format(resource, runtime, source)
