@@ -68,7 +68,7 @@ def find(name: str) -> Image:
     if image is None:
         raise DevError(f"There is no image {name!r}. There are: {', '.join(CATALOG)}.")
     if not image.dockerfile.is_file():
-        raise DevError(f"{image.dockerfile.relative_to(REPOSITORY)} is missing.")
+        raise DevError(f"{image.context}/Dockerfile is missing.")
     return image
 
 
@@ -91,8 +91,7 @@ def _inputs(image: Image) -> Iterator[Path]:
             yield from _files(path)
         if not found:
             raise DevError(
-                f"{image.dockerfile.relative_to(REPOSITORY)} copies {source!r}, "
-                f"which is not in {image.context}."
+                f"{image.context}/Dockerfile copies {source!r}, which is not in that folder."
             )
 
 

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import http.server
+import io
+import json
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+import onnxruntime  # type: ignore[import-untyped]
+import pytest
+
+from mooring_dev import demo_client_program
+from mooring_dev.demo_store import example, example_file
+from mooring_dev.demo_timeline import Timeline
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_the_examples_arithmetic_agrees_with_the_model_that_it_makes(version: str) -> None:
+    maker = example()
+    session = onnxruntime.InferenceSession(maker.build(version))
+    (fraud,) = session.run(None, {"payments": np.array(maker.PAYMENTS, np.float32)})
+
+    assert fraud.tolist() == pytest.approx(maker.predict(version, maker.PAYMENTS), abs=1e-6)
+
+
+def test_the_examples_versions_can_be_told_apart_by_their_answers() -> None:
+    maker = example()
+    v1, v2 = (maker.predict(version, maker.PAYMENTS) for version in ("v1", "v2"))
+
+    assert max(abs(a - b) for a, b in zip(v1, v2, strict=True)) > 0.5
+
+
+def test_the_examples_request_asks_about_the_examples_payments() -> None:
+    written = json.loads(example_file("onnx", "request.json").read_text())
+
+    assert written == example().request()
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    """Answers every third request by 503."""
+
+    count = 0
+
+    def do_POST(self) -> None:
+        type(self).count += 1
+        self.rfile.read(int(self.headers["Content-Length"]))
+        body = json.dumps({"outputs": [{"name": "y", "data": [1]}]}).encode()
+        self.send_response(503 if self.count % 3 == 0 else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        return
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    server = http.server.HTTPServer(("127.0.0.1", 0), _Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/v2/models/m/infer"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+class _Input:
+    """Standard input whose first line is the body, and which ends after ``until`` answers."""
+
+    def __init__(self, until: int) -> None:
+        self._until = until
+        self.buffer = self
+
+    def readline(self) -> bytes:
+        return b"{}\n"
+
+    def read(self) -> bytes:
+        enough = threading.Event()
+        while _Handler.count < self._until:
+            enough.wait(0.005)
+        return b""
+
+
+def test_a_stream_counts_every_answer_and_every_failure(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _Handler.count = 0
+    output = io.StringIO()
+    monkeypatch.setattr("sys.stdin", _Input(until=7))
+    monkeypatch.setattr("sys.stdout", output)
+
+    demo_client_program.stream(url, 0.0)
+
+    started, summary = output.getvalue().splitlines()
+    counts = json.loads(summary)
+    assert started == "started"
+    assert counts["sent"] == _Handler.count >= 7
+    assert counts["failed"] == _Handler.count // 3
+    assert counts["answers"] == {"[[1]]": counts["sent"] - counts["failed"]}
+    assert "HTTP 503" in counts["failures"][0]
+
+
+def test_the_timeline_breaks_no_digest_and_shows_no_colour_when_told_so(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    digest = f"sha256:{'0' * 64}"
+    timeline = Timeline(colour=False)
+
+    with timeline.chapter("A model [is] declared"):
+        timeline.quote(f"the bytes have the digest {digest}, which is another")
+        timeline.good("done")
+
+    shown = capsys.readouterr().out
+    assert digest in shown
+    assert "A model [is] declared" in shown
+    assert "\x1b[3" not in shown
