@@ -19,13 +19,16 @@ from mooring_onnx_server.process import _listen, _Process
 from mooring_onnx_server.settings import ServerSettings, SessionSettings
 
 
+Running = tuple[_Process, asyncio.Task[None], httpx.AsyncClient]
+
+
 @pytest.fixture
 def loads_when(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
     """Holds every load up until the function that this gives is called."""
     released = threading.Event()
 
     def load(path: Path, settings: SessionSettings) -> object:
-        assert released.wait(20)
+        assert released.wait(60)
         return load_model(path, settings)
 
     monkeypatch.setattr(process, "load_model", load)
@@ -34,35 +37,38 @@ def loads_when(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
 
 
 @asynccontextmanager
-async def running(folder: Path) -> AsyncIterator[tuple[_Process, asyncio.Task[None], str]]:
+async def running(
+    folder: Path,
+) -> AsyncIterator[tuple[_Process, asyncio.Task[None], httpx.AsyncClient]]:
     settings = ServerSettings(
         folder, "m", "1", "127.0.0.1", 0, SessionSettings(1), 1, quiet_seconds=0.0
     )
     listener = _listen(settings.host, settings.port)
     server = _Process(settings, listener)
     task = asyncio.create_task(server.run())
-    yield server, task, f"http://127.0.0.1:{listener.getsockname()[1]}"
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    async with httpx.AsyncClient(base_url=url, timeout=30, verify=False) as client:
+        yield server, task, client
     server._on_signal()
     server._on_signal()
     await asyncio.wait({task})
 
 
-async def status(url: str, path: str) -> int:
-    async with httpx.AsyncClient(base_url=url, timeout=20) as client:
-        return (await client.get(path)).status_code
+async def status(client: httpx.AsyncClient, path: str) -> int:
+    return (await client.get(path)).status_code
 
 
 async def test_while_it_loads_a_server_is_live_and_not_ready_and_then_ready(
     tmp_path: Path, loads_when: Callable[[], None]
 ) -> None:
     graphs.linear(tmp_path / "model.onnx")
-    async with running(tmp_path) as (_, _, url):
-        assert await status(url, "/v2/health/live") == 200
-        assert await status(url, "/v2/models/m/ready") == 503
-        assert await status(url, "/metrics") == 200
+    async with running(tmp_path) as (_, _, client):
+        assert await status(client, "/v2/health/live") == 200
+        assert await status(client, "/v2/models/m/ready") == 503
+        assert await status(client, "/metrics") == 200
         loads_when()
-        async with asyncio.timeout(20):
-            while await status(url, "/v2/models/m/ready") != 200:
+        async with asyncio.timeout(30):
+            while await status(client, "/v2/models/m/ready") != 200:
                 await asyncio.sleep(0.005)
 
 
@@ -70,8 +76,8 @@ async def test_a_stop_while_loading_does_not_wait_for_the_load(
     tmp_path: Path, loads_when: Callable[[], None]
 ) -> None:
     graphs.linear(tmp_path / "model.onnx")
-    async with running(tmp_path) as (server, task, url):
-        assert await status(url, "/v2/health/live") == 200
+    async with running(tmp_path) as (server, task, client):
+        assert await status(client, "/v2/health/live") == 200
         server._on_signal()
         await asyncio.wait_for(task, 10)
         assert task.exception() is None
