@@ -18,7 +18,6 @@ from mooring_onnx_server.model import load_model
 from mooring_onnx_server.process import _listen, _Process
 from mooring_onnx_server.settings import ServerSettings, SessionSettings
 
-
 Running = tuple[_Process, asyncio.Task[None], httpx.AsyncClient]
 
 
