@@ -234,7 +234,9 @@ class Cluster(RuleBasedStateMachine):
                 assert world.counts()[stable.hash] == 0 == status["stable"]["replicas"]["desired"]
         if world.condition("Ready")["status"] == "True":
             assert stable is not None
-            assert self.available(world.routed()) >= status["stable"]["replicas"]["desired"]
+            least = world.resource["spec"].get("autoscaling", {}).get("minReplicas")
+            desired = status["stable"]["replicas"]["desired"]
+            assert self.available(world.routed()) >= (least or desired)
         for child in world.children.values():
             assert child["metadata"]["ownerReferences"][0]["uid"] == "uid-1"
         live = {r for r in (stable and stable.hash, candidate) if r}

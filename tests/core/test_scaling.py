@@ -175,6 +175,22 @@ def test_the_count_of_a_candidate_stays_within_the_bounds(found: int, expected: 
     assert world.counts()[candidate] == expected
 
 
+def test_what_an_autoscaler_adds_is_on_its_way_and_does_not_make_the_rest_unready() -> None:
+    world = autoscaled()
+    stable = world.serve()
+    world.run_pods(stable)
+    world.settle()
+    assert world.reason("Ready") == ""
+    world.autoscale(stable, 5)
+    world.settle()
+    assert world.condition("Ready")["status"] == "True"
+    assert "2 of 5 pods" in world.condition("Ready")["message"]
+    assert world.condition("Reconciling")["reason"] == "Scaling"
+    world.run_pods(stable, ready=1)
+    world.settle()
+    assert world.condition("Ready")["status"] == "False", "fewer than its least"
+
+
 def test_handing_over_to_an_autoscaler_changes_no_count() -> None:
     world = World.with_spec(replicas=4)
     stable = world.serve()

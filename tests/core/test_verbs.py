@@ -307,6 +307,14 @@ def test_another_verb_with_the_token_of_a_refused_one_is_taken() -> None:
     assert world.status["lastAction"]["result"] == "Accepted"
 
 
+def test_a_token_may_serve_again_for_another_verb() -> None:
+    world, stable, candidate = rolling_out()
+    act(world, f"pause/{candidate}/1")
+    assert world.serve() == stable
+    assert act(world, f"resume/{candidate}/1")[0] == "Accepted"
+    assert world.serve() == candidate
+
+
 def test_each_of_two_wrong_verbs_is_told() -> None:
     world, _, _ = rolling_out()
     act(world, "abort/zzzzzzzzzz/1")
@@ -325,7 +333,7 @@ def test_killed_while_taking_a_verb_it_is_taken_once_all_the_same(kill_after: in
     acknowledged = world.children[Ref("ControllerRevision", f"fraud-{candidate}")]["metadata"][
         "annotations"
     ]["mooring.dev/acknowledged"]
-    assert acknowledged == "1"
+    assert acknowledged == "abort/1"
 
 
 def test_many_tokens_are_remembered_but_not_without_end() -> None:
@@ -334,7 +342,7 @@ def test_many_tokens_are_remembered_but_not_without_end() -> None:
         act(world, f"{'resume' if number % 2 else 'pause'}/{candidate}/t{number}")
     record = world.children[Ref("ControllerRevision", f"fraud-{candidate}")]
     tokens = record["metadata"]["annotations"]["mooring.dev/acknowledged"].split(",")
-    assert tokens == [f"t{number}" for number in range(29, 9, -1)]
+    assert [token.split("/")[1] for token in tokens] == [f"t{n}" for n in range(29, 9, -1)]
 
 
 def test_a_verb_wins_over_what_was_measured_before_it() -> None:

@@ -65,12 +65,19 @@ def capacity(deployment: Mapping[str, Any] | None) -> Capacity:
 
 def total(spec: ModelDeploymentSpec, stable: Capacity) -> int:
     """The pods that the whole deployment should have, from the spec or from its autoscaler."""
-    if spec.autoscaling is None:
-        return spec.replicas if spec.replicas is not None else 1
-    floor = minimum(spec.autoscaling)
-    if not stable.exists:
+    floor = needed(spec)
+    if spec.autoscaling is None or not stable.exists:
         return floor
     return min(max(stable.set, floor), spec.autoscaling.max_replicas)
+
+
+def needed(spec: ModelDeploymentSpec) -> int:
+    """The pods that the spec asks for in so many words: an autoscaler's least, since what it asks
+    for beyond that comes and goes with the load.
+    """
+    if spec.autoscaling is not None:
+        return minimum(spec.autoscaling)
+    return spec.replicas if spec.replicas is not None else 1
 
 
 def digest_pinned(revision: Revision, config_map: Mapping[str, Any] | None) -> bool:

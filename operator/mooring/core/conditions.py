@@ -120,7 +120,7 @@ def _ready_unreachable(observed: Observed, situation: Situation) -> Finding | No
 def _ready_serving(observed: Observed, situation: Situation) -> Finding | None:
     serving = situation.serving
     has = situation.capacity(serving)
-    if serving is None or situation.stable is None or has.available < situation.total:
+    if serving is None or situation.stable is None or has.available < situation.needed:
         return None
     if situation.counts.get(serving.hash) != situation.total:
         return None  # its digest is not pinned yet: further pods are still to come
@@ -166,9 +166,9 @@ def _reconciling_rollout(observed: Observed, situation: Situation) -> Finding | 
 
 def _reconciling_capacity(observed: Observed, situation: Situation) -> Finding | None:
     stable = situation.stable
-    if stable is None or _ready_serving(observed, situation) is not None:
-        return None
     has = situation.capacity(stable)
+    if stable is None or has.available >= situation.total:
+        return None
     return Finding("Scaling", f"{_of(has.available, situation.total)} ready")
 
 

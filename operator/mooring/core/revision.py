@@ -25,7 +25,7 @@ from mooring.core.quantity import canonical
 
 _HASH_LENGTH = 10
 _ALPHABET = "bcdfghjklmnpqrstvwxz"
-#: Verb tokens remembered per revision, newest first, so that an old verb that a GitOps tool
+#: Verbs remembered per revision, newest first, so that an old verb that a GitOps tool
 #: writes back is not carried out again.
 _ACKNOWLEDGED_LIMIT = 20
 
@@ -149,9 +149,9 @@ class Revision:
         """Whether it is known which bytes every further pod must find."""
         return not self.rendered.fetched or self.resolved_digest is not None
 
-    def acknowledge(self, token: str) -> Revision:
-        """Remembers that the verb with this token was taken."""
-        return replace(self, acknowledged=(token, *self.acknowledged)[:_ACKNOWLEDGED_LIMIT])
+    def acknowledge(self, mark: str) -> Revision:
+        """Remembers that the verb with this mark was taken."""
+        return replace(self, acknowledged=(mark, *self.acknowledged)[:_ACKNOWLEDGED_LIMIT])
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,9 +267,7 @@ def _read(child: Mapping[str, Any]) -> Revision:
         paused=annotations.get(kinds.ANNOTATION_PAUSED) == "true",
         restart=annotations.get(kinds.ANNOTATION_RESTART),
         acknowledged=tuple(
-            token
-            for token in annotations.get(kinds.ANNOTATION_ACKNOWLEDGED, "").split(",")
-            if token
+            mark for mark in annotations.get(kinds.ANNOTATION_ACKNOWLEDGED, "").split(",") if mark
         ),
         digest=annotations.get(kinds.ANNOTATION_DIGEST),
         resource_version=meta.get("resourceVersion", ""),

@@ -12,7 +12,7 @@ from datetime import datetime
 
 from mooring.api import ModelDeployment, parse_duration
 from mooring.core import kinds
-from mooring.core.capacity import Capacity, capacity, digest_pinned, total
+from mooring.core.capacity import Capacity, capacity, digest_pinned, needed, total
 from mooring.core.clock import parse_time
 from mooring.core.observed import Observed
 from mooring.core.pods import worst
@@ -35,7 +35,8 @@ class Situation:
     """One ModelDeployment, understood.
 
     ``target`` is the revision that the spec asks for; ``candidate`` the same while it is neither
-    stable nor rejected. ``counts`` are the pods each live revision should have now. ``created``,
+    stable nor rejected. ``counts`` are the pods each live revision should have now, ``total`` those
+    of the whole deployment, ``needed`` those without which it is not ready. ``created``,
     ``promoted`` and ``rejected`` name what this decision itself brings about.
     """
 
@@ -51,6 +52,7 @@ class Situation:
     capacities: Mapping[str, Capacity]
     counts: Mapping[str, int]
     total: int
+    needed: int
     steps: bool
     autoscaled: bool
     created: Revision | None = None
@@ -170,7 +172,7 @@ def _new_revision(
 
 
 def _too_early(observed: Observed, name: str) -> tuple[str, ...]:
-    """The token of a verb that is older than the record which it names.
+    """The mark of a verb that is older than the record which it names.
 
     Nobody can have meant this record. It is the verb of an earlier one of the same inputs, which
     the history limit has taken, and with it the acknowledgement.
@@ -179,7 +181,7 @@ def _too_early(observed: Observed, name: str) -> tuple[str, ...]:
         action = parse_action(observed.action or "", observed.name)
     except ValueError:
         return ()
-    return (action.token,) if action.revision == name else ()
+    return (action.mark,) if action.revision == name else ()
 
 
 def _roll(
@@ -227,7 +229,7 @@ def _roll(
     situation = Situation(
         history=history, stable=stable, target=target, candidate=candidate, blocked=None,
         verb=None, rule=next_move(facts), progress=progress, deadline=deadline,
-        capacities=capacities, counts=counts, total=wanted, steps=steps,
+        capacities=capacities, counts=counts, total=wanted, needed=needed(spec), steps=steps,
         autoscaled=spec.autoscaling is not None,
     )  # fmt: skip
     return _carry_out(observed, situation)

@@ -27,6 +27,11 @@ class Action:
     revision: str
     token: str
 
+    @property
+    def mark(self) -> str:
+        """What its revision remembers it by: people use a token again for another verb."""
+        return f"{self.verb}/{self.token}"
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -73,10 +78,10 @@ def take(action: Action, scene: Scene) -> Outcome | None:
     revision = scene.history.by_hash(action.revision)
     if revision is None:
         return Outcome(action, False, f"there is no revision {action.revision} (any more)")
-    if action.token in revision.acknowledged:
+    if action.mark in revision.acknowledged:
         return None
     outcome = _VERBS.get(action.verb, _unknown)(action, revision, scene)
-    return replace(outcome, revision=(outcome.revision or revision).acknowledge(action.token))
+    return replace(outcome, revision=(outcome.revision or revision).acknowledge(action.mark))
 
 
 def _unknown(action: Action, revision: Revision, scene: Scene) -> Outcome:
