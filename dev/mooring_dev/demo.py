@@ -29,7 +29,6 @@ from mooring_dev.demo_store import (
 from mooring_dev.demo_timeline import Timeline
 from mooring_dev.errors import DevError
 from mooring_dev.images import Built
-from mooring_dev.images_catalog import SERVING
 from mooring_dev.packages import ensure_packages
 
 NAMESPACE = "demo"
@@ -111,7 +110,7 @@ def _set_up(timeline: Timeline, name: str) -> Story:
 def _cluster_and_images(timeline: Timeline, name: str) -> tuple[Cluster, tuple[Built, ...]]:
     # Before anything runs beside it: two apt-get refuse to run at the same time.
     ensure_packages()
-    with images.BackgroundBuild(SERVING) as building:
+    with images.BackgroundBuild() as building:
         with timeline.chapter("A Kubernetes cluster on this machine"):
             if building.running:
                 timeline.say(f"(the images are built meanwhile; log: {building.log})")

@@ -23,7 +23,7 @@ from rich.table import Table
 
 from mooring_dev import images_base
 from mooring_dev.cluster import Cluster
-from mooring_dev.images_catalog import CATALOG, SERVING, Image, find, image_key
+from mooring_dev.images_catalog import CATALOG, Image, find, image_key
 from mooring_dev.images_engine import Engine, choose_engine
 from mooring_dev.locks import exclusive
 from mooring_dev.paths import cache_root, cluster_directory
@@ -99,7 +99,7 @@ class BackgroundBuild:
     when nothing is missing; leaving the block by an error ends the process.
     """
 
-    def __init__(self, names: Sequence[str]) -> None:
+    def __init__(self, names: Sequence[str] = tuple(CATALOG)) -> None:
         self._names = tuple(names)
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -209,7 +209,7 @@ def _build_one(
         old.unlink()
 
 
-def load(cluster: Cluster, names: Sequence[str] = SERVING) -> tuple[Built, ...]:
+def load(cluster: Cluster, names: Sequence[str] = tuple(CATALOG)) -> tuple[Built, ...]:
     """Build what is missing of ``names`` and hand to ``cluster`` what it does not have.
 
     Raises:
@@ -296,6 +296,6 @@ def load_command(names: tuple[str, ...], *, name: str) -> None:
     """Build what has changed and hand it to a running cluster."""
     cluster = Cluster.find(name)
     table = Table("IMAGE", "NAMED BY CONTENT", box=None, pad_edge=False)
-    for one in load(cluster, names or SERVING):
+    for one in load(cluster, names or tuple(CATALOG)):
         table.add_row(one.image.reference, one.reference)
     console().print(table)

@@ -51,11 +51,8 @@ CATALOG: dict[str, Image] = {
         Image("operator", "operator"),
         Image("fetcher", "components/fetcher"),
         Image("onnx-server", "components/onnx-server"),
-        Image("prometheus", "dev/prometheus-image"),
     )
 }
-SERVING = ("operator", "fetcher", "onnx-server")
-"""What an installed Mooring needs to serve an ONNX model."""
 
 
 def find(name: str) -> Image:
