@@ -77,6 +77,45 @@ def test_a_better_first_revision_replaces_one_that_never_served() -> None:
     assert world.routed() == second
 
 
+def test_a_first_revision_that_serves_is_stable_though_the_spec_went_on_meanwhile() -> None:
+    world = World.with_spec()
+    world.settle()
+    (first,) = world.revisions()
+    world.run_pods(first)  # while the operator was away
+    world.model(V2)
+    world.settle()
+    assert world.status["stable"]["revision"] == first
+    assert world.status["candidate"]["modelUri"] == V2
+    assert world.routed() == first
+    assert len([t for t in world.told if "Promoted" in t]) == 1
+    assert world.serve() != first
+
+
+def test_also_when_the_spec_has_become_impossible() -> None:
+    world = World.with_spec()
+    world.settle()
+    (first,) = world.revisions()
+    world.run_pods(first)
+    world.edit(model={"uri": V2}, runtime={"name": "unknown"})
+    world.settle()
+    assert world.routed() == first
+    assert world.reason("Stalled") == "RuntimeNotFound"
+    assert f"revision {first} serves on" in world.condition("Stalled")["message"]
+
+
+def test_a_first_revision_that_is_aborted_is_not_made_stable_by_its_pods() -> None:
+    world = World.with_spec()
+    world.settle()
+    (first,) = world.revisions()
+    world.run_pods(first)
+    world.act(f"abort/{first}/1")
+    world.settle()
+    assert "stable" not in world.status
+    world.model(V2)
+    world.settle()
+    assert first not in world.revisions()
+
+
 # taking over ----------------------------------------------------------------------------------
 
 
@@ -418,3 +457,23 @@ def test_a_spec_that_cannot_be_made_a_revision_drops_the_candidate_before_it() -
     assert world.counts() == {stable: 2}
     assert world.reason("Ready") == ""
     assert world.reason("Stalled") == "RuntimeNotFound"
+
+
+def test_a_route_is_never_moved_off_pods_that_answer_onto_none() -> None:
+    world, stable, candidate = rolling_out()
+    pinned(world, candidate)
+    world.run_pods(candidate)
+    world.round(kill_after=2)  # status, and the record that promotes
+    assert world.history.stable is not None
+    assert world.history.stable.hash == candidate
+    assert world.routed() == stable
+    world.fail_pods(candidate, "ServerFailed", "gone again")
+    world.settle()
+    assert world.routed() == stable
+    assert world.counts()[stable] == 2
+    world.wait(hours=1)
+    world.settle()
+    assert world.counts()[stable] == 2, "kept for as long as the route needs them"
+    world.run_pods(candidate, ready=1)
+    world.settle()
+    assert world.routed() == candidate

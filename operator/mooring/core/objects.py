@@ -66,10 +66,11 @@ def objects(observed: Observed, spec: ModelDeploymentSpec, situation: Situation)
         wanted.append(service_account(**owner))
     if kept:
         wanted.append(network_policy(kept, **owner, settings=observed.settings))
-    if situation.serving is not None:
-        wanted.append(pod_disruption_budget(situation.serving, **owner))
-        since = _routed_since(observed, situation.serving) or observed.now
-        wanted.append(public_service(situation.serving, **owner, since=since))
+    route = _route(observed, situation, kept)
+    if route is not None:
+        since = _routed_since(observed, route) or observed.now
+        wanted.append(pod_disruption_budget(route, **owner))
+        wanted.append(public_service(route, **owner, since=since))
     wanted += [revision_service(r, **owner) for r in kept]
     deadline = parse_duration(spec.rollout.progress_deadline)
     wanted += [deployment(r, **owner, progress_deadline=deadline) for r in kept]
@@ -136,6 +137,19 @@ def _draining(
     # A clock that was set back must not keep the pods for ever.
     return found, min(max(leave_at, observed.now + timedelta(seconds=1)),
                       observed.now + observed.settings.drain)  # fmt: skip
+
+
+def _route(observed: Observed, situation: Situation, kept: list[Revision]) -> Revision | None:
+    """The revision that the public Service is to name: the one that serves.
+
+    A route is never moved off pods that answer onto none, whatever has happened to the others.
+    """
+    serving = situation.serving
+    if serving is None or situation.total == 0 or situation.capacity(serving).available:
+        return serving
+    routed = routed_revision(observed)
+    current = next((r for r in kept if r.hash == routed), None)
+    return current if current is not None and situation.capacity(current).available else serving
 
 
 def _routed_since(observed: Observed, revision: Revision) -> datetime | None:

@@ -81,6 +81,9 @@ def understand(observed: Observed, resource: ModelDeployment) -> Situation:
             target = history.target(inputs)
         if _said_before(observed, verb):
             verb = None
+    first = _first_serving(observed, history, target)
+    if first is not None:
+        history = history.with_revision(first)
     blocked: CannotRender | None = None
     created: Revision | None = None
     if target is None or _restart_pending(history, target):
@@ -93,7 +96,24 @@ def understand(observed: Observed, resource: ModelDeployment) -> Situation:
             history = history.with_revision(created)
             target = created
     situation = _roll(observed, resource, history, target)
-    return replace(situation, blocked=blocked, verb=verb, created=created)
+    promoted = situation.promoted or first
+    return replace(situation, blocked=blocked, verb=verb, created=created, promoted=promoted)
+
+
+def _first_serving(
+    observed: Observed, history: History, target: Revision | None
+) -> Revision | None:
+    """The first revision, where nobody was there to promote it before the spec went on.
+
+    The public Service names it and its pods answer: it is stable, whatever is asked for now.
+    """
+    revision = history.by_hash(routed_revision(observed) or "")
+    if history.stable is not None or revision is None or revision is target:
+        return None
+    live = observed.child(kinds.DEPLOYMENT, child_name(observed.name, revision.hash))
+    if revision.rejected is not None or capacity(live).available == 0:
+        return None
+    return replace(revision, promotion=history.next_promotion, promoted_at=observed.now)
 
 
 def _pin_digests(observed: Observed, history: History) -> History:
