@@ -82,7 +82,9 @@ def test_numbers_are_taken_too(number: float, expected: str) -> None:
     assert canonical(number) == expected
 
 
-@pytest.mark.parametrize("text", ["", "m", ".", "1GB", "1 Gi", "1ki", "1K", "1e", "0x1", "-"])
+@pytest.mark.parametrize(
+    "text", ["", "m", ".", "1GB", "1 Gi", "1ki", "1K", "1e", "0x1", "-", "5\n"]
+)
 def test_what_is_no_quantity_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(ValueError, match="such as 500m"):
         canonical(text)
