@@ -103,6 +103,7 @@ lint-architecture: $(STAMP) ## import-linter: which part may import which
 .PHONY: lint-generated
 lint-generated: $(STAMP) ## Generated files (CRDs, chart, manifests, locks) are up to date
 	@$(BIN)/python -m mooring.api.crd --check
+	@$(BIN)/python -m mooring.api.reference --check
 	@$(BIN)/python dev/copy_crds.py --check
 	@$(BIN)/python -m mooring.api.reference --check
 	@$(BIN)/python dev/generate_chart_reference.py --check
