@@ -6,13 +6,11 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from mooring.api.modelruntime import PUBLIC_PORTS
 from mooring.core import kinds
 from mooring.core.clock import format_time
 from mooring.core.render.metadata import child_name, manifest, selector
 from mooring.core.revision import Revision
-
-#: Public ports are the same for every runtime, so that changing the runtime moves no client.
-_PUBLIC_PORTS = {"http": 80, "grpc": 9000}
 
 
 def public_service(
@@ -23,7 +21,7 @@ def public_service(
     ``since`` is when it began to: the pods that it left before are drained from then on.
     """
     ports = [
-        _port(port) | {"port": _PUBLIC_PORTS.get(port["name"], port["port"])}
+        _port(port) | {"port": PUBLIC_PORTS.get(port["name"], port["port"])}
         for port in revision.rendered.ports
     ]
     return manifest(
