@@ -175,6 +175,7 @@ def _base_arguments(engine: Engine, base: str, logs: Path) -> tuple[str, ...]:
         log.unlink(missing_ok=True)
         if not rootfs.exists():
             images_base.make_rootfs(rootfs, log)
+        engine.forget(log)
         context = root / "base-context"
         shutil.rmtree(context, ignore_errors=True)
         context.mkdir(parents=True)

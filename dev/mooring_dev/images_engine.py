@@ -34,6 +34,9 @@ class Engine(Protocol):
     def prepare(self, logs: Path) -> None:
         """Install what building needs, and mend what an interrupted build left behind."""
 
+    def forget(self, log: Path) -> None:
+        """Remove all layers: they stand upon a base image that is no longer used."""
+
     def build(
         self, title: str, context: Path, tag: str, log: Path, arguments: Sequence[str] = ()
     ) -> None:
@@ -54,6 +57,9 @@ class Docker:
 
     def prepare(self, logs: Path) -> None:
         """Docker is there, and cleans up after itself."""
+
+    def forget(self, log: Path) -> None:
+        """The layers in Docker's store are its owner's."""
 
     def build(
         self, title: str, context: Path, tag: str, log: Path, arguments: Sequence[str] = ()
@@ -88,6 +94,9 @@ class Buildah:
             run_logged(
                 "Clearing unfinished builds", self._command("rm", "--all"), logs / "prepare.log"
             )
+
+    def forget(self, log: Path) -> None:
+        run_logged("Removing old layers", self._command("rmi", "--all", "--force"), log)
 
     def build(
         self, title: str, context: Path, tag: str, log: Path, arguments: Sequence[str] = ()

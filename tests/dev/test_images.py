@@ -145,6 +145,9 @@ class FakeEngine:
     def prepare(self, logs: Path) -> None:
         self.calls.append("prepare")
 
+    def forget(self, log: Path) -> None:
+        self.calls.append("forget")
+
     def build(
         self, title: str, context: Path, tag: str, log: Path, arguments: Sequence[str] = ()
     ) -> None:
