@@ -148,6 +148,18 @@ def test_restart_works_again_and_again_with_the_same_token() -> None:
     assert len(set(seen)) == 4
 
 
+def test_a_restart_of_the_first_revision_takes_no_pods_away_that_have_just_begun_to_serve() -> None:
+    world = World.with_spec()
+    world.settle()
+    (first,) = world.revisions()
+    world.act(f"restart/{first}/1")
+    world.run_pods(first)
+    world.settle()
+    assert world.routed() == first
+    assert world.counts()[first] == 2
+    assert world.serve() != first
+
+
 @pytest.mark.parametrize("kill_after", range(6))
 def test_a_restart_survives_being_killed_at_any_write(kill_after: int) -> None:
     world = World.with_spec()

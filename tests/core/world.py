@@ -43,8 +43,8 @@ def copied(value: Any) -> Any:
     return pickle.loads(pickle.dumps(value))
 
 
-class Killed(Exception):
-    """The operator is gone in the middle of a round."""
+class Interrupted(Exception):
+    """A round ends early: the operator is gone, an answer is lost, or its view was too old."""
 
 
 def spec(uri: str = "s3://models/fraud/v1", **changes: Any) -> dict[str, Any]:
@@ -73,6 +73,8 @@ class World:
     failures: dict[Ref, str] = field(default_factory=dict)
     taken: dict[Ref, str] = field(default_factory=dict)
     writes_left: int | None = None
+    stale: dict[str, dict[Ref, dict[str, Any]]] = field(default_factory=dict)
+    answers_lost: bool = False
     doubting: bool = False
     connected_since: datetime | None = None
     writes: list[str] = field(default_factory=list)
@@ -113,7 +115,7 @@ class World:
     def observed(self) -> Observed:
         children = {
             ref: copied(child)
-            for ref, child in self.children.items()
+            for ref, child in self.seen().items()
             if owned(child, self.resource["metadata"]["uid"])
         }
         inspected = revisions_to_inspect(children)
@@ -129,6 +131,20 @@ class World:
             settings=self.settings,
         )
 
+    def seen(self) -> dict[Ref, dict[str, Any]]:
+        """The children as the operator knows them: some kinds as they were a while ago."""
+        fresh = {ref: child for ref, child in self.children.items() if ref.kind not in self.stale}
+        return fresh | {ref: child for old in self.stale.values() for ref, child in old.items()}
+
+    def stop_watching(self, kind: str) -> None:
+        """From now on the operator hears of this kind by the answers to its own writes only."""
+        self.stale[kind] = {r: copied(c) for r, c in self.children.items() if r.kind == kind}
+
+    def resync(self) -> None:
+        """The operator hears of everything again."""
+        self.stale.clear()
+        self.answers_lost = False
+
     def round(self, *, kill_after: int | None = None) -> Plan:
         """One decision, carried out; or only as far as the first few writes."""
         observed = self.observed()
@@ -139,7 +155,7 @@ class World:
         self.writes_left = kill_after
         try:
             self._carry_out(plan)
-        except Killed:
+        except Interrupted:
             self.failures, self.taken = {}, {}
         finally:
             self.writes_left = None
@@ -162,17 +178,23 @@ class World:
             if ref.kind == "ControllerRevision" and (self.failures or self.taken):
                 return
         for ref, count in plan.scale:
-            live = self.children.get(ref)
-            if live is not None and live["spec"].get("replicas") != count:
-                self._written(f"scale {ref} to {count}")
-                live["spec"]["replicas"] = count
-                self._changed(live)
+            live, known = self.children.get(ref), self.seen().get(ref)
+            if known is None or known["spec"].get("replicas") == count:
+                continue
+            if live is None or live["metadata"]["uid"] != known["metadata"]["uid"]:
+                self._look_closer(ref)
+                continue
+            self._written(f"scale {ref} to {count}")
+            live["spec"]["replicas"] = count
+            self._changed(live)
+            self._answer(ref)
         for deletion in plan.delete:
             if self.failures or self.taken:
                 return
-            assert self.children[deletion.ref]["metadata"]["uid"] == deletion.uid
             self._written(f"delete {deletion.ref}")
-            self.remove(deletion.ref)
+            live = self.children.get(deletion.ref)
+            if live is not None and live["metadata"]["uid"] == deletion.uid:
+                self.remove(deletion.ref)
 
     def settle(self, rounds: int = 10) -> Plan:
         """Rounds until one writes nothing; fails when that never happens."""
@@ -186,27 +208,30 @@ class World:
     def _written(self, what: str) -> None:
         if self.writes_left is not None:
             if self.writes_left == 0:
-                raise Killed
+                raise Interrupted
             self.writes_left -= 1
         self.writes.append(what)
 
     def _apply(self, manifest: dict[str, Any]) -> None:
         ref = Ref(manifest["kind"], manifest["metadata"]["name"])
-        live = self.children.get(ref)
+        live, known = self.children.get(ref), self.seen().get(ref)
         wanted = copied(manifest)
-        if live is not None and is_applied(wanted, live):
+        if known is not None and is_applied(wanted, known):
             return
         guard = wanted["metadata"].pop("resourceVersion", None)
+        version = live["metadata"]["resourceVersion"] if live is not None else None
+        if (known is None and live is not None) or guard not in (None, version):
+            assert ref.kind in self.stale, f"{ref} is not what was decided on"
+            self._look_closer(ref)
         self._written(f"{'create' if live is None else 'update'} {ref}")
         if live is None:
-            assert guard is None, f"{ref} is guarded and does not exist"
             wanted["metadata"] |= {"uid": f"uid-{ref.name}-{self.version}", "generation": 0}
             if ref.kind == "Deployment":
                 wanted["spec"]["replicas"] = 1
             self.children[ref] = wanted
             self._changed(wanted)
+            self._answer(ref)
             return
-        assert guard in (None, live["metadata"]["resourceVersion"])
         for frozen in ("data",) if ref.kind == "ControllerRevision" else ():
             assert live[frozen] == wanted[frozen], f"{frozen} of {ref} never changes"
         if ref.kind == "Deployment":
@@ -216,6 +241,23 @@ class World:
         live.update(wanted)
         live["metadata"] = {**wanted["metadata"], **kept}
         self._changed(live)
+        self._answer(ref)
+
+    def _answer(self, ref: Ref) -> None:
+        """The operator knows what it has written, unless the answer is lost."""
+        if ref.kind in self.stale:
+            if self.answers_lost:
+                raise Interrupted
+            self.stale[ref.kind][ref] = copied(self.children[ref])
+
+    def _look_closer(self, ref: Ref) -> None:
+        """A write was refused since the object is not as it was seen: it is read, and that is it
+        for this round.
+        """
+        self.stale[ref.kind].pop(ref, None)
+        if ref in self.children:
+            self.stale[ref.kind][ref] = copied(self.children[ref])
+        raise Interrupted
 
     def _changed(self, live: dict[str, Any]) -> None:
         self.version += 1

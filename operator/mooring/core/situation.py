@@ -81,9 +81,6 @@ def understand(observed: Observed, resource: ModelDeployment) -> Situation:
             target = history.target(inputs)
         if _said_before(observed, verb):
             verb = None
-    first = _first_serving(observed, history, target)
-    if first is not None:
-        history = history.with_revision(first)
     blocked: CannotRender | None = None
     created: Revision | None = None
     if target is None or _restart_pending(history, target):
@@ -95,6 +92,9 @@ def understand(observed: Observed, resource: ModelDeployment) -> Situation:
         else:
             history = history.with_revision(created)
             target = created
+    first = _first_serving(observed, history, target)
+    if first is not None:
+        history = history.with_revision(first)
     situation = _roll(observed, resource, history, target)
     promoted = situation.promoted or first
     return replace(situation, blocked=blocked, verb=verb, created=created, promoted=promoted)
@@ -109,7 +109,7 @@ def _first_serving(
     """
     revision = history.by_hash(routed_revision(observed) or "")
     if history.stable is not None or revision is None or revision is target:
-        return None
+        return None  # there is a stable one, or the table decides
     live = observed.child(kinds.DEPLOYMENT, child_name(observed.name, revision.hash))
     if revision.rejected is not None or capacity(live).available == 0:
         return None
