@@ -85,6 +85,8 @@ def test_nor_the_rejected_revision_that_the_spec_asks_for() -> None:
     world.act(f"abort/{candidate}/1")
     world.settle()
     assert records(world) == [stable, candidate]
+    assert world.revisions() == [stable]
+    assert world.status["rejectedRevisions"][0]["revision"] == candidate
 
 
 def test_while_the_spec_cannot_be_made_a_revision_nothing_is_forgotten() -> None:

@@ -313,9 +313,12 @@ class World:
         """Brings whatever rolls out to its end; returns the stable revision."""
         for _ in range(8):
             self.settle()
-            for ref in list(self.children):
-                if ref.kind == "Deployment":
-                    self.run_pods(ref.name.removeprefix("fraud-"))
+            before = len(self.writes)
+            for revision in self.revisions():
+                self.run_pods(revision)
+            self.round()
+            if len(self.writes) == before:
+                break
         self.wait(minutes=1)
         self.settle()
         stable = self.history.stable

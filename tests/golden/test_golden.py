@@ -10,6 +10,7 @@ Where it helps, ``then.yaml`` is applied when the first has been served.
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,7 @@ def world_of(case: str) -> World:
     return world
 
 
+@cache
 def plan_of(case: str) -> Plan:
     """The plan that a person wants to see: everything that should be, at the case's moment."""
     world = world_of(case)

@@ -121,15 +121,14 @@ def _draining(
     stable = situation.stable
     if stable is None:
         return [], None
-    routed_since = _routed_since(observed, stable)
-    leave_at = (routed_since or observed.now) + observed.settings.drain
+    leave_at = (_routed_since(observed, stable) or observed.now) + observed.settings.drain
     found = []
     for revision in situation.history.revisions:
         if revision.hash in live or revision.promotion is None:
             continue
         if not situation.capacity(revision).exists:
             continue
-        if routed_since is not None and observed.now >= leave_at:
+        if observed.now >= leave_at:
             continue
         found.append(revision)
     if not found:
