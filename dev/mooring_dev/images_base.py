@@ -63,7 +63,7 @@ def pip_conf(listed: str) -> str:
 def base_key() -> str:
     """Twelve hex digits that name the content of the base image."""
     digest = hashlib.sha256()
-    for path in sorted(FOLDER.iterdir()):
+    for path in sorted(path for path in FOLDER.iterdir() if path.suffix != ".md"):
         digest.update(path.name.encode() + b"\n" + path.read_bytes())
     digest.update(ca_bundle().read_bytes() if ca_bundle().is_file() else b"")
     digest.update(pip_settings().encode())

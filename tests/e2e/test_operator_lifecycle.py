@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
+import yaml
 
 from mooring_dev.cluster import Cluster
 from mooring_dev.demo_chart import NAMESPACE
 from mooring_dev.demo_client import Client, service_url
-from mooring_dev.demo_model import Model, read_manifests
+from mooring_dev.demo_model import Model, is_true, read_manifests
 from mooring_dev.demo_store import example, example_file
 
 Named = Callable[[str], Model]
@@ -154,6 +158,49 @@ def test_the_standby_takes_over_when_the_leader_is_killed(
 
     assert _leader(operator) in standbys
     _operator_ready(operator)
+
+
+def _export(cluster: Cluster, namespace: str) -> str:
+    where = ("--namespace", namespace, "--kubeconfig", str(cluster.kubeconfig))
+    # In a process of its own, as a person would, and since tests may reach loopback only.
+    done = subprocess.run(
+        [sys.executable, "-m", "mooring", "export", *where],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_restored_backup_serves_the_same_model_by_the_same_revision_and_repeats_no_verb(
+    operator: Cluster, model: Named, uris: dict[str, str]
+) -> None:
+    fraud = model("fraud")
+    fraud.apply(_example(uris["v1"]))
+    first = fraud.wait_serving(uris["v1"])["stable"]["revision"]
+    fraud.kubectl("annotate", "mdep/fraud", f"mooring.dev/action=restart/{first}/1")
+    before = fraud.wait(
+        "a restarted revision",
+        lambda status: (
+            status.get("stable", {}).get("revision", first) != first and is_true(status, "Ready")
+        ),
+    )["stable"]
+    records = fraud.kubectl("get", "controllerrevisions", "-l", OURS, "-o", "name")
+    backup = _export(operator, fraud.namespace)
+    # The runtimes are the chart's, and still there.
+    wanted = [one for one in yaml.safe_load_all(backup) if one["kind"] != "ClusterModelRuntime"]
+
+    fraud.delete()
+    fraud.kubectl("wait", "--for=delete", "pods,controllerrevisions", "-l", OURS)
+    with _stopped(operator):
+        operator.kubectl("apply", "-f", "-", input=yaml.safe_dump_all(wanted))
+
+    after = fraud.wait_serving(uris["v1"])["stable"]
+    same = ("revision", "modelUri", "modelDigest", "replicas")
+    assert {key: after[key] for key in same} == {key: before[key] for key in same}
+    assert fraud.kubectl("get", "controllerrevisions", "-l", OURS, "-o", "name") == records
 
 
 @pytest.fixture
