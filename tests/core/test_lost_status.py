@@ -62,11 +62,14 @@ def told_once(world: World) -> list[str]:
     )
 
 
-def undisturbed() -> World:
-    world = World.with_spec()
+def moments() -> list[World]:
+    """The undisturbed story: the world before it, and after each of its steps."""
+    found = [World.with_spec()]
     for step in range(STEPS):
+        world = copied(found[-1])
         story(world, step)
-    return world
+        found.append(world)
+    return found
 
 
 def end_state(world: World) -> dict[str, Any]:
@@ -84,16 +87,16 @@ def end_state(world: World) -> dict[str, Any]:
     }
 
 
-EXPECTED = undisturbed()
+MOMENTS = moments()
+EXPECTED = MOMENTS[-1]
 
 
 @pytest.mark.parametrize("lost", range(STEPS))
 def test_status_lost_at_any_moment_changes_neither_the_end_nor_the_way(lost: int) -> None:
-    world = World.with_spec()
-    for step in range(STEPS):
-        if step == lost:
-            world.lose_status()
-            world.settle()
+    world: World = copied(MOMENTS[lost])
+    world.lose_status()
+    world.settle()
+    for step in range(lost, STEPS):
         story(world, step)
     assert end_state(world) == end_state(EXPECTED)
     assert told_once(world) == told_once(EXPECTED)
@@ -133,9 +136,7 @@ def restored(world: World, *, settle: bool = True) -> World:
 
 @pytest.mark.parametrize("step", range(STEPS))
 def test_restored_without_status_the_same_revision_serves_the_same_pods(step: int) -> None:
-    world = World.with_spec()
-    for done in range(step + 1):
-        story(world, done)
+    world = MOMENTS[step + 1]
     after = restored(world)
     before = world.history.stable
     assert before is not None
