@@ -18,6 +18,7 @@ import pytest
 import yaml
 from tests.core.world import World, copied
 
+from mooring.api import lint
 from mooring.core.observed import RuntimeSource
 from mooring.core.plan import Plan
 
@@ -166,3 +167,10 @@ def test_every_child_is_labelled_owned_and_in_the_namespace(case: str) -> None:
         (owner,) = meta["ownerReferences"]
         assert (owner["uid"], owner["controller"]) == ("uid-1", True)
         assert manifest["kind"] not in ("Role", "RoleBinding", "ClusterRole", "Secret")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_input_is_one_that_a_person_could_apply(case: str) -> None:
+    for path in sorted((HERE / case).glob("[it]*.yaml")):
+        for document in yaml.safe_load_all(path.read_text()):
+            lint(document)
