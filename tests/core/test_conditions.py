@@ -194,6 +194,21 @@ def test_pods_that_are_refused_say_by_whom() -> None:
     assert "exceeded quota: team" in world.condition("Ready")["message"]
 
 
+def test_also_where_a_candidate_is_given_up_for_it() -> None:
+    world = World.with_spec()
+    stable = world.serve()
+    world.edit(model=V2)
+    world.settle()
+    (candidate,) = set(world.revisions()) - {stable}
+    world.run_pods(candidate, ready=0)
+    world.deployment(candidate)["status"]["conditions"] = [
+        {"type": "ReplicaFailure", "status": "True", "message": "exceeded quota: team"}
+    ]
+    world.wait(minutes=11)
+    world.settle()
+    assert world.status["rejectedRevisions"][0]["message"] == "exceeded quota: team"
+
+
 def test_what_helps_no_more_is_forgotten() -> None:
     world, first = starting()
     world.fail_pods(first, "ServerFailed", "bad luck")

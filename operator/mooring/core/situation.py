@@ -29,6 +29,9 @@ from mooring.core.revision import (
 from mooring.core.rollout import Facts, Move, Progress, Rule, next_move
 from mooring.core.verbs import Action, Outcome, Scene, parse_action, take
 
+#: What is kept of them in a record (characters).
+_LAST_WORDS_LIMIT = 1000
+
 
 @dataclass(frozen=True, slots=True)
 class Situation:
@@ -307,7 +310,7 @@ def _carry_out(observed: Observed, situation: Situation) -> Situation:
             promoted=promoted,
         )
     if situation.rule.move is Move.REJECT:
-        words = _last_words(observed, candidate)
+        words = _last_words(observed, situation, candidate)
         rejection = Rejection(situation.rule.reason, words or situation.rule.message, observed.now)
         rejected = replace(candidate, rejected=rejection)
         return replace(
@@ -329,6 +332,10 @@ def routed_revision(observed: Observed) -> str | None:
     return str(found) if found is not None else None
 
 
-def _last_words(observed: Observed, revision: Revision) -> str:
+def _last_words(observed: Observed, situation: Situation, revision: Revision) -> str:
+    """Why its pods are not ready: what refuses them, or the last words of one of them."""
+    refused = situation.capacity(revision).refused
+    if refused:
+        return refused[:_LAST_WORDS_LIMIT]
     found = worst(observed.pods.get(revision.hash, ()))
     return found.message if found else ""
