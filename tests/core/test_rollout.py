@@ -272,6 +272,21 @@ def test_what_ran_out_while_the_operator_was_away_gets_a_minute_of_grace() -> No
     assert given_up(world) == [candidate]
 
 
+def test_pods_that_are_ready_are_not_given_up_for_a_watch_that_has_stopped() -> None:
+    world, _, candidate = rolling_out()
+    pinned(world, candidate)
+    world.wait(minutes=9)
+    world.stop_watching("Deployment")
+    world.run_pods(candidate)
+    world.settle()
+    world.wait(minutes=5)
+    world.settle()
+    assert given_up(world) == []
+    world.resync()
+    world.settle()
+    assert world.routed() == candidate
+
+
 def test_the_next_look_is_not_later_than_the_deadline() -> None:
     world, _, candidate = rolling_out()
     world.run_pods(candidate, ready=0)

@@ -273,9 +273,12 @@ def _count(observed: Observed, revision: Revision, wanted: int, has: Capacity) -
 def _progress(observed: Observed, candidate: Revision, has: Capacity, *, held: bool) -> Progress:
     """The progress so far, from status; begins anew where it is lost, or after a hold.
 
-    A status without a deadline was written while the rollout was held.
+    A status without a deadline was written while the rollout was held. Ready pods count though
+    their Deployment does not say so: they were asked just now, and its watch may have stopped.
     """
-    fresh = Progress(candidate.hash, has.available, observed.now)
+    ready = sum(pod.ready for pod in observed.pods.get(candidate.hash, ()))
+    available = max(has.available, ready)
+    fresh = Progress(candidate.hash, available, observed.now)
     recorded = observed.status.get("rollout") or {}
     if recorded.get("revision") != candidate.hash or ("deadline" not in recorded and not held):
         return fresh
@@ -286,7 +289,7 @@ def _progress(observed: Observed, candidate: Revision, has: Capacity, *, held: b
         return fresh
     # A clock that was set back must not put the deadline off by as much.
     before = Progress(candidate.hash, most, min(since, observed.now))
-    return before.advanced(candidate.hash, has.available, observed.now)
+    return before.advanced(candidate.hash, available, observed.now)
 
 
 def _carry_out(observed: Observed, situation: Situation) -> Situation:
