@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from tests.core.world import ONNX_RUNTIME, World, copied
 
+from mooring.core.kinds import Ref
 from mooring.core.observed import RenderSettings, RuntimeSource
 from mooring.core.render import pod, revision
 
@@ -137,6 +138,34 @@ def test_a_restart_takes_it_up_as_a_new_revision(
         found = found[step]
     assert found == expected
     assert world.status["stable"]["modelUri"] == "s3://models/fraud/v1"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda data: data.update(signals=[{"name": "errors"}]),  # a newer operator knows more
+        lambda data: data.pop("ownServiceAccount"),  # an older one knew less
+        lambda data: data.pop("metricsPort"),
+    ],
+)
+def test_a_record_of_another_version_is_kept_as_it_is(
+    other: Callable[[dict[str, Any]], None],
+) -> None:
+    world = World.with_spec(runtime={"name": "onnx", "serviceAccountName": "own"})
+    stable = world.serve()
+    record = world.children[Ref("ControllerRevision", f"fraud-{stable}")]
+    other(record["data"])
+    record["metadata"]["annotations"]["mooring.dev/adopted-from"] = "a-retraining"
+    stored, before = copied(record["data"]), template(world, stable)
+    world.edit(replicas=3)
+    world.act(f"abort/{stable}/1")  # its acknowledgement is written to the record
+    world.serve()
+    record = world.children[Ref("ControllerRevision", f"fraud-{stable}")]
+    assert record["data"] == stored
+    assert record["metadata"]["annotations"]["mooring.dev/adopted-from"] == "a-retraining"
+    assert record["metadata"]["annotations"]["mooring.dev/acknowledged"] == "abort/1"
+    assert template(world, stable) == before
+    assert world.reason("Stalled") == ""
 
 
 def test_settings_that_concern_no_pod_reach_what_is_live() -> None:

@@ -25,6 +25,18 @@ from mooring.core.quantity import canonical
 
 _HASH_LENGTH = 10
 _ALPHABET = "bcdfghjklmnpqrstvwxz"
+_KNOWN_ANNOTATIONS = frozenset(
+    {
+        kinds.ANNOTATION_ACKNOWLEDGED,
+        kinds.ANNOTATION_DIGEST,
+        kinds.ANNOTATION_FINGERPRINT,
+        kinds.ANNOTATION_PAUSED,
+        kinds.ANNOTATION_PROMOTED_AT,
+        kinds.ANNOTATION_PROMOTION,
+        kinds.ANNOTATION_REJECTED,
+        kinds.ANNOTATION_RESTART,
+    }
+)
 #: Verbs remembered per revision, newest first, so that an old verb that a GitOps tool
 #: writes back is not carried out again.
 _ACKNOWLEDGED_LIMIT = 20
@@ -107,7 +119,9 @@ class Revision:
     The revision with the highest promotion is stable: promoting is one write of one annotation.
     ``restart`` is the nonce of a revision that is asked for and not made yet.
     ``resource_version`` is empty for a record that is not written yet; otherwise it guards every
-    change of the record against a stale view.
+    change of the record against a stale view. ``stored`` is the record's data as it was read, and
+    ``unknown`` those of our annotations that another version has written: data never changes, so
+    what an older or newer operator has put there has to be given back as it is.
     """
 
     hash: str
@@ -123,6 +137,15 @@ class Revision:
     digest: str | None = None
     resource_version: str = ""
     uid: str = ""
+    stored: Mapping[str, Any] | None = None
+    unknown: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """What the record holds; never changed once it is written."""
+        if self.stored is not None:
+            return dict(self.stored)
+        return {"inputs": dict(self.inputs), **self.rendered.to_data()}
 
     @property
     def nonce(self) -> str | None:
@@ -270,6 +293,12 @@ def _read(child: Mapping[str, Any]) -> Revision:
             mark for mark in annotations.get(kinds.ANNOTATION_ACKNOWLEDGED, "").split(",") if mark
         ),
         digest=annotations.get(kinds.ANNOTATION_DIGEST),
+        stored=data,
+        unknown={
+            key: value
+            for key, value in annotations.items()
+            if key.startswith(f"{kinds.GROUP}/") and key not in _KNOWN_ANNOTATIONS
+        },
         resource_version=meta.get("resourceVersion", ""),
         uid=meta.get("uid", ""),
     )
@@ -305,7 +334,7 @@ def record_annotations(revision: Revision) -> dict[str, str]:
         kinds.ANNOTATION_ACKNOWLEDGED: ",".join(revision.acknowledged) or None,
         kinds.ANNOTATION_DIGEST: revision.digest,
     }
-    return {key: value for key, value in facts.items() if value is not None}
+    return dict(revision.unknown) | {k: v for k, v in facts.items() if v is not None}
 
 
 #: Fields in which something empty means something: an empty selector selects everything, and an

@@ -26,7 +26,7 @@ def controller_revision(
         of_revision=revision.hash,
         annotations=record_annotations(revision),
         revision=revision.sequence,
-        data={"inputs": dict(revision.inputs), **revision.rendered.to_data()},
+        data=revision.data,
     )
     if revision.resource_version:
         record["metadata"]["resourceVersion"] = revision.resource_version
