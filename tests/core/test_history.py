@@ -125,6 +125,8 @@ BROKEN = {
     "no inputs": drop("data", "inputs"),
     "no model": drop("data", "inputs", "model"),
     "a uri that is a number": put(7, "data", "inputs", "model", "uri"),
+    "a runtime that is text": put("onnx", "data", "inputs", "runtime"),
+    "resources that are a list": put(["cpu"], "data", "inputs", "runtime", "resources"),
     "no template": drop("data", "template"),
     "a template that is text": put("pod", "data", "template"),
     "a template without a spec": drop("data", "template", "spec"),

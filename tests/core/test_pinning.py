@@ -168,6 +168,19 @@ def test_a_record_of_another_version_is_kept_as_it_is(
     assert world.reason("Stalled") == ""
 
 
+def test_inputs_that_another_version_spelt_otherwise_are_the_same_inputs() -> None:
+    resources = {"requests": {"cpu": "500m", "memory": "1Gi"}}
+    world = World.with_spec(runtime={"name": "onnx", "resources": resources})
+    stable = world.serve()
+    record = world.children[Ref("ControllerRevision", f"fraud-{stable}")]
+    record["data"]["inputs"]["runtime"] |= {
+        "resources": {"requests": {"cpu": "0.5", "memory": "1024Mi"}, "limits": {}},
+        "env": [],
+    }
+    assert world.serve() == stable
+    assert len(world.history.revisions) == 1
+
+
 def test_settings_that_concern_no_pod_reach_what_is_live() -> None:
     world = World.with_spec()
     world.serve()

@@ -194,8 +194,12 @@ class History:
         return next((r for r in self.revisions if r.hash == name), None)
 
     def target(self, inputs: Mapping[str, Any]) -> Revision | None:
-        """The newest record of these inputs; restarts of the same inputs count as newer ones."""
-        same = [r for r in self.revisions if base_inputs(r.inputs) == inputs]
+        """The newest record of these inputs; restarts of the same inputs count as newer ones.
+
+        Both are compared in the form of today: a record may stem from a version that spelt a
+        quantity otherwise, and an upgrade starts no rollout.
+        """
+        same = [r for r in self.revisions if normal_form(base_inputs(r.inputs)) == inputs]
         return max(same, key=lambda r: r.sequence, default=None)
 
     def with_revision(self, revision: Revision) -> History:
@@ -216,15 +220,29 @@ def canonical_inputs(resource: ModelDeployment) -> dict[str, Any]:
     """The identity of what the spec asks for, free of every default and empty field."""
     spec = resource.spec
     runtime = spec.runtime.model_dump(by_alias=True, exclude_none=True, mode="json")
-    resources = runtime.get("resources") or {}
+    model = spec.model.model_dump(by_alias=True, exclude_none=True, mode="json")
+    return normal_form({"model": model, "runtime": runtime})
+
+
+def normal_form(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The inputs without empty fields, and with quantities in their one form."""
+    runtime = inputs.get("runtime") or {}
+    resources = dict(runtime.get("resources") or {})
     for part in ("requests", "limits"):
         if resources.get(part):
-            resources[part] = {name: canonical(q) for name, q in resources[part].items()}
-    model = spec.model.model_dump(by_alias=True, exclude_none=True, mode="json")
-    pruned = _without_empty({"model": model, "runtime": runtime})
-    if not isinstance(pruned, dict):  # a spec without model or runtime does not parse
+            resources[part] = {name: _quantity(q) for name, q in resources[part].items()}
+    pruned = _without_empty({**inputs, "runtime": {**runtime, "resources": resources}})
+    if not isinstance(pruned, dict):
         raise TypeError("inputs are an object")
     return pruned
+
+
+def _quantity(text: Any) -> Any:
+    """Its canonical form; what is no quantity (any more) stays what it is."""
+    try:
+        return canonical(text)
+    except (TypeError, ValueError):
+        return text
 
 
 def base_inputs(inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -277,6 +295,7 @@ def _read(child: Mapping[str, Any]) -> Revision:
     name = meta["labels"][kinds.LABEL_REVISION]
     if not isinstance(data["inputs"]["model"]["uri"], str):
         raise TypeError("model.uri is text")
+    normal_form(data["inputs"])  # raises for what can never be compared
     if not meta["name"].endswith(f"-{name}"):
         raise ValueError("the label names another revision than the record")
     return Revision(
