@@ -121,7 +121,12 @@ class BackgroundBuild:
             self.log.parent.mkdir(parents=True, exist_ok=True)
             with self.log.open("wb") as output:
                 self._process = subprocess.Popen(
-                    command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    # A group of its own: what it has started is ended with it.
+                    start_new_session=True,
                 )
         return self
 
@@ -142,8 +147,7 @@ class BackgroundBuild:
     def __exit__(self, *_: object) -> None:
         """End the process if it still runs."""
         if self._process is not None and self.running:
-            # As Ctrl-C does: it ends its own children, then itself.
-            self._process.send_signal(signal.SIGINT)
+            os.killpg(self._process.pid, signal.SIGTERM)
             self._process.wait()
 
 

@@ -4,6 +4,7 @@ import io
 import json
 import re
 import tarfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from mooring_dev.images_base import pip_conf
 from mooring_dev.images_catalog import CATALOG, Image, image_key
 from mooring_dev.images_engine import name_archive
 from mooring_dev.paths import cluster_directory
+from mooring_dev.processes import start_time
 
 DOCKERFILE = """\
 ARG BASE_IMAGE=python:3.12-slim-bookworm
@@ -208,6 +210,51 @@ def test_only_the_last_two_builds_of_an_image_are_kept(engine: FakeEngine, image
         built += images.build(["component"])
 
     assert [one.archive.exists() for one in built] == [False, True, True]
+
+
+def test_a_background_build_ends_with_its_block_and_all_that_it_started(
+    engine: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = tmp_path / "python"
+    fake.write_text(f"#!/bin/sh\nsleep 600 & echo $! > {tmp_path}/child\nwait\n")
+    fake.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(fake))
+    child = tmp_path / "child"
+
+    with images.BackgroundBuild(["component"]) as building:
+        assert building.running
+        while not (child.exists() and child.read_text().strip()):
+            time.sleep(0.01)
+
+    assert not building.running
+    pid = int(child.read_text())
+    until = time.monotonic() + 10
+    while start_time(pid) is not None and time.monotonic() < until:
+        time.sleep(0.01)
+    assert start_time(pid) is None
+
+
+def test_a_background_build_starts_nothing_when_nothing_is_missing(engine: FakeEngine) -> None:
+    images.build(["component"])
+
+    with images.BackgroundBuild(["component"]) as building:
+        assert not building.running
+        building.wait()
+
+
+def test_a_failed_background_build_shows_the_end_of_its_log(
+    engine: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = tmp_path / "python"
+    fake.write_text("#!/bin/sh\necho the mirror is gone\nexit 1\n")
+    fake.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(fake))
+
+    with (
+        images.BackgroundBuild(["component"]) as building,
+        pytest.raises(DevError, match="the mirror is gone"),
+    ):
+        building.wait()
 
 
 @dataclass(frozen=True)
