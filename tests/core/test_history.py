@@ -212,3 +212,16 @@ def test_what_a_person_labels_like_ours_is_not_deleted() -> None:
     }
     world.serve()
     assert notes in world.children
+
+
+def test_what_is_on_its_way_out_is_not_deleted_again() -> None:
+    world = World.with_spec()
+    stable = world.serve()
+    world.model("s3://models/fraud/v2")
+    world.settle()
+    (candidate,) = set(world.revisions()) - {stable}
+    world.deployment(candidate)["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    world.model("s3://models/fraud/v1")
+    plan = world.round()
+    assert Ref("ConfigMap", f"fraud-{candidate}") in {d.ref for d in plan.delete}
+    assert Ref("Deployment", f"fraud-{candidate}") not in {d.ref for d in plan.delete}

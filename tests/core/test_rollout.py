@@ -87,7 +87,8 @@ def test_a_first_revision_that_serves_is_stable_though_the_spec_went_on_meanwhil
     assert world.status["stable"]["revision"] == first
     assert world.status["candidate"]["modelUri"] == V2
     assert world.routed() == first
-    assert len([t for t in world.told if "Promoted" in t]) == 1
+    (promoted,) = [t for t in world.told if "Promoted" in t]
+    assert promoted.endswith("it serves already, and nothing else does")
     assert world.serve() != first
 
 
@@ -113,6 +114,20 @@ def test_a_first_revision_that_is_aborted_is_not_made_stable_by_its_pods() -> No
     assert "stable" not in world.status
     world.model(V2)
     world.settle()
+    assert first not in world.revisions()
+
+
+def test_nor_when_the_operator_dies_before_they_are_gone() -> None:
+    world = World.with_spec()
+    world.settle()
+    (first,) = world.revisions()
+    world.run_pods(first)
+    world.act(f"abort/{first}/1")
+    world.round(kill_after=2)  # status, and the record that rejects
+    assert given_up(world) == [first]
+    world.model(V2)
+    world.settle()
+    assert "stable" not in world.status
     assert first not in world.revisions()
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from mooring.core import kinds
 from mooring.core.conditions import Finding
 from mooring.core.observed import Observed
+from mooring.core.rollout import Move
 from mooring.core.situation import Situation
 
 NORMAL, WARNING = "Normal", "Warning"
@@ -49,9 +50,8 @@ def _deeds(observed: Observed, situation: Situation) -> tuple[Event, ...]:
     if situation.promoted is not None:
         promoted = situation.promoted
         found.append(
-            Event(NORMAL, "Promoted", f"revision {promoted.hash} is stable: "
-                  f"{situation.rule.message}")
-        )  # fmt: skip
+            Event(NORMAL, "Promoted", f"revision {promoted.hash} is stable: {_why(situation)}")
+        )
     if situation.rejected is not None and situation.rejected.rejected is not None:
         rejected = situation.rejected
         why = situation.rejected.rejected
@@ -60,6 +60,12 @@ def _deeds(observed: Observed, situation: Situation) -> tuple[Event, ...]:
                   f"{why.message}")
         )  # fmt: skip
     return tuple(found)
+
+
+def _why(situation: Situation) -> str:
+    if situation.rule.move is Move.PROMOTE:
+        return situation.rule.message
+    return "it serves already, and nothing else does"
 
 
 def turned(observed: Observed, findings: dict[str, Finding]) -> tuple[Event, ...]:
