@@ -41,3 +41,11 @@ def _explained(plane: ControlPlane, kind: str) -> str:
         return plane.kubectl("explain", kind)
     except DevError:
         return ""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of the fault runs; they must be known before the folders are collected."""
+    group = parser.getgroup("faults")
+    group.addoption("--fault", help="run this one fault, as a failing run names it")
+    group.addoption("--fault-runs", type=int, help="how many single faults to try")
+    group.addoption("--fault-seed", type=int, help="the seed that chooses them")

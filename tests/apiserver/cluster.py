@@ -92,10 +92,10 @@ class Api:
             data=None if body is None else json.dumps(body),
             headers={"Content-Type": content_type},
         ) as answer:
-            found = json.loads(await answer.text() or "{}")
+            text = await answer.text()
             if answer.status >= 400:
-                raise Refused(answer.status, found.get("message", ""))
-            return dict(found)
+                raise Refused(answer.status, text)
+            return dict(json.loads(text or "{}"))
 
     async def get(self, kind: Kind, namespace: str | None, name: str) -> Json | None:
         try:

@@ -61,7 +61,8 @@ class Resync:
                     for namespace in self._where():
                         await self._take_in(kind, namespace)
             except ApiError as error:
-                log.warning("cannot list yet (%s); trying again", error)
+                hint = " (are Mooring's definitions installed?)" if error.status == 404 else ""
+                log.warning("cannot list %s yet: %s%s; trying again", kind.plural, error, hint)
                 await asyncio.sleep(_RETRY_SECONDS)
             else:
                 break

@@ -7,6 +7,7 @@ object, add finalizers, or slow the start. ``on.event`` writes nothing.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any, cast
 
@@ -20,8 +21,12 @@ from mooring.engine.queue import KeyedQueue
 from mooring.engine.resync import SELECTOR, selector_of, watched
 from mooring.engine.store import Store
 
+log = logging.getLogger(__name__)
+
 _INACTIVITY_SECONDS = 70.0
 _CHUNK = 500
+_CANCELLATIONS = 5
+_CANCELLATION_SECONDS = 3.0
 _SPARE_CONNECTIONS = 4
 
 
@@ -87,6 +92,7 @@ async def watch(
     workers and the lease among them. It also takes over SIGTERM and SIGINT, which is why
     ``on_spawned`` is called as soon as it has.
     """
+    before = asyncio.all_tasks()
     tasks = await kopf.spawn_tasks(
         registry=registry,
         standalone=True,
@@ -97,11 +103,32 @@ async def watch(
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await _end(set(tasks))
+        await _end(_left_watchers(before))
     for task in done:
         task.result()
+
+
+def _left_watchers(before: set[asyncio.Task[Any]]) -> set[asyncio.Task[Any]]:
+    """The watchers that kopf leaves running when one of them has failed.
+
+    They would go on beside those of the next round, and at the end of the process they would wait
+    for ever for helpers of theirs that are cancelled first.
+    """
+    return {
+        task for task in asyncio.all_tasks() - before if task.get_name().startswith("watcher for ")
+    }
+
+
+async def _end(tasks: set[asyncio.Task[Any]]) -> None:
+    """Cancels until all have ended: kopf's tasks take some cancellations for a wish to tidy up."""
+    for _ in range(_CANCELLATIONS):
+        if not tasks:
+            return
+        for task in tasks:
+            task.cancel()
+        _, tasks = await asyncio.wait(tasks, timeout=_CANCELLATION_SECONDS)
+    log.warning("kopf's tasks did not end: %s", ", ".join(sorted(t.get_name() for t in tasks)))
 
 
 def apply_settings(settings: kopf.OperatorSettings, *, clusterwide: bool) -> None:

@@ -1,0 +1,261 @@
+"""kopf's traps that only a real API server shows."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import yaml
+from tests.apiserver.cluster import (
+    Api,
+    Operator,
+    Pods,
+    Refused,
+    deploy,
+    install,
+    settings,
+    simple_spec,
+    until,
+)
+from tests.faults.proxy import Fault, Point, Proxy
+
+from mooring.adapters import kube
+from mooring.core import kinds
+from mooring.core.kinds import CHILD_KINDS, Kind
+from mooring.engine import resync as resync_module
+from mooring.process import Process
+from mooring_dev.control_plane import ControlPlane
+
+pytestmark = pytest.mark.apiserver
+
+CRD = Kind(
+    "apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions",
+    namespaced=False,
+)  # fmt: skip
+
+
+async def test_no_finalizers_no_annotations_and_no_patches_by_kopf(
+    cluster: ControlPlane, api: Api, namespace: str
+) -> None:
+    async with Operator.run(cluster.kubeconfig, settings(namespace)) as operator:
+        async with Pods(api, namespace):
+            await deploy(api, namespace)
+            await until(lambda: api.ready(namespace, "fraud"), "Ready")
+            await operator.settled()
+        resource = await api.resource(namespace, "fraud")
+        assert "finalizers" not in resource["metadata"]
+        assert "annotations" not in resource["metadata"]
+        managers = {
+            (field["manager"], field.get("subresource"))
+            for field in resource["metadata"]["managedFields"]
+        }
+        assert managers == {("user", None), ("mooring", "status")}
+        for ref, child in (await api.children(namespace)).items():
+            assert not child["metadata"].get("finalizers"), ref
+            keys = child["metadata"].get("annotations") or {}
+            assert not [key for key in keys if "kopf" in key], ref
+        assert await api.list(kinds.EVENT, namespace), "our own events are there"
+        assert not [
+            e for e in await api.list(kinds.EVENT, namespace) if "kopf" in str(e.get("source"))
+        ]
+
+
+async def test_a_deletion_missed_during_a_410_relist_is_found_by_the_resync(
+    cluster: ControlPlane, api: Api, namespace: str, tmp_path: Path
+) -> None:
+    """The watch ends with 410 just before the deletion, and the list after it says nothing."""
+    proxy = Proxy(api.session, api.server)
+    async with proxy.run(tmp_path) as kubeconfig:
+        wanted = settings(namespace, resync=timedelta(seconds=1))
+        async with Operator.run(kubeconfig, wanted) as operator:
+            await deploy(api, namespace)
+            await until(lambda: api.get(kinds.SERVICE, namespace, "fraud"), "the Service")
+            await operator.settled()
+            before = await api.get(kinds.SERVICE, namespace, "fraud")
+            # The deletion is the next event of this watch.
+            proxy.rule = lambda p: "gone" if (p.verb, p.target) == ("watch", "Service") else None
+            await api.delete(kinds.SERVICE, namespace, "fraud")
+            await until(lambda: proxy.struck, "410 in the stream")
+            proxy.rule = lambda point: None
+
+            async def replaced() -> bool:
+                now = await api.get(kinds.SERVICE, namespace, "fraud")
+                return bool(now and before and now["metadata"]["uid"] != before["metadata"]["uid"])
+
+            await until(replaced, "a new Service")
+            found = operator.metric(
+                "mooring_resync_findings_total", kind="Service", finding="deleted"
+            )
+            assert found >= 1
+
+
+async def test_another_error_in_the_stream_restarts_the_watches_and_not_the_process(
+    cluster: ControlPlane, api: Api, namespace: str, tmp_path: Path
+) -> None:
+    proxy = Proxy(api.session, api.server)
+    async with proxy.run(tmp_path) as kubeconfig:
+        async with Operator.run(kubeconfig, settings(namespace)) as operator:
+            await deploy(api, namespace)
+            await until(lambda: api.get(kinds.SERVICE, namespace, "fraud"), "the Service")
+            await operator.settled()
+            proxy.fault = Fault("stream-error", Point("watch", "ModelDeployment", 0))
+            proxy.rule = lambda p: (
+                "stream-error" if p.target == "ModelDeployment" and not proxy.struck else None
+            )
+            await deploy(api, namespace, "other")
+            await until(lambda: proxy.struck, "an error in the stream")
+            await until(lambda: api.get(kinds.SERVICE, namespace, "other"), "the other's Service")
+            assert not operator.task.done()
+            # and the watches that were begun anew deliver
+            await deploy(api, namespace, "third")
+            await until(lambda: api.get(kinds.SERVICE, namespace, "third"), "the third's Service")
+
+
+async def test_a_half_open_watch_is_given_up_and_begun_where_it_was(
+    cluster: ControlPlane, api: Api, namespace: str, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("mooring.shell.intake._INACTIVITY_SECONDS", 1.0)
+    proxy = Proxy(api.session, api.server)
+    async with proxy.run(tmp_path) as kubeconfig:
+        async with Operator.run(kubeconfig, settings(namespace)) as operator:
+            await operator.settled()
+            proxy.rule = lambda p: (
+                "half-open" if p.target == "ModelDeployment" and not proxy.struck else None
+            )
+            await deploy(api, namespace)
+            await until(lambda: api.get(kinds.SERVICE, namespace, "fraud"), "the Service")
+            assert proxy.struck == 1
+
+
+async def test_sigterm_ends_the_process_though_kopf_takes_signals_over(
+    cluster: ControlPlane, api: Api, namespace: str
+) -> None:
+    async with Operator.run(cluster.kubeconfig, settings(namespace)) as operator:
+        await until(lambda: operator.metric("mooring_watch_events_total", kind="ModelRuntime"))
+        os.kill(os.getpid(), signal.SIGTERM)
+        async with asyncio.timeout(5):
+            await asyncio.wait({operator.task})
+        assert operator.task.exception() is None
+
+
+async def test_nothing_of_kopf_is_left_behind_when_watching_ends(
+    cluster: ControlPlane, api: Api, namespace: str
+) -> None:
+    before = asyncio.all_tasks()
+    async with Operator.run(cluster.kubeconfig, settings(namespace)) as operator:
+        await until(lambda: operator.metric("mooring_watch_events_total", kind="ModelRuntime"))
+    left = {task for task in asyncio.all_tasks() - before if not task.done()}
+    assert not left
+
+
+async def test_definitions_that_come_after_the_operator_are_watched(
+    cluster: ControlPlane, api: Api, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """kopf looks for the kinds once; looking too early would leave them unwatched for ever."""
+    monkeypatch.setattr(resync_module, "_RETRY_SECONDS", 0.1)
+    hidden = kinds.MODEL_RUNTIME
+    name = f"{hidden.plural}.{hidden.group}"
+    definition = await api.get(CRD, None, name)
+    assert definition is not None
+    await api.delete(CRD, None, name)
+
+    async def gone() -> bool:
+        return await api.get(CRD, None, name) is None
+
+    await until(gone, "the definition is gone")
+    running = asyncio.create_task(_process(cluster.kubeconfig, namespace).run())
+    try:
+        meta = {"name": name}
+        await api.create(CRD, None, {"metadata": meta, "spec": definition["spec"]})
+
+        async def installed() -> bool:
+            try:
+                await install(api, namespace)
+            except Refused:
+                return False
+            return True
+
+        await until(installed, "the runtime can be applied")
+        await deploy(api, namespace)
+        await until(lambda: api.get(kinds.SERVICE, namespace, "fraud"), "the Service")
+        await api.delete(kinds.MODEL_RUNTIME, namespace, "onnx")
+        await deploy(api, namespace, spec=simple_spec("s3://models/fraud/v2"))
+
+        async def blocked() -> bool:
+            return await api.stalled(namespace, "fraud") == "RuntimeNotFound"
+
+        await until(blocked, "the deletion of the runtime is seen by its watch")
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+def _process(kubeconfig: Path, namespace: str) -> Process:
+    class Lazy(Process):
+        async def run(self) -> None:
+            self.configuration = await kube.load_configuration(str(kubeconfig))
+            await super().run()
+
+    return Lazy(settings(namespace), None, elect=False)  # type: ignore[arg-type]
+
+
+RULES = [
+    {"apiGroups": ["mooring.dev"], "resources": ["modeldeployments", "modelruntimes"],
+     "verbs": ["get", "list", "watch"]},
+    {"apiGroups": ["mooring.dev"], "resources": ["modeldeployments/status"], "verbs": ["patch"]},
+    {"apiGroups": ["mooring.dev"], "resources": ["modeldeployments/finalizers"],
+     "verbs": ["update"]},
+    *(
+        {"apiGroups": [kind.group], "resources": [kind.plural],
+         "verbs": ["get", "list", "watch", "create", "patch", "delete"]}
+        for kind in CHILD_KINDS
+    ),
+    {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list"]},
+    {"apiGroups": [""], "resources": ["events"], "verbs": ["create", "patch"]},
+]  # fmt: skip
+
+
+def grant(namespace: str, user: str, rules: Sequence[Mapping[str, object]]) -> str:
+    """A Role and its binding, for kubectl."""
+    name = {"name": user, "namespace": namespace}
+    group = "rbac.authorization.k8s.io"
+    role = {"apiVersion": f"{group}/v1", "kind": "Role", "metadata": name, "rules": rules}
+    binding = {
+        "apiVersion": f"{group}/v1",
+        "kind": "RoleBinding",
+        "metadata": name,
+        "roleRef": {"apiGroup": group, "kind": "Role", "name": user},
+        "subjects": [{"apiGroup": group, "kind": "User", "name": user}],
+    }
+    return yaml.safe_dump_all([role, binding])
+
+
+async def test_namespaced_mode_works_without_any_right_on_the_cluster(
+    cluster: ControlPlane, api: Api, namespace: str
+) -> None:
+    user = f"operator-{namespace}"
+    cluster.kubectl("apply", "-f", "-", input=grant(namespace, user, RULES))
+    async with Operator.run(cluster.client(user), settings(namespace)) as operator:
+        async with Pods(api, namespace):
+            await deploy(api, namespace)
+            await until(lambda: api.ready(namespace, "fraud"), "Ready")
+            await deploy(api, namespace, spec=simple_spec(replicas=3))
+
+            async def scaled() -> bool:
+                found = await api.list(kinds.DEPLOYMENT, namespace)
+                return [d["spec"]["replicas"] for d in found] == [3]
+
+            await until(scaled, "its watches deliver")
+        refused = [
+            sample.labels
+            for metric in operator.process.metrics.requests.collect()
+            for sample in metric.samples
+            if sample.labels.get("code") in ("401", "403")
+        ]
+        assert refused == []
