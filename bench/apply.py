@@ -138,7 +138,7 @@ def _until(
     while time.monotonic() - started < seconds:
         if condition():
             return time.monotonic() - started
-        time.sleep(0.25)
+        time.sleep(0.5)
     raise click.ClickException(message if isinstance(message, str) else message())
 
 
