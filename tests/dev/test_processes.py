@@ -98,7 +98,15 @@ def test_an_executable_that_is_missing_is_named(tmp_path: Path) -> None:
 def test_what_was_started_with_its_owner_ends_with_it(tmp_path: Path) -> None:
     program = Program("sleep", SLEEP, tmp_path, with_owner=True)
     started: list[int] = []
-    owner = threading.Thread(target=lambda: started.append(processes.start(program)))
+
+    def own() -> None:
+        started.append(processes.start(program))
+        # setpriv asks for the signal and then becomes the program: until then nobody owns it.
+        name = Path(f"/proc/{started[0]}/comm")
+        while name.read_text().strip() != "sleep":
+            time.sleep(0.01)
+
+    owner = threading.Thread(target=own)
     owner.start()
     owner.join()
     assert gone(started[0])
