@@ -13,7 +13,7 @@ export MOORING_CA_BUNDLE=$2 MOORING_PIP_CONF=$3
 # usrmerge would bring all of Perl to convert a tree that the merged-usr hook lays out right from
 # the start; the pin leaves usr-is-merged as the one that satisfies the dependency.
 exec mmdebstrap --variant=essential \
-    --include=usr-is-merged,ca-certificates,libstdc++6,python3,python3-venv,tzdata \
+    --include=apt,usr-is-merged,ca-certificates,libstdc++6,python3,python3-venv,tzdata \
     --hook-dir=/usr/share/mmdebstrap/hooks/merged-usr \
     --setup-hook='mkdir -p "$1/etc/apt/preferences.d"' \
     --setup-hook="copy-in $here/no-usrmerge /etc/apt/preferences.d" \

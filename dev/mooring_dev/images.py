@@ -23,7 +23,7 @@ from rich.table import Table
 
 from mooring_dev import images_base
 from mooring_dev.cluster import Cluster
-from mooring_dev.images_catalog import CATALOG, Image, find, image_key
+from mooring_dev.images_catalog import CATALOG, USUAL, Image, find, image_key
 from mooring_dev.images_engine import Engine, choose_engine
 from mooring_dev.locks import exclusive
 from mooring_dev.paths import cache_root, cluster_directory
@@ -53,7 +53,7 @@ def images_root() -> Path:
     return cache_root() / "images"
 
 
-def build(names: Sequence[str] = tuple(CATALOG), *, fresh: bool = False) -> tuple[Built, ...]:
+def build(names: Sequence[str] = USUAL, *, fresh: bool = False) -> tuple[Built, ...]:
     """Build what is missing of ``names`` and return all of them in order.
 
     ``fresh`` makes the base image anew, with today's Debian packages, and all that stands upon it.
@@ -99,7 +99,7 @@ class BackgroundBuild:
     when nothing is missing; leaving the block by an error ends the process.
     """
 
-    def __init__(self, names: Sequence[str] = tuple(CATALOG)) -> None:
+    def __init__(self, names: Sequence[str] = USUAL) -> None:
         self._names = tuple(names)
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -214,7 +214,7 @@ def _build_one(
         old.unlink()
 
 
-def load(cluster: Cluster, names: Sequence[str] = tuple(CATALOG)) -> tuple[Built, ...]:
+def load(cluster: Cluster, names: Sequence[str] = USUAL) -> tuple[Built, ...]:
     """Build what is missing of ``names`` and hand to ``cluster`` what it does not have.
 
     Raises:
@@ -260,7 +260,7 @@ _only = click.option(
     "names",
     multiple=True,
     type=click.Choice(tuple(CATALOG)),
-    help="Only this image; may be given several times.",
+    help="Only this image; may be given several times. Large ones are built only so.",
 )
 
 
@@ -270,7 +270,7 @@ _only = click.option(
 @click.option("-o", "--output", type=click.Choice(("table", "json")), default="table")
 def build_command(names: tuple[str, ...], *, fresh: bool, output: str) -> None:
     """Build what has changed."""
-    built = build(names or tuple(CATALOG), fresh=fresh)
+    built = build(names or USUAL, fresh=fresh)
     if output == "json":
         click.echo(json.dumps([_as_data(one) for one in built], indent=2))
         return
@@ -301,6 +301,6 @@ def load_command(names: tuple[str, ...], *, name: str) -> None:
     """Build what has changed and hand it to a running cluster."""
     cluster = Cluster.find(name)
     table = Table("IMAGE", "NAMED BY CONTENT", box=None, pad_edge=False)
-    for one in load(cluster, names or tuple(CATALOG)):
+    for one in load(cluster, names or USUAL):
         table.add_row(one.image.reference, one.reference)
     console().print(table)

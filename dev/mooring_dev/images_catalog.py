@@ -26,6 +26,8 @@ class Image:
     name: str
     context: str
     """Folder with the Dockerfile, relative to the repository."""
+    on_demand: bool = False
+    """Built only when it is asked for by name: it is large, and few things need it."""
 
     @property
     def reference(self) -> str:
@@ -51,8 +53,11 @@ CATALOG: dict[str, Image] = {
         Image("operator", "operator"),
         Image("fetcher", "components/fetcher"),
         Image("onnx-server", "components/onnx-server"),
+        Image("torchserve", "components/torchserve", on_demand=True),
     )
 }
+USUAL: tuple[str, ...] = tuple(name for name, image in CATALOG.items() if not image.on_demand)
+"""The images that are built and loaded unless others are named."""
 
 
 def find(name: str) -> Image:
