@@ -135,7 +135,18 @@ def test_what_makes_a_revision_has_no_default() -> None:
     with_default = [path for path, schema, _ in fields(definition) if "default" in schema]
 
     assert with_default == [
+        "spec.traffic",
+        "spec.traffic.router",
+        "spec.traffic.replicas",
+        "spec.traffic.timeout",
+        "spec.traffic.retries",
+        "spec.traffic.outlierDetection",
+        "spec.traffic.outlierDetection.consecutiveErrors",
+        "spec.traffic.outlierDetection.interval",
+        "spec.traffic.outlierDetection.baseEjectionTime",
+        "spec.traffic.outlierDetection.maxEjectionPercent",
         "spec.rollout",
+        "spec.rollout.bake.previousWeight",
         "spec.rollout.progressDeadline",
         "spec.rollout.revisionHistoryLimit",
     ]

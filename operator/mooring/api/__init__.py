@@ -11,8 +11,6 @@ from mooring.api.modeldeployment import (
     ModelDeploymentSpec,
     ModelFormat,
     ModelSpec,
-    RolloutSpec,
-    RolloutStep,
     RuntimeSpec,
 )
 from mooring.api.modeldeployment_status import (
@@ -22,6 +20,7 @@ from mooring.api.modeldeployment_status import (
     RevisionReplicas,
     RevisionStatus,
     RolloutStatus,
+    RouterStatus,
 )
 from mooring.api.modelruntime import (
     PLACEHOLDERS,
@@ -49,7 +48,14 @@ from mooring.api.retrainingrequest import (
     RetrainingRequestStatus,
     RetrainingResult,
 )
+from mooring.api.rollout_spec import Bake, HeaderMatch, Pause, RolloutSpec, RolloutStep
 from mooring.api.schema_types import API_VERSION, GROUP, VERSION, ApiModel, parse_duration
+from mooring.api.traffic_spec import (
+    CookieAffinity,
+    OutlierDetection,
+    SessionAffinity,
+    TrafficSpec,
+)
 from mooring.api.validation import (
     InvalidResource,
     lint,
@@ -68,11 +74,14 @@ __all__ = [
     "VERSION",
     "ApiModel",
     "Autoscaling",
+    "Bake",
     "ClusterModelRuntime",
     "Condition",
     "ConfigFile",
+    "CookieAffinity",
     "EnvVar",
     "EnvVarSource",
+    "HeaderMatch",
     "InvalidResource",
     "LastAction",
     "LocalObjectReference",
@@ -85,6 +94,8 @@ __all__ = [
     "ModelRuntime",
     "ModelSpec",
     "ObjectMeta",
+    "OutlierDetection",
+    "Pause",
     "Probe",
     "RejectedRevision",
     "Resources",
@@ -97,13 +108,16 @@ __all__ = [
     "RolloutSpec",
     "RolloutStatus",
     "RolloutStep",
+    "RouterStatus",
     "RuntimePort",
     "RuntimeSecurity",
     "RuntimeSpec",
     "RuntimeTemplate",
+    "SessionAffinity",
     "SupportedFormat",
     "Toleration",
     "TopologySpreadConstraint",
+    "TrafficSpec",
     "lint",
     "parse_cluster_model_runtime",
     "parse_duration",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -20,25 +19,23 @@ from mooring.api.pod_fields import (
     Tolerations,
     TopologySpreadConstraints,
 )
+from mooring.api.rollout_spec import MAX_REPLICAS, RolloutSpec
 from mooring.api.schema_types import (
     API_VERSION,
     ATOMIC,
     DNS_LABEL_PATTERN,
     PRESERVE,
     ApiModel,
-    Duration,
-    ListMap,
     ObjectName,
-    PositiveDuration,
     Rule,
     StrictInt,
     matcher,
     pattern_rule,
 )
+from mooring.api.traffic_spec import TrafficSpec
 
 MAX_NAME_LENGTH = 40
 NAME_PATTERN = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
-MAX_REPLICAS = 1000
 
 SCHEMES: tuple[str, ...] = ("s3", "https", "pvc", "file")
 """Where this version can load models from."""
@@ -275,110 +272,6 @@ class Autoscaling(ApiModel):
     )
 
 
-class Pause(ApiModel):
-    """Waits until somebody says promote; has no fields."""
-
-
-class HeaderMatch(ApiModel):
-    """Requests with this header and value go to the candidate."""
-
-    header: Annotated[str, Field(min_length=1, max_length=128)]
-    """Name of the header, in any case. Example: x-tester."""
-    exact: Annotated[str, Field(max_length=1024)]
-    """The value that it must have, in quotes. Example: "yes"."""
-
-
-STEP_KINDS = ("weight", "mirror", "match", "pause", "replicas")
-
-
-class RolloutStep(ApiModel):
-    """One step of a rollout: exactly one of weight, mirror, match, pause and replicas."""
-
-    weight: Annotated[StrictInt, Field(ge=1, le=100)] | None = None
-    """Percent of the traffic that goes to the candidate, 1 to 100; rises from step to step."""
-    mirror: Annotated[StrictInt, Field(ge=1, le=100)] | None = None
-    """Percent of the requests of which the candidate gets a copy; its answers are dropped."""
-    match: (
-        Annotated[tuple[HeaderMatch, ...], Field(min_length=1, max_length=8), ListMap(("header",))]
-        | None
-    ) = None
-    """Headers that send a request to the candidate; all must match."""
-    pause: Pause | None = None
-    """Waits until the candidate is promoted by hand; written as {}."""
-    replicas: Annotated[StrictInt, Field(ge=1, le=MAX_REPLICAS)] | None = None
-    """Number of candidate pods in this step, without a change of traffic."""
-    duration: Duration | None = None
-    """How long the step lasts, such as 10m or 1h30m; unset means until the candidate's pods are
-    ready. Not with pause."""
-
-    rules = (
-        Rule(
-            cel="["
-            + ", ".join(f"has(self.{kind})" for kind in STEP_KINDS)
-            + "].filter(given, given).size() == 1",
-            message=(
-                "set exactly one of weight, mirror, match, pause and replicas: write the others "
-                "as steps of their own"
-            ),
-            check=lambda s: sum(getattr(s, kind) is not None for kind in STEP_KINDS) == 1,
-        ),
-        Rule(
-            cel="!has(self.pause) || !has(self.duration)",
-            message=(
-                "pause waits for promote and takes no duration: remove duration, or replace pause "
-                "by a weight"
-            ),
-            check=lambda s: s.pause is None or s.duration is None,
-        ),
-    )
-
-
-def _weights_rise(rollout: RolloutSpec) -> bool:
-    weights = [step.weight for step in rollout.steps or () if step.weight is not None]
-    return all(earlier < later for earlier, later in itertools.pairwise(weights))
-
-
-class RolloutSpec(ApiModel):
-    """How a new revision takes over from the stable one. A change here starts no rollout."""
-
-    steps: (
-        Annotated[tuple[RolloutStep, ...], Field(max_length=32, json_schema_extra=ATOMIC)] | None
-    ) = None
-    """The steps by which traffic moves; unset means that the new revision takes over once all its
-    pods are ready. Splitting traffic needs a router, which this version does not have yet: with
-    steps, a new revision waits and Stalled says StepsNotSupported."""
-    progress_deadline: PositiveDuration = "10m"
-    """How long no further pod may become ready before the candidate is given up, such as 10m or
-    1h. A model that takes long to load needs more."""
-    revision_history_limit: Annotated[StrictInt, Field(ge=0, le=100)] = 10
-    """How many old revisions are kept to go back to."""
-
-    rules = (
-        Rule(
-            cel="!has(self.steps) || self.steps.size() > 0",
-            message=(
-                "steps is empty: remove steps to take over as soon as the new revision is ready, "
-                "or give at least one step"
-            ),
-            check=lambda r: r.steps is None or len(r.steps) > 0,
-            field=".steps",
-        ),
-        Rule(
-            cel=(
-                "!has(self.steps) || self.steps.filter(s, has(s.weight)).map(s, s.weight)"
-                ".isSorted() && self.steps.filter(s, has(s.weight)).all(s, "
-                "self.steps.exists_one(t, has(t.weight) && t.weight == s.weight))"
-            ),
-            message=(
-                "weights must rise from step to step: put them in rising order, and make two steps "
-                "of the same weight one with a longer duration"
-            ),
-            check=_weights_rise,
-            field=".steps",
-        ),
-    )
-
-
 class ModelDeploymentSpec(ApiModel):
     """What is wanted: a model, a server for it, and a number of pods."""
 
@@ -390,6 +283,8 @@ class ModelDeploymentSpec(ApiModel):
     """Number of pods, 0 to 1000; 1 when unset. Not together with autoscaling."""
     autoscaling: Autoscaling | None = None
     """Lets the number of pods follow the load. Not together with replicas."""
+    traffic: TrafficSpec = Field(default_factory=TrafficSpec, json_schema_extra={"default": {}})
+    """How requests reach the pods. A change starts no rollout."""
     rollout: RolloutSpec = Field(default_factory=RolloutSpec, json_schema_extra={"default": {}})
     """How a new revision takes over from the stable one."""
 
@@ -401,6 +296,34 @@ class ModelDeploymentSpec(ApiModel):
                 "autoscaler choose, or remove autoscaling"
             ),
             check=lambda s: s.replicas is None or s.autoscaling is None,
+        ),
+        Rule(
+            cel=(
+                "!has(self.autoscaling) || !has(self.rollout) || !has(self.rollout.maxSurge) || "
+                "self.rollout.maxSurge == '100%'"
+            ),
+            message=(
+                "rollout.maxSurge and autoscaling exclude each other: the autoscaler decides how "
+                "many stable pods there are, so a rollout cannot take some of them away; remove "
+                "maxSurge"
+            ),
+            check=lambda s: s.autoscaling is None or s.rollout.max_surge in (None, "100%"),
+        ),
+        Rule(
+            cel=(
+                "!has(self.traffic) || !has(self.traffic.router) || "
+                "self.traffic.router != 'replicas' || !has(self.rollout) || "
+                "!has(self.rollout.steps) || "
+                "self.rollout.steps.all(s, !has(s.mirror) && !has(s.match))"
+            ),
+            message=(
+                "router replicas can neither mirror nor match: use router envoy or gateway, or "
+                "steps of weight, pause and replicas"
+            ),
+            check=lambda s: (
+                s.traffic.router != "replicas"
+                or all(step.mirror is None and step.match is None for step in s.rollout.steps or ())
+            ),
         ),
     )
 

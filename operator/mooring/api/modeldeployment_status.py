@@ -28,6 +28,7 @@ class RevisionReplicas(ApiModel):
     """How many are ready to answer."""
 
 
+Percent = Annotated[StrictInt, Field(ge=0, le=100)]
 _Revision = Annotated[str, Field(max_length=63)]
 _Word = Annotated[str, Field(max_length=253)]
 
@@ -45,6 +46,11 @@ class RevisionStatus(ApiModel):
     """The runtime that it was rendered from."""
     replicas: RevisionReplicas | None = None
     """Pods of the revision: wanted and ready."""
+    weight: Percent | None = None
+    """Percent of the traffic that the router was told to send here."""
+    measured_weight: Percent | None = None
+    """Percent of the traffic that it got, as the router counted over the last minute; unset where
+    nobody counts."""
     since: Timestamp | None = None
     """Since when it is what it is: stable or candidate."""
 
@@ -67,6 +73,22 @@ class RolloutStatus(ApiModel):
 
     revision: _Revision | None = None
     """Hash of the candidate."""
+    stage: _Word | None = None
+    """What is under way: Scaling (pods of this step are starting), Routing (routers take their
+    routes), Waiting (the step lasts), Promoting (all traffic moves), Returning (the traffic goes
+    back), Baking (the previous revision is kept) or Paused."""
+    step: StrictInt | None = None
+    """Number of the step, from 1."""
+    steps: StrictInt | None = None
+    """How many steps there are."""
+    doing: Annotated[str, Field(max_length=1024)] | None = None
+    """The step in words. Example: weight 25 for 20m."""
+    since: Timestamp | None = None
+    """Since when the step's traffic is taken."""
+    until: Timestamp | None = None
+    """When the step ends by itself; unset while it waits for something else."""
+    next: Annotated[str, Field(max_length=1024)] | None = None
+    """What follows, in words."""
     max_available: StrictInt | None = None
     """The most pods of the candidate that were ever ready; the deadline restarts when it rises."""
     progressed_at: Timestamp | None = None
@@ -77,11 +99,26 @@ class RolloutStatus(ApiModel):
     """What the rollout waits for."""
 
 
+class RouterStatus(ApiModel):
+    """The routers and what they have taken."""
+
+    kind: _Word | None = None
+    """Which router: envoy or replicas."""
+    version: Annotated[str, Field(max_length=128)] | None = None
+    """The version of the routes that stand in their configuration."""
+    taken: Annotated[str, Field(max_length=128)] | None = None
+    """The last version that every ready router was seen to have taken."""
+    routers: RevisionReplicas | None = None
+    """Pods of the router: wanted and ready."""
+    message: StatusMessage | None = None
+    """What keeps a router from taking its routes, in its own words."""
+
+
 class LastAction(ApiModel):
     """The last verb that somebody gave by the annotation mooring.dev/action."""
 
     verb: _Word
-    """What was asked for: abort, retry, pause, resume or restart."""
+    """What was asked for: promote, promote-full, abort, retry, undo, pause, resume or restart."""
     revision: Annotated[str, Field(max_length=253)] | None = None
     """The revision that it named."""
     token: Annotated[str, Field(max_length=253)] | None = None
@@ -102,10 +139,11 @@ class ModelDeploymentStatus(ApiModel):
     conditions: (
         Annotated[tuple[Condition, ...], Field(max_length=32), ListMap(("type",))] | None
     ) = None
-    """Ready (serving with the capacity asked for), Reconciling and Stalled (abnormal-true)."""
+    """Ready (serving with the capacity asked for), Reconciling and Stalled (abnormal-true), and
+    RolledBack (the last revision was taken back)."""
     phase: _Word | None = None
-    """One word for people: Starting, Serving, RollingOut, Paused, Degraded, ScaledToZero or
-    Stalled. Programs read the conditions."""
+    """One word for people: Starting, Serving, RollingOut, Paused, Baking, RollingBack, Degraded,
+    ScaledToZero or Stalled. Programs read the conditions."""
     message: StatusMessage | None = None
     """What is being done, why, and what happens next."""
     replicas: StrictInt | None = None
@@ -116,6 +154,10 @@ class ModelDeploymentStatus(ApiModel):
     """The revision that serves."""
     candidate: RevisionStatus | None = None
     """The revision that is to take over, while one is rolling out."""
+    previous: RevisionStatus | None = None
+    """The revision that was stable before, while it is kept to take the traffic back."""
+    router: RouterStatus | None = None
+    """The routers and what they have taken."""
     rejected_revisions: (
         Annotated[tuple[RejectedRevision, ...], Field(max_length=100), ListMap(("revision",))]
         | None

@@ -9,6 +9,7 @@ from pydantic import Field, WithJsonSchema
 from mooring.api.metadata import ObjectMeta
 from mooring.api.modeldeployment import FormatName, ImageTag
 from mooring.api.pod_fields import EnvVar, Resources
+from mooring.api.runtime_signals import RuntimeSignals
 from mooring.api.schema_types import (
     API_VERSION,
     ATOMIC,
@@ -25,6 +26,7 @@ PLACEHOLDERS: tuple[str, ...] = (
     "model.name",
     "model.path",
     "model.uri",
+    "model.version",
     "runtime.version",
     "revision",
     "namespace",
@@ -41,7 +43,8 @@ PLACEHOLDER_RULE = Rule(
     cel=f"!self.matches(r'{_ANY}') || self.matches(r'{_ONLY_KNOWN}')",
     message=(
         "has a placeholder that does not exist: use {{ model.name }}, {{ model.path }}, "
-        "{{ model.uri }}, {{ runtime.version }}, {{ revision }} or {{ namespace }}"
+        "{{ model.uri }}, {{ model.version }}, {{ runtime.version }}, {{ revision }} or "
+        "{{ namespace }}"
     ),
     check=lambda text: not _any_placeholder(text) or _only_known(text),
 )
@@ -315,8 +318,8 @@ def _has_metrics_port(runtime: RuntimeTemplate) -> bool:
 
 class RuntimeTemplate(ApiModel):
     """The template that turns a model into a server: image, arguments, ports, probes, files.
-    Placeholders: {{ model.name }}, {{ model.path }}, {{ model.uri }}, {{ runtime.version }},
-    {{ revision }} and {{ namespace }}.
+    Placeholders: {{ model.name }}, {{ model.path }}, {{ model.uri }}, {{ model.version }},
+    {{ runtime.version }}, {{ revision }} and {{ namespace }}.
     """
 
     description: Annotated[str, Field(max_length=1024)] | None = None
@@ -384,9 +387,11 @@ class RuntimeTemplate(ApiModel):
     """Seconds that the server gets to finish what is in flight; 60 when unset."""
     metrics: MetricsEndpoint | None = None
     """Where the server exports its metrics; unset means that it has none."""
-    layout: Literal["flat", "triton"] | None = None
-    """How the fetcher lays the model out: flat (the default: as it is stored) or triton
-    (<name>/1/…)."""
+    signals: RuntimeSignals | None = None
+    """What can be judged from those metrics; unset means nothing."""
+    layout: Literal["flat", "triton", "tfserving", "torchserve"] | None = None
+    """How the fetcher lays the model out: flat (the default: as it is stored), triton
+    (<name>/1/…), tfserving (a SavedModel in <version>/) or torchserve (<name>.mar)."""
 
     rules = (
         Rule(
@@ -429,6 +434,12 @@ class RuntimeTemplate(ApiModel):
             field=".metrics",
         ),
         Rule(
+            cel="!has(self.signals) || has(self.metrics)",
+            message="signals are read from the server's metrics: say where those are in metrics",
+            check=lambda r: r.signals is None or r.metrics is not None,
+            field=".signals",
+        ),
+        Rule(
             cel=" && ".join(_port_exists(p, action) for p in _PROBES for action in _PROBE_ACTIONS),
             message="probes name a port that is not one of ports: correct it or add the port",
             check=_probes_use_ports,
@@ -459,8 +470,9 @@ class ModelRuntime(ApiModel):
     """Standard metadata of the object."""
     spec: RuntimeTemplate
     """The template that turns a model into a server. Placeholders: {{ model.name }},
-    {{ model.path }} (the folder of the model's files), {{ model.uri }}, {{ runtime.version }},
-    {{ revision }} and {{ namespace }}."""
+    {{ model.path }} (the folder of the model's files), {{ model.uri }}, {{ model.version }} (the
+    number that the URI ends in, else 1), {{ runtime.version }}, {{ revision }} and
+    {{ namespace }}."""
 
 
 class ClusterModelRuntime(ApiModel):
@@ -476,5 +488,6 @@ class ClusterModelRuntime(ApiModel):
     """Standard metadata of the object."""
     spec: RuntimeTemplate
     """The template that turns a model into a server. Placeholders: {{ model.name }},
-    {{ model.path }} (the folder of the model's files), {{ model.uri }}, {{ runtime.version }},
-    {{ revision }} and {{ namespace }}."""
+    {{ model.path }} (the folder of the model's files), {{ model.uri }}, {{ model.version }} (the
+    number that the URI ends in, else 1), {{ runtime.version }}, {{ revision }} and
+    {{ namespace }}."""

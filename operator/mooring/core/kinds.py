@@ -99,3 +99,9 @@ ANNOTATION_RESTART = f"{GROUP}/restart"
 ANNOTATION_ACKNOWLEDGED = f"{GROUP}/acknowledged"
 ANNOTATION_DIGEST = f"{GROUP}/model-digest"
 ANNOTATION_ROUTED = f"{GROUP}/routed-since"
+#: On a router's ConfigMap: its table as JSON, and the version that its files say they are.
+ANNOTATION_TABLE = f"{GROUP}/table"
+ANNOTATION_VERSION = f"{GROUP}/routes-version"
+#: On the public Service and on router objects: what a pod or object is part of.
+LABEL_COMPONENT = "app.kubernetes.io/component"
+COMPONENT_ROUTER = "router"
