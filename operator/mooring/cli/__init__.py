@@ -2,25 +2,73 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
 import click
 
 from mooring import __version__
-from mooring.cli.crds import crds
-from mooring.cli.digest import digest
-from mooring.cli.export import export
-from mooring.cli.run import run
+
+_SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
+    "Prepare": {
+        "digest": ("digest:digest", "Print the digest of a model, as the fetcher verifies it."),
+    },
+    "Run and keep": {
+        "run": ("run:run", "Run the operator until it is told to stop."),
+        "crds": ("crds:crds", "Print or apply the CRDs of this version."),
+        "export": ("export:export", "Print everything that must survive the loss of a cluster."),
+    },
+}
+"""Commands by section of ``--help``: name → (module of this package:attribute, the line shown).
+
+A module is imported only when its command is used, so that none pays for what others import."""
+
+_PLUGIN = "kubectl-"
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _Lazy(click.Group):
+    """A group that imports a command on use, and lists them by section without importing any."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [name for commands in _SECTIONS.values() for name in commands]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        for commands in _SECTIONS.values():
+            if cmd_name in commands:
+                module, _, attribute = commands[cmd_name][0].partition(":")
+                found = getattr(importlib.import_module(f"{__name__}.{module}"), attribute)
+                assert isinstance(found, click.Command)
+                return found
+        return None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for title, commands in _SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name, line) for name, (_, line) in commands.items()])
+
+    def main(self, *args: Any, prog_name: str | None = None, **more: Any) -> Any:
+        """Runs under the name that it was called by: ``mooring`` or ``kubectl mooring``."""
+        called = Path(sys.argv[0]).name
+        default = "kubectl mooring" if called.startswith(_PLUGIN) else "mooring"
+        return super().main(
+            *args, prog_name=prog_name or default, complete_var="_MOORING_COMPLETE", **more
+        )
+
+
+@click.group(
+    cls=_Lazy,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(__version__, prog_name="mooring")
 def main() -> None:
     """Keeps machine-learning models from drifting: serve, roll out, watch, retrain.
 
     Most of it is done by kubectl alone; these commands add what kubectl cannot show.
+
+    Exit codes of all commands that ask a cluster: 0 done; 1 failed, refused or taken back; 2 wrong
+    usage; 3 not within the time given; 4 no usable kubeconfig; 5 the API server cannot be reached;
+    6 not allowed; 7 there is no such object; 8 Mooring is not installed in the cluster; 130 ended
+    by Ctrl-C.
     """
-
-
-main.add_command(run)
-main.add_command(export)
-main.add_command(crds)
-main.add_command(digest)
