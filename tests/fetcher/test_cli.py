@@ -264,6 +264,6 @@ def test_the_help_names_every_flag_of_the_contract(capsys: pytest.CaptureFixture
     assert caught.value.code == 0
     shown = capsys.readouterr().out
     flags = "uri target digest expected-digest-file credentials-dir credentials-name layout"
-    flags += " model-name max-bytes max-files max-ratio termination-log allow-http"
+    flags += " model-name model-version max-bytes max-files max-ratio termination-log allow-http"
     for flag in flags.split():
         assert f"--{flag}" in shown

@@ -33,6 +33,7 @@ from mooring_fetcher.failure import (
 from mooring_fetcher.fetch import Request, Run, digest_uri, fetch
 from mooring_fetcher.limits import Limits
 from mooring_fetcher.patience import Patience, RetryPolicy
+from mooring_fetcher.placing import LAYOUTS
 
 TERMINATION_LOG = Path("/dev/termination-log")
 EXIT_TERMINATED = 143
@@ -94,8 +95,9 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         help="a file with the digest this revision is pinned to; absent or empty: not yet pinned",
     )
-    one.add_argument("--layout", choices=("flat", "triton"), default="flat")
-    one.add_argument("--model-name", default="", help="the folder's name in layout triton")
+    one.add_argument("--layout", choices=LAYOUTS, default="flat")
+    one.add_argument("--model-name", default="", help="the model's name in triton and torchserve")
+    one.add_argument("--model-version", default="1", help="the folder's name in layout tfserving")
     _add_common(one)
 
     other = commands.add_parser("digest", help="print the digest of a path or URI")
@@ -149,6 +151,7 @@ def _fetch(arguments: argparse.Namespace, run: Run) -> ModelDigest:
         declared=arguments.digest or None,
         pinned=_pinned(arguments.expected_digest_file),
         layout=arguments.layout,
+        model_version=arguments.model_version,
         model_name=arguments.model_name,
         allow_http=arguments.allow_http,
     )

@@ -11,7 +11,7 @@ import hashlib
 import re
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,6 +41,7 @@ from mooring_fetcher.placing import (
     still_in_place,
 )
 from mooring_fetcher.progress import Progress
+from mooring_fetcher.saved_model import FILE, check_servable
 from mooring_fetcher.store import Listing, RemoteFile, Store
 from mooring_fetcher.stores import open_store
 from mooring_fetcher.transfer import FileSink, NoSink, Sink, Transfer, check_space
@@ -51,6 +52,8 @@ MAX_CHANGES = 3
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _MODEL_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
+# TensorFlow Serving reads versions as signed 64-bit numbers.
+_MODEL_VERSION = re.compile(r"^(0|[1-9][0-9]{0,17})$")
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,8 @@ class Request:
     pinned: str | None = None
     layout: Layout = "flat"
     model_name: str = ""
+    model_version: str = "1"
+    """The folder of a SavedModel in layout tfserving."""
     allow_http: bool = False
 
 
@@ -88,11 +93,7 @@ def fetch(request: Request, run: Run) -> ModelDigest:
     """
     uri = parse_uri(request.uri, allow_http=request.allow_http)
     expected = _one_digest(request)
-    if request.layout == "triton" and not _MODEL_NAME.match(request.model_name):
-        raise PermanentFailure(
-            f"The layout triton needs a --model-name of letters, digits, '.', '_' and '-', not "
-            f"{request.model_name[:120]!a}."
-        )
+    _check_names(request)
     if uri.scheme == "pvc":
         return _verify_claim(uri, request, run)
     partial = open_partial(request.target)
@@ -269,7 +270,8 @@ def _place(
             raise
         archive.unlink()
         files, sources = unpacked.files, unpacked.sources
-    places = laid_out((file.path for file in files), request.layout, request.model_name)
+    places = _places((file.path for file in files), uri, request)
+    _check_servable(places, sources, uri, request)
     final = {places[file.path]: (file, sources[file.path]) for file in files}
     marker = Marker(_marked(uri), request.layout, model.digest, model.size, model.files, ())
     place(request.target, final, marker)
@@ -308,24 +310,73 @@ def _verify_claim(uri: ModelUri, request: Request, run: Run) -> ModelDigest:
             f"{uri.shown} is an archive on a read-only claim, where it cannot be unpacked: unpack "
             "it on the claim and name the folder."
         )
-    if request.layout == "triton":
-        _check_repository(uri, request)
+    _check_claim_layout(uri, request)
     progress = Progress(run.say, run.patience.clock)
     model = digest_path(request.target, limits=run.limits, inside_only=True, on_bytes=progress.add)
     _verify(model.digest, request, uri)
     return model
 
 
-def _check_repository(uri: ModelUri, request: Request) -> None:
-    """A claim is mounted read-only, so that nothing can be laid out on it."""
-    files = (path for path in request.target.rglob("*") if path.is_file())
-    paths = [path.relative_to(request.target).as_posix() for path in files]
-    if any(path != place for path, place in laid_out(paths, "triton", request.model_name).items()):
+def _check_claim_layout(uri: ModelUri, request: Request) -> None:
+    """A claim is mounted read-only, so that nothing can be laid out on it.
+
+    A SavedModel's folder and a model archive are mounted where their server looks for them.
+    """
+    if request.layout == "flat" or request.target.is_file():
+        return
+    files = {
+        path.relative_to(request.target).as_posix(): path
+        for path in request.target.rglob("*")
+        if path.is_file()
+    }
+    places = _places(files, uri, request)
+    if request.layout == "tfserving":
+        if any(place != f"{request.model_version}/{path}" for path, place in places.items()):
+            raise PermanentFailure(
+                f"{uri.shown} is not the folder of a SavedModel (which holds {FILE}): name that "
+                "folder."
+            )
+        _check_servable(places, files, uri, request)
+    elif any(path != place for path, place in places.items()):
         raise PermanentFailure(
             f"{uri.shown} is not a Triton model repository for {request.model_name}, and on a "
             f"read-only claim none can be made: put the model at {request.model_name}/1/ below "
             "that path."
+            if request.layout == "triton"
+            else f"{uri.shown} holds a model archive of another name than {request.model_name}.mar,"
+            " and on a read-only claim it cannot be renamed: name the archive itself in the URI."
         )
+
+
+def _check_names(request: Request) -> None:
+    """Names become folders and files of the target, so they must be plain."""
+    if request.layout in ("triton", "torchserve") and not _MODEL_NAME.match(request.model_name):
+        raise PermanentFailure(
+            f"The layout {request.layout} needs a --model-name of letters, digits, '.', '_' and "
+            f"'-', not {request.model_name[:120]!a}."
+        )
+    if request.layout == "tfserving" and not _MODEL_VERSION.match(request.model_version):
+        raise PermanentFailure(
+            "The layout tfserving needs a --model-version that is a number, not "
+            f"{request.model_version[:120]!a}."
+        )
+
+
+def _places(paths: Iterable[str], uri: ModelUri, request: Request) -> dict[str, str]:
+    return laid_out(
+        paths, request.layout, request.model_name, version=request.model_version, where=uri.shown
+    )
+
+
+def _check_servable(
+    places: Mapping[str, str], files: Mapping[str, Path], uri: ModelUri, request: Request
+) -> None:
+    """A SavedModel without a signature is refused before a server claims to serve it."""
+    if request.layout == "tfserving":
+        wanted = f"{request.model_version}/{FILE}"
+        for path, place in places.items():
+            if place == wanted:
+                check_servable(files[path], uri.shown)
 
 
 def _one_digest(request: Request) -> str | None:

@@ -13,14 +13,16 @@ import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from mooring_fetcher.digest import FileDigest, digest_path, tree_digest
 from mooring_fetcher.failure import PermanentFailure, TransientFailure
+from mooring_fetcher.layouts import archive_layout, saved_model_layout
 from mooring_fetcher.names import MARKER, PARTIAL
 from mooring_fetcher.transfer import disk_failure
 
-Layout = Literal["flat", "triton"]
+Layout = Literal["flat", "triton", "tfserving", "torchserve"]
+LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
 _TRITON_FILES = {
     ".onnx": "model.onnx",
@@ -30,16 +32,29 @@ _TRITON_FILES = {
 }
 
 
-def laid_out(paths: Iterable[str], layout: Layout, model_name: str) -> dict[str, str]:
+def laid_out(
+    paths: Iterable[str],
+    layout: Layout,
+    model_name: str,
+    *,
+    version: str = "1",
+    where: str = "The model",
+) -> dict[str, str]:
     """Where each file of a model goes, relative to the target.
 
-    ``triton`` makes a model repository: what is one already stays as it is, a model's folder
-    (with config.pbtxt or numbered versions) goes below the model's name, and anything else
-    becomes version 1, a lone model file under the name that Triton looks for.
+    ``where`` is the model in messages. ``tfserving`` and ``torchserve`` raise PermanentFailure for
+    what they cannot serve (:mod:`mooring_fetcher.layouts`). ``triton`` makes a model repository:
+    what is one already stays as it is, a model's folder (with config.pbtxt or numbered versions)
+    goes below the model's name, and anything else becomes version 1, a lone model file under the
+    name that Triton looks for.
     """
     ordered = sorted(paths)
     if layout == "flat":
         return {path: path for path in ordered}
+    if layout == "tfserving":
+        return saved_model_layout(ordered, version, where)
+    if layout == "torchserve":
+        return archive_layout(ordered, model_name, where)
     tops = {path.split("/", 1)[0] for path in ordered if "/" in path}
     roots = {path for path in ordered if "/" not in path}
     if (
