@@ -10,12 +10,13 @@ import pytest
 from tests.onnx_server import graphs
 from tests.onnx_server.servers import Server, server
 
-from mooring_onnx_server.app import Application, Served
+from mooring_onnx_server.app import Application
 from mooring_onnx_server.engine import Engine
 from mooring_onnx_server.metrics import Metrics
 from mooring_onnx_server.model import load_model
 from mooring_onnx_server.request import RequestDecoder
 from mooring_onnx_server.response import ResponseEncoder
+from mooring_onnx_server.service import Served, Service
 from mooring_onnx_server.settings import SessionSettings
 from mooring_onnx_server.state import ServerState
 
@@ -28,12 +29,13 @@ class App:
     def __init__(self, name: str = "m", max_body_bytes: int = 1_000_000) -> None:
         self.state = ServerState()
         self.metrics = Metrics(name, "cpu", self.state)
-        self.application = Application(name, "1", self.state, self.metrics, max_body_bytes)
+        self.service = Service(name, "1", self.state, self.metrics)
+        self.application = Application(self.service, max_body_bytes)
         self.name = name
 
     def load(self, path: Path) -> App:
         model = load_model(path, SESSION)
-        self.application.serve(
+        self.service.serve(
             Served(
                 model.signature,
                 RequestDecoder(model.signature),

@@ -51,6 +51,11 @@ class Server:
         port = self.said(r"listening on port (\d+)")[1]
         return f"http://127.0.0.1:{port}"
 
+    @property
+    def grpc_address(self) -> str:
+        port = self.said(r"listening for gRPC on port (\d+)")[1]
+        return f"127.0.0.1:{port}"
+
     def ready(self) -> Server:
         self.said(r"INFO ready: ")
         return self
@@ -80,7 +85,8 @@ def server(
 ) -> Iterator[Server]:
     """A server on a free port; killed at the end if a test has not ended it."""
     command = [*prefix, sys.executable, "-m", "mooring_onnx_server", "--model-dir", str(model_dir)]
-    command += ["--model-name", model, "--port", "0", "--host", "127.0.0.1", *flags]
+    command += ["--model-name", model, "--port", "0", "--host", "127.0.0.1"]
+    command += ["--grpc-port", "0", *flags]
     process = subprocess.Popen(
         command,
         stderr=subprocess.PIPE,

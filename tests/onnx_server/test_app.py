@@ -34,7 +34,11 @@ async def samples(app: App) -> dict[str, float]:
 
 
 async def test_the_server_tells_its_name_version_and_extensions(app: MakeApp) -> None:
-    expected = {"name": "mooring-onnx-server", "version": __version__, "extensions": []}
+    expected = {
+        "extensions": ["binary_tensor_data"],
+        "name": "mooring-onnx-server",
+        "version": __version__,
+    }
     running = app(graphs.linear)
     assert await get(running, "/v2") == (200, expected)
     assert await get(running, "/v2/") == (200, expected)
@@ -212,20 +216,12 @@ async def test_a_body_over_the_limit_is_413_that_names_the_flag(tmp_path: Path) 
     assert "--max-body-bytes" in answer.json()["error"]
 
 
-@pytest.mark.parametrize(
-    ("header", "value", "said"),
-    [
-        ("content-encoding", "gzip", "content-encoding 'gzip' is not supported: send the body"),
-        ("inference-header-content-length", "80", "no binary tensor extension"),
-    ],
-)
-async def test_an_encoding_not_spoken_here_is_415(
-    app: MakeApp, header: str, value: str, said: str
-) -> None:
+async def test_a_compressed_body_is_415(app: MakeApp) -> None:
     async with app(graphs.linear).client() as client:
-        answer = await client.post("/v2/models/m/infer", content=b"x", headers={header: value})
+        headers = {"content-encoding": "gzip"}
+        answer = await client.post("/v2/models/m/infer", content=b"x", headers=headers)
     assert answer.status_code == 415
-    assert said in answer.json()["error"]
+    assert "content-encoding 'gzip' is not supported: send the body" in answer.json()["error"]
 
 
 async def test_while_draining_requests_are_answered_and_told_to_go_elsewhere(

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mooring_onnx_server.contract import InferRequest
 from mooring_onnx_server.engine import INLINE_ELEMENTS, Engine
 from mooring_onnx_server.errors import ModelRunError
-from mooring_onnx_server.request import InferRequest
 
 
 def request(elements: int = 3) -> InferRequest:

@@ -10,9 +10,10 @@ import numpy as np
 import orjson
 import pytest
 
+from mooring_onnx_server.contract import InferRequest
 from mooring_onnx_server.datatypes import BY_NAME, DATATYPES
 from mooring_onnx_server.errors import InvalidRequestError
-from mooring_onnx_server.request import InferRequest, RequestDecoder
+from mooring_onnx_server.request import RequestDecoder
 from mooring_onnx_server.signature import Dimension, OutputSpec, Signature, TensorSpec
 
 
@@ -118,7 +119,8 @@ def test_an_empty_batch_is_a_batch() -> None:
         (tensor(parameters=[]), "'parameters' of input 'x' must be an object, not a list"),
         (
             tensor(data=..., parameters={"binary_data_size": 12}),
-            "input 'x': 'data' is missing: this server has no binary tensor extension",
+            "input 'x': 'binary_data_size' is 12, but fewer bytes follow the JSON; the header "
+            "Inference-Header-Content-Length is missing",
         ),
     ],
 )

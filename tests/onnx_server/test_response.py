@@ -8,9 +8,9 @@ import numpy as np
 import orjson
 import pytest
 
+from mooring_onnx_server.contract import InferRequest
 from mooring_onnx_server.datatypes import BY_NAME, DATATYPES
 from mooring_onnx_server.errors import ModelRunError
-from mooring_onnx_server.request import InferRequest
 from mooring_onnx_server.response import ResponseEncoder
 from mooring_onnx_server.signature import OutputSpec, Signature, TensorSpec
 

@@ -9,73 +9,38 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from mooring_onnx_server import __version__
 from mooring_onnx_server.body import BodyTooLargeError, ClientGoneError, discard_rest, read_body
 from mooring_onnx_server.errors import RequestRefusedError
-from mooring_onnx_server.state import Phase, ServerState
+from mooring_onnx_server.service import CLIENT_GONE, OWN_FAULT, STOPPED
 from mooring_onnx_server.tensors import shorten
 
 if TYPE_CHECKING:
     from mooring_onnx_server.asgi import Receive, Scope, Send
-    from mooring_onnx_server.engine import Engine
-    from mooring_onnx_server.metrics import Metrics
-    from mooring_onnx_server.request import RequestDecoder
-    from mooring_onnx_server.response import ResponseEncoder
-    from mooring_onnx_server.signature import Signature
+    from mooring_onnx_server.service import Service
 
 _log = logging.getLogger(__name__)
 
-_JSON = b"application/json"
-_CLIENT_GONE = 499
-_SERVER = {"name": "mooring-onnx-server", "version": __version__, "extensions": []}
-_COMPLAINT_SECONDS = 1.0
+Headers = tuple[tuple[bytes, bytes], ...]
 
-
-@dataclass(frozen=True, slots=True)
-class Served:
-    """A model with everything that answers for it."""
-
-    signature: Signature
-    decoder: RequestDecoder
-    engine: Engine
-    encoder: ResponseEncoder
+_JSON: Headers = ((b"content-type", b"application/json"),)
 
 
 class Application:
     """Answers HTTP requests for one model, also before it is loaded and while draining."""
 
-    def __init__(
-        self,
-        model_name: str,
-        model_version: str,
-        state: ServerState,
-        metrics: Metrics,
-        max_body_bytes: int,
-    ) -> None:
-        self._name = model_name
-        self._version = model_version
-        self._state = state
-        self._metrics = metrics
+    def __init__(self, service: Service, max_body_bytes: int) -> None:
+        self._service = service
+        self._state = service.state
+        self._metrics = service.metrics
         self._limit = max_body_bytes
-        self._served: Served | None = None
+        name, version = service.name, service.version
         self._infer_paths = frozenset(
-            {
-                f"/v2/models/{model_name}/infer",
-                f"/v2/models/{model_name}/versions/{model_version}/infer",
-            }
+            {f"/v2/models/{name}/infer", f"/v2/models/{name}/versions/{version}/infer"}
         )
-        self._complained = float("-inf")
-        self._suppressed = 0
-
-    def serve(self, served: Served) -> None:
-        """Begins to answer for a loaded and warmed-up model."""
-        self._served = served
-        self._state.phase = Phase.READY
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One ASGI connection; everything but HTTP is refused by the server in front."""
@@ -83,23 +48,23 @@ class Application:
             await self._infer(scope, receive, send)
             return
         started = time.perf_counter()
-        content_type = _JSON
-        extra: tuple[tuple[bytes, bytes], ...] = ()
+        headers = _JSON
         try:
             if scope["path"] == "/metrics":
                 status = 200
                 body, shown = self._metrics.render(_header(scope, b"accept"))
-                content_type = shown.encode()
+                headers = ((b"content-type", shown.encode()),)
             else:
                 status, answer = self._route(scope["method"], scope["path"])
                 body = orjson.dumps(answer)
         except RequestRefusedError as refusal:
             status, body = refusal.status, _error(refusal.message)
             if status == 405:
-                extra = ((b"allow", b"POST" if scope["path"].endswith("/infer") else b"GET"),)
+                allowed = b"POST" if scope["path"].endswith("/infer") else b"GET"
+                headers = (*_JSON, (b"allow", allowed))
             elif status == 404 and scope["path"].endswith("/infer"):
                 self._metrics.observe_unknown_model(time.perf_counter() - started)
-        await self._send(send, status, body, content_type, extra)
+        await self._send(send, status, body, headers)
 
     async def _infer(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
@@ -108,42 +73,39 @@ class Application:
         state.last_request = started
         status = 500
         body = answer = b""
+        headers = _JSON
         linger: Receive | None = None
         try:
             try:
-                body = await read_body(scope, receive, self._limit)
-                served = self._loaded()
-                request = served.decoder.decode(body)
+                body, json_length = await read_body(scope, receive, self._limit)
+                served = self._service.loaded()
+                request = served.decoder.decode(body, json_length)
                 values = await served.engine.infer(request)
-                answer = served.encoder.encode(request, values)
+                if request.binary:
+                    answer, json_length = served.encoder.encode_binary(request, values)
+                    headers = _binary(json_length)
+                else:
+                    answer = served.encoder.encode(request, values)
                 status = 200
             except RequestRefusedError as refusal:
                 status, answer = refusal.status, _error(refusal.message)
                 if status == 500:
-                    self._complain(refusal.message)
+                    self._service.complain(refusal.message)
                 linger = receive if isinstance(refusal, BodyTooLargeError) else None
             except asyncio.CancelledError:
                 # The grace period is over and the run goes on in its thread, unheard.
-                status = 503
-                answer = _error("the server stopped before this request was done: send it again")
+                status, answer = 503, _error(STOPPED)
             except ClientGoneError:
-                status = _CLIENT_GONE
+                status = CLIENT_GONE
                 return
             except Exception:  # noqa: BLE001  a fault of ours is an answer too
                 _log.exception("a request failed inside the server")
-                answer = _error("the server failed on this request: its log says where")
-            await self._send(send, status, answer, linger=linger)
+                answer = _error(OWN_FAULT)
+            await self._send(send, status, answer, headers, linger)
         finally:
             state.in_flight -= 1
             seconds = time.perf_counter() - started
             self._metrics.observe_request(status, seconds, len(body), len(answer))
-
-    def _loaded(self) -> Served:
-        if self._served is None:
-            raise RequestRefusedError(
-                503, f"model '{self._name}' is still loading: try again later"
-            )
-        return self._served
 
     def _route(self, method: str, path: str) -> tuple[int, dict[str, Any]]:
         """Answers everything but inference and metrics.
@@ -154,7 +116,7 @@ class Application:
         found: tuple[int, dict[str, Any]] | None = None
         match path.rstrip("/").split("/"):
             case ["", "v2"]:
-                found = 200, _SERVER
+                found = 200, self._service.about_server()
             case ["", "v2", "health", "live"]:
                 found = 200, {"live": True}
             case ["", "v2", "health", "ready"]:
@@ -162,7 +124,7 @@ class Application:
             case ["", "v2", "models", name, "versions", version, *rest]:
                 found = self._model(name, version, rest)
             case ["", "v2", "models", name, *rest]:
-                found = self._model(name, self._version, rest)
+                found = self._model(name, self._service.version, rest)
         if found is None:
             shown = shorten(path, 100)
             raise RequestRefusedError(404, f"no such path: {shown}; the protocol's begin with /v2")
@@ -171,19 +133,12 @@ class Application:
         return found
 
     def _model(self, name: str, version: str, rest: list[str]) -> tuple[int, dict[str, Any]] | None:
-        if name != self._name:
-            raise RequestRefusedError(
-                404, f"no model '{shorten(name)}' here: this server has '{self._name}'"
-            )
-        if version != self._version:
-            raise RequestRefusedError(
-                404, f"model '{name}' has no version '{shorten(version)}': it has '{self._version}'"
-            )
+        self._service.check(name, version)
         match rest:
             case []:
-                return 200, self._metadata()
+                return 200, self._service.about_model()
             case ["ready"]:
-                return self._readiness(), {"name": self._name, "ready": self._state.ready}
+                return self._readiness(), {"name": name, "ready": self._state.ready}
             case ["infer"]:
                 raise RequestRefusedError(405, "inference takes POST")
         return None
@@ -191,54 +146,36 @@ class Application:
     def _readiness(self) -> int:
         return 200 if self._state.ready else 503
 
-    def _metadata(self) -> dict[str, Any]:
-        signature = self._loaded().signature
-        return {
-            "name": self._name,
-            "versions": [self._version],
-            "platform": "onnx_onnxv1",
-            "inputs": [spec.metadata for spec in signature.inputs],
-            "outputs": [output.tensor.metadata for output in signature.outputs],
-        }
-
     async def _send(
         self,
         send: Send,
         status: int,
         body: bytes,
-        content_type: bytes = _JSON,
-        extra: tuple[tuple[bytes, bytes], ...] = (),
+        headers: Headers,
         linger: Receive | None = None,
     ) -> None:
-        headers = [
-            (b"content-type", content_type),
-            (b"content-length", b"%d" % len(body)),
-            *extra,
-        ]
+        shown = [*headers, (b"content-length", b"%d" % len(body))]
         if linger is not None or self._state.draining:
             # While draining, each client is told with its answer to go elsewhere for the
             # next request; its connection is never closed under it.
-            headers.append((b"connection", b"close"))
-        await send({"type": "http.response.start", "status": status, "headers": headers})
+            shown.append((b"connection", b"close"))
+        await send({"type": "http.response.start", "status": status, "headers": shown})
         if linger is not None:
             await send({"type": "http.response.body", "body": body, "more_body": True})
             await discard_rest(linger, self._limit)
             body = b""
         await send({"type": "http.response.body", "body": body})
 
-    def _complain(self, message: str) -> None:
-        """Logs a model's failure, at most one a second: a broken model fails every request."""
-        now = time.perf_counter()
-        if now - self._complained < _COMPLAINT_SECONDS:
-            self._suppressed += 1
-            return
-        more = f" (and {self._suppressed} more like it)" if self._suppressed else ""
-        _log.error("%s%s", message, more)
-        self._complained, self._suppressed = now, 0
-
 
 def _error(message: str) -> bytes:
     return orjson.dumps({"error": message})
+
+
+def _binary(json_length: int) -> Headers:
+    return (
+        (b"content-type", b"application/octet-stream"),
+        (b"inference-header-content-length", b"%d" % json_length),
+    )
 
 
 def _header(scope: Scope, wanted: bytes) -> str:

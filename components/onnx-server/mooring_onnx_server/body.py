@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from mooring_onnx_server.errors import RequestRefusedError
+from mooring_onnx_server.errors import InvalidRequestError, RequestRefusedError
+from mooring_onnx_server.tensors import shorten
 
 if TYPE_CHECKING:
     from mooring_onnx_server.asgi import Receive, Scope
 
 _LINGER_SECONDS = 5.0
-_READ_BY_NAME = frozenset(
-    {b"content-length", b"content-encoding", b"inference-header-content-length"}
-)
+_JSON_LENGTH = b"inference-header-content-length"
+_READ_BY_NAME = frozenset({b"content-length", b"content-encoding", _JSON_LENGTH})
 
 
 class ClientGoneError(Exception):
@@ -31,17 +31,26 @@ class BodyTooLargeError(RequestRefusedError):
         )
 
 
-async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
+async def read_body(scope: Scope, receive: Receive, limit: int) -> tuple[bytes, int | None]:
     """Reads the body, up to `limit` bytes.
+
+    Returns:
+        The body, and the length of the JSON at its beginning where a header tells one: then
+        tensors follow it as bytes.
 
     Raises:
         BodyTooLargeError: the announced length, or what has come, is over the limit.
-        RequestRefusedError: an encoding of the body that is not spoken here.
+        RequestRefusedError: an encoding of the body that is not spoken here, or a length that is
+            none.
         ClientGoneError: the connection ended first.
     """
+    json_length: int | None = None
     for name, value in scope["headers"]:
         if name in _READ_BY_NAME:
-            _check_header(name, value, limit)
+            if name == _JSON_LENGTH:
+                json_length = _length(value)
+            else:
+                _check_header(name, value, limit)
     message = await receive()
     body: bytes = message.get("body", b"")
     if not message.get("more_body", False):
@@ -49,8 +58,8 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
             raise ClientGoneError
         if len(body) > limit:
             raise BodyTooLargeError(limit)
-        return body
-    return await _read_rest(receive, body, limit)
+        return body, json_length
+    return await _read_rest(receive, body, limit), json_length
 
 
 async def _read_rest(receive: Receive, first: bytes, limit: int) -> bytes:
@@ -73,19 +82,22 @@ def _check_header(name: bytes, value: bytes, limit: int) -> None:
     if name == b"content-length":
         if value.isdigit() and int(value) > limit:
             raise BodyTooLargeError(limit)
-    elif name == b"content-encoding":
-        if value.lower() not in (b"", b"identity"):
-            raise RequestRefusedError(
-                415,
-                f"content-encoding '{value.decode('latin-1')}' is not supported: send the "
-                "body as plain JSON",
-            )
-    else:
+    elif value.lower() not in (b"", b"identity"):
         raise RequestRefusedError(
             415,
-            "this server has no binary tensor extension (Inference-Header-Content-Length): "
-            "send the elements as JSON in 'data'",
+            f"content-encoding '{value.decode('latin-1')}' is not supported: send the body "
+            "uncompressed",
         )
+
+
+def _length(value: bytes) -> int:
+    # As many digits as any length has; Python refuses to parse thousands of them.
+    if not value.isdigit() or len(value) > 18:
+        raise InvalidRequestError(
+            "Inference-Header-Content-Length must be the JSON's length in bytes, not "
+            f"'{shorten(value.decode('latin-1'))}'"
+        )
+    return int(value)
 
 
 async def discard_rest(receive: Receive, limit: int) -> None:

@@ -45,6 +45,10 @@ def _model_name(_: click.Context, __: click.Parameter, value: str) -> str:
 @click.option("--host", default="", help="Address to listen on; empty for all, IPv4 and IPv6.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, help="0 picks a free one.")
 @click.option(
+    "--grpc-port", type=click.IntRange(0, 65535), default=9000, help="For gRPC; 0 picks a free one."
+)
+@click.option("--grpc/--no-grpc", default=True, help="Whether to serve gRPC at all.")
+@click.option(
     "--intra-op-threads",
     type=_POSITIVE,
     help="Threads within an operator. Default: the CPUs of the cgroup's quota.",
@@ -65,7 +69,24 @@ def _model_name(_: click.Context, __: click.Parameter, value: str) -> str:
     default=False,
     help="Idle threads busy-wait: saves microseconds, burns the CPU quota.",
 )
-@click.option("--provider", type=click.Choice(["cpu"]), default="cpu", help="Where to compute.")
+@click.option(
+    "--provider",
+    type=click.Choice(["cpu", "cuda"]),
+    default="cpu",
+    help="Where to compute; cuda needs an image with onnxruntime-gpu, and a GPU.",
+)
+@click.option(
+    "--batch-max-rows",
+    type=click.IntRange(min=0),
+    default=0,
+    help="Puts requests that come together into runs of so many rows; below 2: off.",
+)
+@click.option(
+    "--batch-max-delay-ms",
+    type=click.FloatRange(min=0, max=10_000),
+    default=5.0,
+    help="How long a request may wait for others while the model is at work.",
+)
 @click.option(
     "--parallel-runs",
     type=_POSITIVE,
@@ -107,12 +128,16 @@ def main(
     model_version: str,
     host: str,
     port: int,
+    grpc_port: int,
+    grpc: bool,
     intra_op_threads: int | None,
     inter_op_threads: int,
     execution_mode: settings.ExecutionMode,
     graph_optimization: settings.GraphOptimization,
     allow_spinning: bool,
     provider: settings.Provider,
+    batch_max_rows: int,
+    batch_max_delay_ms: float,
     parallel_runs: int | None,
     warmup_runs: int,
     max_body_bytes: int,
@@ -121,7 +146,7 @@ def main(
     keep_alive_seconds: int,
     debug: bool,
 ) -> None:
-    """Serves one ONNX model by the Open Inference Protocol v2 (REST)."""
+    """Serves one ONNX model by the Open Inference Protocol v2 over REST and gRPC."""
     _configure_logging(debug=debug)
     cpus = usable_cpus()
     session = settings.SessionSettings(
@@ -140,6 +165,8 @@ def main(
         port=port,
         session=session,
         parallel_runs=parallel_runs or cpus,
+        grpc_port=grpc_port if grpc else None,
+        batch=settings.BatchSettings(batch_max_rows, batch_max_delay_ms / 1000),
         warmup_runs=warmup_runs,
         max_body_bytes=max_body_bytes,
         grace_seconds=grace_seconds,

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from mooring_onnx_server.contract import InferRequest
     from mooring_onnx_server.model import Run
-    from mooring_onnx_server.request import InferRequest
 
 INLINE_SECONDS = 0.001
 """CPU seconds up to which a typical run is done on the event loop."""

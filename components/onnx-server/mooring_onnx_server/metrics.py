@@ -29,33 +29,37 @@ LATENCY_BUCKETS: tuple[float, ...] = tuple(
 Geometric, so that "slower by a factor" is a shift by whole buckets, and fixed, so that two
 revisions can always be compared."""
 
+BATCH_BUCKETS: tuple[float, ...] = tuple(2.0**step for step in range(11))
+"""Rows, 1 to 1,024."""
+
 UNKNOWN_MODEL = "unknown"
 """The label for a model that is not served here: names from outside would be unbounded."""
 
 
-class Latencies:
+class Series:
     """One series of a histogram.
 
     The client library's own takes locks and counts with floats, several times the cost, twice
     a request; here everything happens on the event loop's thread.
     """
 
-    __slots__ = ("_counts", "_seconds")
+    __slots__ = ("_counts", "_edges", "_sum")
 
-    def __init__(self) -> None:
-        self._counts = [0] * (len(LATENCY_BUCKETS) + 1)
-        self._seconds = 0.0
+    def __init__(self, edges: Sequence[float] = LATENCY_BUCKETS) -> None:
+        self._edges = edges
+        self._counts = [0] * (len(edges) + 1)
+        self._sum = 0.0
 
-    def observe(self, seconds: float) -> None:
-        """Counts one duration; a bucket holds its own upper edge."""
-        self._counts[bisect_left(LATENCY_BUCKETS, seconds)] += 1
-        self._seconds += seconds
+    def observe(self, value: float) -> None:
+        """Counts one value; a bucket holds its own upper edge."""
+        self._counts[bisect_left(self._edges, value)] += 1
+        self._sum += value
 
     def add_to(self, family: HistogramMetricFamily, labels: Sequence[str]) -> None:
         """Writes the series into a scrape."""
-        edges = [*map(floatToGoString, LATENCY_BUCKETS), "+Inf"]
+        edges = [*map(floatToGoString, self._edges), "+Inf"]
         buckets = list(zip(edges, accumulate(self._counts), strict=True))
-        family.add_metric(labels, buckets, self._seconds)
+        family.add_metric(labels, buckets, self._sum)
 
 
 class _Traffic(Collector):
@@ -63,8 +67,9 @@ class _Traffic(Collector):
 
     def __init__(self, model: str) -> None:
         self._model = model
-        self.requests: dict[tuple[str, str], Latencies] = {}
-        self.runs = Latencies()
+        self.requests: dict[tuple[str, str], Series] = {}
+        self.runs = Series()
+        self.batches = Series(BATCH_BUCKETS)
         self.request_bytes = 0
         self.response_bytes = 0
 
@@ -73,7 +78,8 @@ class _Traffic(Collector):
         requests = HistogramMetricFamily(
             "mooring_onnx_request_duration_seconds",
             "Inference requests from their headers to the end of their response, by HTTP "
-            "status code (499: the client went away first).",
+            "status code, or the one that the gRPC status stands for (499: the client went away "
+            "first).",
             labels=("model", "code"),
         )
         for labels, series in self.requests.items():
@@ -86,6 +92,13 @@ class _Traffic(Collector):
         )
         self.runs.add_to(runs, (self._model,))
         yield runs
+        batches = HistogramMetricFamily(
+            "mooring_onnx_batch_rows",
+            "Rows of the runs that adaptive batching made of one request or several.",
+            labels=("model",),
+        )
+        self.batches.add_to(batches, (self._model,))
+        yield batches
         yield self._counter(
             "mooring_onnx_request_bytes",
             "Bytes of the inference request bodies that were read.",
@@ -112,8 +125,9 @@ class Metrics:
         self._traffic = _Traffic(model)
         self.registry.register(self._traffic)
         ProcessCollector(registry=self.registry)
-        self._by_code: dict[int, Latencies] = {}
+        self._by_code: dict[int, Series] = {}
         self.observe_run = self._traffic.runs.observe
+        self.observe_batch = self._traffic.batches.observe
         self.load_seconds = self._gauge(
             "mooring_onnx_model_load_seconds", "Time from opening the model to a session."
         )
@@ -146,11 +160,11 @@ class Metrics:
     def observe_unknown_model(self, seconds: float) -> None:
         """Counts one inference request for a model that is not served here (404)."""
         labels = (UNKNOWN_MODEL, "404")
-        self._traffic.requests.setdefault(labels, Latencies()).observe(seconds)
+        self._traffic.requests.setdefault(labels, Series()).observe(seconds)
 
-    def _of_code(self, code: int) -> Latencies:
+    def _of_code(self, code: int) -> Series:
         labels = (self._model, str(code))
-        series = self._by_code[code] = self._traffic.requests.setdefault(labels, Latencies())
+        series = self._by_code[code] = self._traffic.requests.setdefault(labels, Series())
         return series
 
     def render(self, accept: str) -> tuple[bytes, str]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from mooring_onnx_server.settings import SessionSettings
 
-PROVIDERS: Mapping[str, str] = {"cpu": "CPUExecutionProvider"}
+PROVIDERS: Mapping[str, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 _OPTIMIZATION: Mapping[str, Any] = {
     "disable": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
@@ -96,13 +96,47 @@ def load_model(path: Path, settings: SessionSettings) -> Model:
         # The resolved path: external data is looked for beside the real file, and a mount
         # swapped by links (a ConfigMap's way) would else look like an escape.
         session = ort.InferenceSession(
-            str(path.resolve()), options, providers=[PROVIDERS[settings.provider]]
+            str(path.resolve()), options, providers=_providers(settings.provider)
         )
+    except ModelLoadError:
+        raise
     except Exception as error:
         raise ModelLoadError(explain(error, path)) from error
+    _check_provider(settings.provider, session.get_providers())
     signature = read_signature(session.get_inputs(), session.get_outputs())
     seconds = time.perf_counter() - started
     return Model(path, signature, seconds, _runner(session))
+
+
+def _providers(provider: str) -> list[str]:
+    """onnxruntime's names for a provider, and for the CPU where an operator is left to it.
+
+    Raises:
+        ModelLoadError: this onnxruntime was built without it.
+    """
+    wanted, cpu = PROVIDERS[provider], PROVIDERS["cpu"]
+    available = ort.get_available_providers()
+    if wanted not in available:
+        known = ", ".join(name for name, long in PROVIDERS.items() if long in available)
+        raise ModelLoadError(
+            f"the provider '{provider}' is not in this image, whose onnxruntime has {known}: use an "
+            "image with onnxruntime-gpu, or --provider cpu"
+        )
+    return [wanted] if wanted == cpu else [wanted, cpu]
+
+
+def _check_provider(provider: str, taken: Sequence[str]) -> None:
+    """onnxruntime serves from the CPU where its GPU cannot be used, and says so to nobody.
+
+    Raises:
+        ModelLoadError: the session does not use the provider that was asked for.
+    """
+    if PROVIDERS[provider] not in taken:
+        raise ModelLoadError(
+            f"the provider '{provider}' cannot be used here: no GPU, or no driver and libraries "
+            "that fit, in this container: ask for one by resources.limits (nvidia.com/gpu: 1), see "
+            "that the CUDA and cuDNN libraries are in the image, or use --provider cpu"
+        )
 
 
 def _session_options(settings: SessionSettings) -> ort.SessionOptions:

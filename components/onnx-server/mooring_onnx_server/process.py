@@ -3,8 +3,9 @@
 Liveness and metrics answer from the beginning, readiness once the model is warmed up. On
 SIGTERM readiness fails at once, while the port stays open: whoever still has the address
 (a proxy that has not yet heard, a kept-alive connection) is served and told, by
-`Connection: close`, to go elsewhere. The process ends when nobody has asked for a moment,
-or when the grace period is over.
+`Connection: close`, to go elsewhere. gRPC's connections never end by themselves, so its port
+closes and its clients are told at once; what they have in flight is finished. The process ends
+when nobody has asked for a moment, or when the grace period is over.
 """
 
 from __future__ import annotations
@@ -23,19 +24,22 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 import uvloop
 
-from mooring_onnx_server.app import Application, Served
+from mooring_onnx_server.app import Application
+from mooring_onnx_server.batching import Batcher, why_not
 from mooring_onnx_server.engine import Engine
 from mooring_onnx_server.errors import ModelLoadError
 from mooring_onnx_server.metrics import Metrics
 from mooring_onnx_server.model import Model, find_model_file, load_model, warm_up
 from mooring_onnx_server.request import RequestDecoder
 from mooring_onnx_server.response import ResponseEncoder
+from mooring_onnx_server.service import Infers, Served, Service
 from mooring_onnx_server.state import Phase, ServerState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
+    from mooring_onnx_server.grpc_service import GrpcServer
     from mooring_onnx_server.settings import ServerSettings
 
 _log = logging.getLogger(__name__)
@@ -67,13 +71,11 @@ class _Process:
         self._listener = listener
         self._state = ServerState()
         self._metrics = Metrics(settings.model_name, settings.session.provider, self._state)
-        self._application = Application(
-            settings.model_name,
-            settings.model_version,
-            self._state,
-            self._metrics,
-            settings.max_body_bytes,
+        self._service = Service(
+            settings.model_name, settings.model_version, self._state, self._metrics
         )
+        self._application = Application(self._service, settings.max_body_bytes)
+        self._grpc: GrpcServer | None = None
         self._stop = asyncio.Event()
         self._stop_now = asyncio.Event()
         self._config = self._http_config()
@@ -82,6 +84,7 @@ class _Process:
     async def run(self) -> None:
         """Lives from the first connection to the last; raises what failed the load."""
         loop = asyncio.get_running_loop()
+        await self._listen_for_grpc()
 
         # uvicorn's own handler stops listening at once; draining asks for the opposite.
         def handle_exit(_signal: int, _frame: FrameType | None) -> None:
@@ -110,7 +113,7 @@ class _Process:
         if (error := loading.exception()) is not None:
             await self._shut(serving, 0.0)
             raise error
-        engine = self._begin(loading.result())
+        engine = await self._begin(loading.result())
         await _first_of(stopping, serving)
         await self._drain(serving)
         engine.close()
@@ -130,17 +133,18 @@ class _Process:
         self._metrics.warmup_seconds.set(seconds)
         return model
 
-    def _begin(self, model: Model) -> Engine:
+    async def _begin(self, model: Model) -> Engine:
         settings = self._settings
         engine = Engine(model.run, settings.parallel_runs, self._metrics.observe_run)
-        self._application.serve(
-            Served(
-                model.signature,
-                RequestDecoder(model.signature),
-                engine,
-                ResponseEncoder(settings.model_name, settings.model_version, model.signature),
-            )
+        served = Served(
+            model.signature,
+            RequestDecoder(model.signature),
+            self._batching(engine, model),
+            ResponseEncoder(settings.model_name, settings.model_version, model.signature),
         )
+        if self._grpc is not None:
+            await self._grpc.begin(model.signature)
+        self._service.serve(served)
         # What is loaded stays loaded: no collection need ever walk it again.
         gc.collect()
         gc.freeze()
@@ -150,6 +154,27 @@ class _Process:
             "; ".join(map(str, model.signature.inputs)) or "no inputs",
         )
         return engine
+
+    def _batching(self, engine: Engine, model: Model) -> Infers:
+        """The engine, with a batcher in front of it where one is asked for and possible."""
+        batch = self._settings.batch
+        if batch.max_rows < 2:
+            return engine
+        if reason := why_not(model.signature):
+            _log.warning("requests are not batched, the model cannot take it: %s", reason)
+            return engine
+        return Batcher(engine, batch, self._metrics.observe_batch)
+
+    async def _listen_for_grpc(self) -> None:
+        settings = self._settings
+        if settings.grpc_port is None:
+            return
+        # Without gRPC its library, a tenth of a second and 20 MB, is not loaded.
+        from mooring_onnx_server.grpc_service import GrpcServer
+
+        self._grpc = GrpcServer(self._service, settings.max_body_bytes)
+        port = await self._grpc.start(settings.host, settings.grpc_port)
+        _log.info("listening for gRPC on port %d", port)
 
     def _on_signal(self) -> None:
         if self._stop.is_set():
@@ -163,6 +188,8 @@ class _Process:
         began = time.perf_counter()
         deadline = began + settings.grace_seconds
         _log.info("stopping: %d requests in flight", state.in_flight)
+        if self._grpc is not None:
+            await self._grpc.drain(settings.grace_seconds)
         while min(state.quiet_for(), time.perf_counter() - began) < settings.quiet_seconds:
             if time.perf_counter() >= deadline or self._stop_now.is_set():
                 break
@@ -177,6 +204,8 @@ class _Process:
         """Closes the port and every connection, waiting at most about `seconds`."""
         self._config.timeout_graceful_shutdown = max(1, math.ceil(seconds))
         self._http.should_exit = True
+        if self._grpc is not None:
+            await self._grpc.close()
         await serving
 
     def _http_config(self) -> uvicorn.Config:

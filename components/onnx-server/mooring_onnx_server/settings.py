@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 ExecutionMode = Literal["sequential", "parallel"]
 GraphOptimization = Literal["disable", "basic", "extended", "all"]
-Provider = Literal["cpu"]
+Provider = Literal["cpu", "cuda"]
 
 DEFAULT_MAX_BODY_BYTES = 32 * 1024 * 1024
 DEFAULT_GRACE_SECONDS = 25.0
@@ -33,8 +33,18 @@ class SessionSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class BatchSettings:
+    """When requests are put into one run."""
+
+    max_rows: int = 0
+    """Rows of a batch; below 2 nothing is batched."""
+    max_delay_seconds: float = 0.005
+    """How long a request may wait for others while the model is at work."""
+
+
+@dataclass(frozen=True, slots=True)
 class ServerSettings:
-    """One server process: one model, one port."""
+    """One server process: one model, a port for REST and one for gRPC."""
 
     model_dir: Path
     model_name: str
@@ -45,6 +55,9 @@ class ServerSettings:
     session: SessionSettings
     parallel_runs: int
     """Runs at the same time, for models too slow to run between two requests' parsing."""
+    grpc_port: int | None = None
+    """None for no gRPC."""
+    batch: BatchSettings = BatchSettings()
     warmup_runs: int = 3
     max_body_bytes: int = DEFAULT_MAX_BODY_BYTES
     grace_seconds: float = DEFAULT_GRACE_SECONDS

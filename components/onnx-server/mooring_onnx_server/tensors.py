@@ -40,25 +40,25 @@ def check_shape(spec: TensorSpec, shape: object) -> list[int]:
         InvalidRequestError: not a list of lengths, or another rank or length than the graph's.
     """
     if type(shape) is not list:
-        raise _wrong(spec, f"'shape' must be a list of lengths, not {describe(shape)}")
+        raise wrong(spec, f"'shape' must be a list of lengths, not {describe(shape)}")
     for length in shape:
         if type(length) is not int or length < 0:
-            raise _wrong(spec, f"'shape' must hold integers of 0 or more, not {describe(length)}")
+            raise wrong(spec, f"'shape' must hold integers of 0 or more, not {describe(length)}")
     if spec.shape is None:
         if len(shape) > _MAX_RANK:
-            raise _wrong(spec, f"'shape' may have {_MAX_RANK} dimensions, not {len(shape)}")
+            raise wrong(spec, f"'shape' may have {_MAX_RANK} dimensions, not {len(shape)}")
         return shape
     if len(shape) != len(spec.shape):
-        raise _wrong(
+        raise wrong(
             spec,
-            f"shape {_cut(shape)} has {len(shape)} dimensions, "
+            f"shape {cut(shape)} has {len(shape)} dimensions, "
             f"the model takes {spec.protocol_shape}",
         )
     for axis, (length, expected) in enumerate(zip(shape, spec.shape, strict=True)):
         if type(expected) is int and length != expected:
-            raise _wrong(
+            raise wrong(
                 spec,
-                f"shape {_cut(shape)} has length {length} in dimension {axis}, "
+                f"shape {cut(shape)} has length {length} in dimension {axis}, "
                 f"the model takes {spec.protocol_shape}",
             )
     return shape
@@ -76,7 +76,7 @@ def decode_data(spec: TensorSpec, shape: Sequence[int], data: object) -> Array:
         InvalidRequestError: raggedness, a wrong count, or an element of another type or range.
     """
     if type(data) is not list:
-        raise _wrong(spec, f"'data' must be a list, not {describe(data)}")
+        raise wrong(spec, f"'data' must be a list, not {describe(data)}")
     flat: list[Any] = data
     kinds = set(map(type, flat))
     if list in kinds:
@@ -84,12 +84,11 @@ def decode_data(spec: TensorSpec, shape: Sequence[int], data: object) -> Array:
         kinds = set(map(type, flat))
     count = math.prod(shape)
     if len(flat) != count:
-        raise _wrong(
+        raise wrong(
             spec,
-            f"shape {_cut(shape)} has {count} elements, 'data' has {len(flat)}",
+            f"shape {cut(shape)} has {count} elements, 'data' has {len(flat)}",
         )
-    if not count and math.prod(length or 1 for length in shape) > _EMPTY_LIMIT:
-        raise _wrong(spec, f"shape {_cut(shape)} is too large for a tensor without elements")
+    check_empty(spec, shape, count)
     if not kinds <= spec.datatype.json_types:
         flat = _accept_non_finite(spec, flat, kinds)
     return _convert(spec, flat).reshape(shape)
@@ -102,16 +101,16 @@ def _flatten(spec: TensorSpec, shape: Sequence[int], data: list[Any]) -> list[An
         for row in level:
             if type(row) is not list or len(row) != length:
                 found = f"a list of {len(row)}" if type(row) is list else describe(row)
-                raise _wrong(
+                raise wrong(
                     spec,
-                    f"nested 'data' must follow shape {_cut(shape)}: expected a list of "
+                    f"nested 'data' must follow shape {cut(shape)}: expected a list of "
                     f"{length} in dimension {axis}, found {found}",
                 )
         level = list(chain.from_iterable(level))
     if list in set(map(type, level)):
-        raise _wrong(
+        raise wrong(
             spec,
-            f"'data' is nested more deeply than shape {_cut(shape)} says: "
+            f"'data' is nested more deeply than shape {cut(shape)} says: "
             f"it must be flat or {len(shape)} lists deep",
         )
     return level
@@ -149,7 +148,18 @@ def _first_out_of_range(spec: TensorSpec, flat: list[Any]) -> InvalidRequestErro
     raise AssertionError("a list was refused of which every element is taken")
 
 
-def _wrong(spec: TensorSpec, what: str) -> InvalidRequestError:
+def check_empty(spec: TensorSpec, shape: Sequence[int], count: int) -> None:
+    """Checks what a tensor without elements claims to be; `count` is the product of `shape`.
+
+    Raises:
+        InvalidRequestError: lengths that the model would allocate and nobody has sent.
+    """
+    if not count and math.prod(length or 1 for length in shape) > _EMPTY_LIMIT:
+        raise wrong(spec, f"shape {cut(shape)} is too large for a tensor without elements")
+
+
+def wrong(spec: TensorSpec, what: str) -> InvalidRequestError:
+    """The refusal of an input, which it names."""
     return InvalidRequestError(f"input '{spec.name}': {what}")
 
 
@@ -157,7 +167,7 @@ def _wrong_element(spec: TensorSpec, index: int, value: object) -> InvalidReques
     hint = ""
     if value is None and spec.datatype.is_float:
         hint = ' (send a missing value as "NaN", if the model knows missing values)'
-    return _wrong(
+    return wrong(
         spec,
         f"element {index} of 'data' is {describe(value)}, "
         f"{spec.datatype.name} takes {spec.datatype.wants}{hint}",
@@ -184,8 +194,8 @@ def shorten(text: str, limit: int = 40) -> str:
     return text if len(text) <= limit else text[:limit] + "…"
 
 
-def _cut(shape: Sequence[int], limit: int = 16) -> str:
-    """A shape in a message; the client chose its length."""
+def cut(shape: Sequence[int], limit: int = 16) -> str:
+    """A shape in a message: the client chose how many lengths it has."""
     if len(shape) <= limit:
         return str(list(shape))
     return f"[{', '.join(map(str, shape[:limit]))}, … {len(shape)} lengths]"

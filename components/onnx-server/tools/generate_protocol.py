@@ -18,7 +18,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import click
-from grpc_tools import protoc
+from grpc_tools import protoc  # type: ignore[import-untyped]
 
 COMPONENT = Path(__file__).resolve().parent.parent
 PROTO = COMPONENT / "proto" / "open_inference.proto"
