@@ -119,8 +119,8 @@ def _providers(provider: str) -> list[str]:
     if wanted not in available:
         known = ", ".join(name for name, long in PROVIDERS.items() if long in available)
         raise ModelLoadError(
-            f"the provider '{provider}' is not in this image, whose onnxruntime has {known}: use an "
-            "image with onnxruntime-gpu, or --provider cpu"
+            f"the provider '{provider}' is not in this image, whose onnxruntime has {known}: use "
+            "an image with onnxruntime-gpu, or --provider cpu"
         )
     return [wanted] if wanted == cpu else [wanted, cpu]
 
