@@ -38,3 +38,14 @@ class Values:
             return self.by_name[name]
 
         return _PLACEHOLDER.sub(value, text)
+
+
+def fill_signal(query: str, *, selector: str, by: str) -> str:
+    """A runtime's signal as PromQL, for the pods of ``selector``, grouped by the labels ``by``.
+
+    ``selector`` is what stands between the braces of a PromQL selector, such as
+    ``namespace="shop",mooring_dev_revision=~"a|b"``; ``by`` is a list of labels, such as
+    ``pod, mooring_dev_revision``. The API has seen to it that the query has both placeholders and
+    no other; raises :class:`UnknownPlaceholder` where it has not.
+    """
+    return Values({"selector": selector, "by": by}).fill(query)

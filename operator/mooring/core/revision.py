@@ -59,7 +59,8 @@ class Rendered:
     ``ports`` the public ports ``{name, port, targetPort, appProtocol?}``; ``metrics_port`` the
     number of the metrics port, if any; ``fetched`` whether an init container brings the model
     (and so fixes its digest); ``remote`` whether it does so over the network;
-    ``runtime`` the template that it was rendered from, for people.
+    ``runtime`` the template that it was rendered from, for people; ``signals`` what its metrics
+    tell (the API's RuntimeSignals as data), pinned with the server that exports them.
     """
 
     template: Mapping[str, Any]
@@ -70,6 +71,7 @@ class Rendered:
     remote: bool
     own_service_account: bool
     runtime: Mapping[str, str]
+    signals: Mapping[str, Any] | None = None
 
     def to_data(self) -> dict[str, Any]:
         """The JSON form kept in the record."""
@@ -84,6 +86,8 @@ class Rendered:
         }
         if self.metrics_port is not None:
             data["metricsPort"] = self.metrics_port
+        if self.signals is not None:
+            data["signals"] = dict(self.signals)
         return data
 
     @classmethod
@@ -109,6 +113,7 @@ class Rendered:
             remote=bool(data.get("remote")),
             own_service_account=bool(data.get("ownServiceAccount")),
             runtime=data.get("runtime") or {},
+            signals=data.get("signals") if isinstance(data.get("signals"), Mapping) else None,
         )
 
 

@@ -123,7 +123,7 @@ def _server(
         ],
         "securityContext": _container_security(),
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "volumeMounts": _server_mounts(runtime, location),
+        "volumeMounts": _server_mounts(runtime, location, values),
     }
     env = _env(runtime, spec, values)
     if env:
@@ -182,12 +182,12 @@ def _fetcher(
     settings: RenderSettings,
 ) -> dict[str, Any]:
     model = spec.model
-    args = ["fetch", "--uri", location.uri, "--target", MODEL_PATH]
+    args = ["fetch", "--uri", location.uri, "--target", _mount_path(runtime, location, values)]
     if model.digest:
         args += ["--digest", model.digest]
     else:
         args += ["--expected-digest-file", f"{REVISION_PATH}/{DIGEST_KEY}"]
-    mounts: list[dict[str, Any]] = [_model_mount(location, read_only=location.scheme == "pvc")]
+    mounts = [_model_mount(runtime, location, values, read_only=location.scheme == "pvc")]
     if not model.digest:
         mounts.append({"name": "revision", "mountPath": REVISION_PATH, "readOnly": True})
     if model.credentials:
@@ -196,6 +196,8 @@ def _fetcher(
         mounts.append({"name": "credentials", "mountPath": CREDENTIALS_PATH, "readOnly": True})
     if runtime.layout and runtime.layout != "flat":
         args += ["--layout", runtime.layout, "--model-name", values.by_name["model.name"]]
+        if runtime.layout == "tfserving":
+            args += ["--model-version", values.by_name["model.version"]]
     if location.remote:
         args += ["--max-bytes", str(settings.max_model_bytes)]
     mounts.append({"name": "tmp", "mountPath": _TEMPORARY})
@@ -213,8 +215,20 @@ def _fetcher(
     return fetcher
 
 
-def _model_mount(location: ModelLocation, *, read_only: bool) -> dict[str, Any]:
-    mount: dict[str, Any] = {"name": "model", "mountPath": MODEL_PATH}
+def _mount_path(runtime: RuntimeTemplate, location: ModelLocation, values: Values) -> str:
+    """A claim cannot be laid out, so it is mounted where its server looks for the model."""
+    if location.scheme == "pvc" and runtime.layout == "tfserving":
+        return f"{MODEL_PATH}/{values.by_name['model.version']}"
+    archive = location.scheme == "pvc" and location.path.endswith(".mar")
+    if archive and runtime.layout == "torchserve":
+        return f"{MODEL_PATH}/{values.by_name['model.name']}.mar"
+    return MODEL_PATH
+
+
+def _model_mount(
+    runtime: RuntimeTemplate, location: ModelLocation, values: Values, *, read_only: bool
+) -> dict[str, Any]:
+    mount: dict[str, Any] = {"name": "model", "mountPath": _mount_path(runtime, location, values)}
     if read_only:
         mount["readOnly"] = True
     if location.scheme == "pvc" and location.path:
@@ -222,10 +236,12 @@ def _model_mount(location: ModelLocation, *, read_only: bool) -> dict[str, Any]:
     return mount
 
 
-def _server_mounts(runtime: RuntimeTemplate, location: ModelLocation) -> list[dict[str, Any]]:
+def _server_mounts(
+    runtime: RuntimeTemplate, location: ModelLocation, values: Values
+) -> list[dict[str, Any]]:
     mounts: list[dict[str, Any]] = []
     if location.fetched:
-        mounts.append(_model_mount(location, read_only=True))
+        mounts.append(_model_mount(runtime, location, values, read_only=True))
     mounts += [
         {
             "name": "config",

@@ -5,6 +5,8 @@ This is the only place that reads a runtime template, and it runs once per revis
 
 from __future__ import annotations
 
+import re
+
 from mooring.api import InvalidResource, ModelDeployment, RuntimeTemplate, parse_runtime_template
 from mooring.core.model_uri import ModelLocation, parse
 from mooring.core.observed import RenderSettings, RuntimeSource
@@ -58,6 +60,7 @@ def render_revision(
             "model.name": spec.model.name or name,
             "model.path": location.model_path,
             "model.uri": location.uri,
+            "model.version": model_version(location),
             "runtime.version": spec.runtime.version or runtime.version or "",
             "revision": revision,
             "namespace": namespace,
@@ -77,7 +80,20 @@ def render_revision(
         remote=location.remote,
         own_service_account=not spec.runtime.service_account_name,
         runtime={"kind": source.kind, "name": source.name},
+        signals=runtime.signals.as_dict() if runtime.signals else None,
     )
+
+
+def model_version(location: ModelLocation) -> str:
+    """The number that the URI ends in, as a server writes it; 1 when it ends in no number.
+
+    What is part of an image cannot be laid out, and so is always 1. More than 18 digits are no
+    signed 64-bit number for sure.
+    """
+    last = location.uri.partition("?")[0].rstrip("/").rpartition("/")[2]
+    if location.scheme == "file" or not re.fullmatch(r"[0-9]{1,18}", last):
+        return "1"
+    return str(int(last))
 
 
 def _location(uri: str) -> ModelLocation:
