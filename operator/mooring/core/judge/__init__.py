@@ -1,0 +1,53 @@
+"""Judging a candidate: sequential tests on the router's counts, with a stated chance of error.
+
+:func:`judge` takes all rollouts of one tick; :func:`judge_one` is a batch of one. What goes in is
+described in :mod:`mooring.core.judge.readings` and :mod:`mooring.core.judge.settings`, what comes
+out in :mod:`mooring.core.judge.verdicts`; how it works, for users, in docs/judging.md.
+"""
+
+from __future__ import annotations
+
+from mooring.core.judge.dispersion import Dispersion, over_dispersion
+from mooring.core.judge.judge import Judgement, Subject, join, judge, judge_one, predicted
+from mooring.core.judge.memory import Failure, State
+from mooring.core.judge.readings import Counters, Pods, Scrape, Tick, Weights
+from mooring.core.judge.settings import (
+    Analysis,
+    ErrorRate,
+    Latency,
+    Metric,
+    PredictionShift,
+    Threshold,
+    problems,
+)
+from mooring.core.judge.verdicts import Estimate, MetricJudgement, SplitCheck, Verdict, overall
+
+__all__ = [
+    "Analysis",
+    "Counters",
+    "Dispersion",
+    "ErrorRate",
+    "Estimate",
+    "Failure",
+    "Judgement",
+    "Latency",
+    "Metric",
+    "MetricJudgement",
+    "Pods",
+    "PredictionShift",
+    "Scrape",
+    "SplitCheck",
+    "State",
+    "Subject",
+    "Threshold",
+    "Tick",
+    "Verdict",
+    "Weights",
+    "join",
+    "judge",
+    "judge_one",
+    "over_dispersion",
+    "overall",
+    "predicted",
+    "problems",
+]
