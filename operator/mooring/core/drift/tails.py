@@ -43,8 +43,8 @@ def tail_p_values(
 ) -> FloatArray:
     """P(at least so many) per feature and kind of tail, shape (F, tails).
 
-    ``reference`` and ``current`` are counts (F, tails), ``n`` and ``m`` all rows (F,), ``ratio`` the
-    tolerated one (F,) or a number. Clustered rows are divided by ``dispersion``.
+    ``reference`` and ``current`` are counts (F, tails), ``n`` and ``m`` all rows (F,), ``ratio``
+    the tolerated one (F,) or a number. Clustered rows are divided by ``dispersion``.
     """
     tolerated = np.broadcast_to(np.asarray(ratio, dtype=np.float64), n.shape)[:, None]
     factor = np.array([_RANGE_FACTOR if t in {Tail.BELOW, Tail.ABOVE} else 1.0 for t in TAILS])

@@ -1,0 +1,302 @@
+"""Performance from delayed labels, measured on counters and judged as e-processes.
+
+Labels come late and not for every prediction: those of refused loans never do. So outcomes are
+counted per score bin, a window is judged only once its labels have had the time to come
+(``matured``), every figure is weighted by how often the traffic, not the labels, fell into each bin
+(post-stratified), and the coverage is said.
+
+Each judgement is an e-process: the product over windows of likelihood ratios against what the
+reference says, mixed over alternatives and starting times as in the judging of candidates,
+
+    S_t = (S_{t−1} + 1/(t(t+1)))·e^ℓ_t,   E_t = Σ_k w_k·(S_t + 1/(t+1)),
+
+so that a model which is as good as its reference ever alarms with probability at most α, however
+often one looks (Ville). The reference's own rate is taken at its upper 95 % bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from scipy.special import betaln
+
+from mooring.core.drift.arrays import FloatArray
+
+#: Alternatives: by how much the odds of an error have grown.
+_ODDS = np.log(np.array([1.25, 1.5, 2.0, 3.0, 5.0, 10.0]))
+#: Alternatives for AUC: by how much it has fallen.
+_LOSSES = np.array([0.02, 0.05, 0.1, 0.2])
+#: How strongly the alternative of "calibration has changed" holds on to the reference, in rows.
+_CALIBRATION_STRENGTH = 20.0
+_UPPER = 1.645
+_SMALL = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """Counters of one window (or of the reference) per score bin, all of shape (bins,).
+
+    Attributes:
+        predicted: predictions in the traffic, with or without a label.
+        labelled: those whose label has come.
+        positives: labelled ones whose label is positive (for several classes: the predicted one).
+    """
+
+    predicted: FloatArray
+    labelled: FloatArray
+    positives: FloatArray
+
+    def __post_init__(self) -> None:
+        shapes = {self.predicted.shape, self.labelled.shape, self.positives.shape}
+        if len(shapes) != 1 or (self.positives > self.labelled).any():
+            raise ValueError("outcomes need one count per bin, and no more positives than labels")
+
+    def __add__(self, other: Outcomes) -> Outcomes:
+        return Outcomes(
+            self.predicted + other.predicted,
+            self.labelled + other.labelled,
+            self.positives + other.positives,
+        )
+
+    @property
+    def coverage(self) -> float:
+        """The share of predictions with a label; 0 without predictions."""
+        return float(self.labelled.sum() / max(self.predicted.sum(), 1.0))
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Post-stratified estimates; NaN where nothing was predicted or nothing is positive."""
+
+    accuracy: float
+    precision: float
+    recall: float
+    auc: float
+    calibration_error: float
+    labelled: int
+    coverage: float
+
+
+def figures(outcomes: Outcomes, threshold_bin: int, means: FloatArray | None = None) -> Figures:
+    """The figures of a binary classifier from outcomes per score bin, lowest scores first.
+
+    Bins from ``threshold_bin`` on are predicted as positive. ``means`` are the bins' mean scores
+    for the calibration error Σ w_b·|s_b − mean_b|; without, the middle of equal bins of [0, 1].
+    Bins of the traffic without a label are left out, and the other weights scaled up.
+    """
+    known = outcomes.labelled > 0
+    rate = np.where(known, outcomes.positives / np.maximum(outcomes.labelled, 1), 0.0)
+    weights = np.where(known, outcomes.predicted, 0.0)
+    total = float(weights.sum())
+    if total <= 0:
+        nan = float("nan")
+        return Figures(nan, nan, nan, nan, nan, 0, outcomes.coverage)
+    weights = weights / total
+    count = weights.size
+    called = np.arange(count) >= threshold_bin
+    positive, negative = weights * rate, weights * (1 - rate)
+    middles = (np.arange(count) + 0.5) / count if means is None else means
+    return Figures(
+        accuracy=float(positive[called].sum() + negative[~called].sum()),
+        precision=_ratio(positive[called].sum(), weights[called].sum()),
+        recall=_ratio(positive[called].sum(), positive.sum()),
+        auc=auc(positive, negative),
+        calibration_error=float((weights * np.abs(rate - middles)).sum()),
+        labelled=int(outcomes.labelled.sum()),
+        coverage=outcomes.coverage,
+    )
+
+
+def _ratio(part: float, whole: float) -> float:
+    return float(part / whole) if whole > 0 else float("nan")
+
+
+def auc(positive: FloatArray, negative: FloatArray) -> float:
+    """P(a positive scores above a negative) from weights per score bin, ties counting ½."""
+    both = float(positive.sum() * negative.sum())
+    below = np.cumsum(negative) - negative
+    return float((positive * (below + negative / 2)).sum() / both) if both > 0 else float("nan")
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorOutcomes:
+    """Regression: counters of |prediction − label|.
+
+    Attributes:
+        counts: histogram of the absolute error over fixed rising bins.
+        absolute, squared: sums of |e| and e², for MAE and RMSE.
+        predicted: predictions in the traffic.
+    """
+
+    counts: FloatArray
+    absolute: float
+    squared: float
+    predicted: float
+
+    @property
+    def mae(self) -> float:
+        """Mean absolute error; NaN without labels."""
+        return _ratio(self.absolute, float(self.counts.sum()))
+
+    @property
+    def rmse(self) -> float:
+        """Root of the mean squared error; NaN without labels."""
+        return float(np.sqrt(_ratio(self.squared, float(self.counts.sum()))))
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """An e-process: log S per alternative, windows so far, the largest evidence yet.
+
+    A few numbers, JSON-able, from which it continues exactly.
+    """
+
+    log_s: tuple[float, ...] = ()
+    t: int = 0
+    peak: float = 0.0
+
+    def after(self, log_ratios: FloatArray) -> Process:
+        """The process after a window with these log likelihood ratios, one per alternative."""
+        t = self.t + 1
+        past = np.array(self.log_s or (-np.inf,) * log_ratios.size)
+        log_s = np.logaddexp(past, -np.log(t * (t + 1.0))) + log_ratios
+        mixed = float(np.logaddexp.reduce(log_s) - np.log(log_s.size))
+        evidence = float(np.logaddexp(mixed, -np.log(t + 1.0)))
+        return Process(tuple(float(one) for one in log_s), t, max(self.peak, evidence))
+
+    def alarms(self, alpha: float) -> bool:
+        """Whether the evidence has ever reached 1/α."""
+        return self.peak >= -float(np.log(alpha))
+
+    @property
+    def p(self) -> float:
+        """Anytime-valid p-value."""
+        return float(np.exp(-self.peak))
+
+    def to_json(self) -> dict[str, Any]:
+        return {"logS": list(self.log_s), "t": self.t, "peak": self.peak}
+
+    @staticmethod
+    def from_json(raw: Mapping[str, Any]) -> Process:
+        return Process(tuple(map(float, raw["logS"])), int(raw["t"]), float(raw["peak"]))
+
+
+@dataclass(frozen=True, slots=True)
+class Processes:
+    """The e-processes of one revision's labelled outcomes, by the figure that they watch."""
+
+    by_figure: Mapping[str, Process] = field(default_factory=dict)
+
+    def alarming(self, alpha: float) -> tuple[str, ...]:
+        """The figures that have got worse; α is divided over all that are watched."""
+        share = alpha / max(len(self.by_figure), 1)
+        return tuple(name for name, one in self.by_figure.items() if one.alarms(share))
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: process.to_json() for name, process in self.by_figure.items()}
+
+    @staticmethod
+    def from_json(raw: Mapping[str, Any]) -> Processes:
+        return Processes({name: Process.from_json(one) for name, one in raw.items()})
+
+
+def after_window(
+    processes: Processes, window: Outcomes, reference: Outcomes, threshold_bin: int
+) -> Processes:
+    """The processes of a classifier after one more matured window."""
+    called = np.arange(window.labelled.size) >= threshold_bin
+    errors = np.where(called, window.labelled - window.positives, window.positives)
+    usual = np.where(called, reference.labelled - reference.positives, reference.positives)
+    missed = window.positives[~called].sum()
+    usual_missed = reference.positives[~called].sum()
+    ratios = {
+        "accuracy": rate_ratios(errors, window.labelled, usual, reference.labelled),
+        "precision": rate_ratios(
+            errors[called], window.labelled[called], usual[called], reference.labelled[called]
+        ),
+        "recall": rate_ratios(
+            np.array([missed]), np.array([window.positives.sum()]),
+            np.array([usual_missed]), np.array([reference.positives.sum()]),
+        ),
+        "auc": auc_ratios(window, reference),
+        "calibration": calibration_ratio(window, reference),
+    }  # fmt: skip
+    return Processes(
+        {
+            name: processes.by_figure.get(name, Process()).after(found)
+            for name, found in ratios.items()
+        }
+    )
+
+
+def rate_ratios(
+    errors: FloatArray, rows: FloatArray, usual: FloatArray, usual_rows: FloatArray
+) -> FloatArray:
+    """log likelihood ratios of "the odds of an error have grown", one per alternative.
+
+    Per bin, errors ~ Binomial(rows, e_b) with the reference's e_b; the alternative tilts the odds
+    by the same factor in all bins. Selection of labels by score therefore changes nothing. e_b is
+    multiplied by 1 + 1.645/√(all errors of the reference), its upper bound.
+    """
+    found = (usual + 0.5) / (usual_rows + 1)
+    upper = 1 + _UPPER / np.sqrt(max(float(usual.sum()), 1.0))
+    rate = np.clip(found * upper, _SMALL, 1 - _SMALL)
+    growth = np.log1p(rate[None, :] * (np.exp(_ODDS)[:, None] - 1))
+    return np.asarray(_ODDS * errors.sum() - growth @ rows, dtype=np.float64)
+
+
+def auc_ratios(window: Outcomes, reference: Outcomes) -> FloatArray:
+    """log e-values of "the AUC has fallen", one per alternative.
+
+    The window's AUC is a U-statistic over k = min(positives, negatives) independent pairs at least,
+    so E exp(θ(A₀−A)k) ≤ exp(θ²k/8) (Hoeffding 1963), with θ = 4·loss the best choice for a loss.
+    A₀ is the reference's AUC less 1.645 standard errors.
+    """
+    positive, negative = window.positives, window.labelled - window.positives
+    pairs = float(min(positive.sum(), negative.sum()))
+    usual = auc(reference.positives, reference.labelled - reference.positives)
+    least = float(min(reference.positives.sum(), (reference.labelled - reference.positives).sum()))
+    if pairs < 1 or least < 1 or not np.isfinite(usual):
+        return np.zeros(_LOSSES.size)
+    bound = usual - _UPPER * np.sqrt(usual * (1 - usual) / least)
+    theta = 4 * _LOSSES
+    fallen = bound - auc(positive, negative)
+    return np.asarray(pairs * (theta * fallen - theta**2 / 8), dtype=np.float64)
+
+
+def calibration_ratio(window: Outcomes, reference: Outcomes) -> FloatArray:
+    """log Bayes factor of "a score means something else now", either way; shape (1,).
+
+    Per bin: positives under Beta((½, ½) + the reference's counts), against a Beta of the same mean
+    worth 20 rows only. So the reference's uncertainty is part of the null hypothesis.
+    """
+    y, n = window.positives, window.labelled
+    a, b = reference.positives + 0.5, reference.labelled - reference.positives + 0.5
+    strength = np.minimum(_CALIBRATION_STRENGTH / (a + b), 1.0)
+    loose_a, loose_b = a * strength, b * strength
+    usual = betaln(a + y, b + n - y) - betaln(a, b)
+    other = betaln(loose_a + y, loose_b + n - y) - betaln(loose_a, loose_b)
+    return np.array([float((other - usual).sum())])
+
+
+def error_ratios(window: FloatArray, reference: FloatArray) -> FloatArray:
+    """Regression: log likelihood ratios of "absolute errors have grown", one per tilt.
+
+    Both are histograms of |e| over the same rising bins; the alternative tilts the reference's
+    shares by e^{ηj} towards the large ones.
+    """
+    share = (reference + 0.5) / (reference.sum() + reference.size / 2)
+    tilts = np.array([0.05, 0.1, 0.2, 0.4])[:, None] * np.arange(share.size)[None, :]
+    weights = share * np.exp(tilts)
+    logs = tilts - np.log(weights.sum(axis=1))[:, None]
+    return np.asarray(logs @ window, dtype=np.float64)
+
+
+def matured(
+    windows: Iterable[tuple[float, Outcomes]], now: float, delay: float
+) -> tuple[tuple[float, Outcomes], ...]:
+    """The windows, as (end, outcomes), whose labels have had ``delay`` seconds to come."""
+    return tuple((end, one) for end, one in windows if end + delay <= now)
