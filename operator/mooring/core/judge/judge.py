@@ -16,12 +16,12 @@ from mooring.core.judge.evidence import Array
 from mooring.core.judge.memory import WIDTH, Failure, Rows, State
 from mooring.core.judge.pods import Restarts, judge_restarts
 from mooring.core.judge.readings import Tick
-from mooring.core.judge.report import Figures, figures, metric_judgement, quantiles_of
+from mooring.core.judge.report import Line, lines, metric_judgement, quantiles_of
 from mooring.core.judge.settings import Analysis, ErrorRate, Latency, Metric, Threshold, problems
 from mooring.core.judge.split import ALPHA, log_wrong_split
 from mooring.core.judge.thresholds import judge_threshold
 from mooring.core.judge.verdicts import MetricJudgement, SplitCheck, Verdict, overall
-from mooring.core.judge.weigh import Terms, Weighed, weigh
+from mooring.core.judge.weigh import Terms, weigh
 from mooring.core.judge.windows import Intake, Windows, take_in
 
 #: Ticks without a fresh sample after which there is no data.
@@ -114,30 +114,31 @@ def _judge(subjects: Sequence[Subject]) -> list[Judgement]:
     matrix = np.array([row for s in states for row in s.rows]).reshape(count, WIDTH)
     weighed = weigh(Rows.of(matrix), _histograms(states, buckets), intake.windows, terms)
     quantiles = np.array([q for a in analyses for q in quantiles_of(a.counted)])
-    numbers = figures(weighed, terms, quantiles)
+    said = lines(weighed, terms, quantiles)
     splits = _splits(subjects, intake.windows)
     remembered = weighed.rows.matrix().tolist()
+    histograms = weighed.histograms.tolist()
     result, row = [], 0
     for place, subject in enumerate(subjects):
-        metrics = subject.analysis.counted
-        state = _remember(subject, intake, place, splits[place])
-        state = replace(
-            state,
-            rows=tuple(tuple(line) for line in remembered[row : row + len(metrics)]),
-            histograms=tuple(
-                (_cut(weighed.histograms[r, 0], subject), _cut(weighed.histograms[r, 1], subject))
-                for r in range(row, row + len(metrics))
-            ),
+        mine = range(row, row + len(subject.analysis.counted))
+        width = len(subject.analysis.edges) + 1
+        evidence = _Evidence(
+            tuple(tuple(remembered[r]) for r in mine),
+            tuple((tuple(histograms[r][0][:width]), tuple(histograms[r][1][:width])) for r in mine),
+            [said[r] for r in mine],
         )
-        result.append(
-            _conclude(subject, state, intake, place, splits[place], (weighed, terms, numbers, row))
-        )
-        row += len(metrics)
+        result.append(_conclude(subject, intake, place, splits[place], evidence))
+        row += len(mine)
     return result
 
 
-def _cut(histogram: Array, subject: Subject) -> tuple[float, ...]:
-    return tuple(histogram[: len(subject.analysis.edges) + 1].tolist())
+@dataclass(frozen=True, slots=True)
+class _Evidence:
+    """One rollout's part of a batch: what to remember, and what to say of each counted metric."""
+
+    rows: tuple[tuple[float, ...], ...]
+    histograms: tuple[tuple[tuple[float, ...], tuple[float, ...]], ...]
+    lines: list[Line]
 
 
 def _histograms(states: Sequence[State], buckets: int) -> Array:
@@ -234,70 +235,69 @@ def _splits(subjects: Sequence[Subject], windows: Windows) -> list[_Split]:
     return result
 
 
-def _remember(subject: Subject, intake: Intake, place: int, split: _Split) -> State:
-    state, tick = subject.state, subject.tick
-    began = tick.now if state.began is None else min(state.began, tick.now)
+def _conclude(
+    subject: Subject, intake: Intake, place: int, split: _Split, evidence: _Evidence
+) -> Judgement:
+    analysis, state, tick = subject.analysis, subject.state, subject.tick
     # A clock that was set back must not make old samples look fresh for long.
-    fresh = None if state.fresh is None else min(state.fresh, tick.now)
+    began = tick.now if state.began is None else min(state.began, tick.now)
+    seen = None if state.fresh is None else min(state.fresh, tick.now)
+    seen = tick.now if intake.fresh[place] else seen
+    counted = analysis.counted
+    fresh = not counted or (seen is not None and tick.now - seen <= STALE_TICKS * analysis.tick)
+    judged, streaks = _metrics(subject, evidence, fresh=fresh)
+    restarts = judge_restarts(state.restarts, tick.pods, tick.now)
     since = tick.weights.since
-    return replace(
-        state,
+    state = State(
+        settings=state.settings,
+        phi=state.phi,
         ticks=state.ticks + 1,
         began=began,
-        fresh=tick.now if intake.fresh[place] else fresh,
+        fresh=seen,
         weights=(tick.weights.candidate, since) if math.isfinite(since) else None,
         split=split.counts,
         sources=intake.sources[place],
+        rows=evidence.rows,
+        histograms=evidence.histograms,
+        streaks=streaks,
+        restarts=restarts.memory,
+        failure=state.failure,
     )
-
-
-def _conclude(
-    subject: Subject,
-    state: State,
-    intake: Intake,
-    place: int,
-    split: _Split,
-    found: tuple[Weighed, Terms, Figures, int],
-) -> Judgement:
-    analysis, tick = subject.analysis, subject.tick
-    weighed, terms, numbers, row = found
-    seen = state.began if state.fresh is None else state.fresh
-    fresh = seen is not None and tick.now - seen <= STALE_TICKS * analysis.tick
-    if state.fresh is None and tick.now == seen:
-        fresh = False  # nothing was ever seen
-    judged: list[MetricJudgement] = []
-    streaks: dict[str, int] = {}
-    for metric in analysis.metrics:
-        if metric.counted:
-            judged.append(
-                metric_judgement(metric, analysis, weighed, terms, numbers, row, fresh=fresh)
-            )
-            row += 1
-        elif isinstance(metric.rule, Threshold):
-            one, streak = judge_threshold(
-                metric, tick.values.get(metric.name), state.streaks.get(metric.name, 0)
-            )
-            judged.append(one)
-            streaks[metric.name] = streak
-        else:
-            reason = "waits for the test of predictions"
-            judged.append(predicted(metric, Verdict.INCONCLUSIVE, reason))
-    restarts = judge_restarts(state.restarts, tick.pods, tick.now)
-    state = replace(state, streaks=streaks, restarts=restarts.memory)
     state = _latch(state, judged, restarts, tick.now)
     blocked = _blocked(subject, restarts, split)
-    fresh = fresh or not analysis.counted
     failed = None if state.failure is None else _told(state.failure)
     verdict, reason = overall(judged, failed=failed, blocked=blocked, fresh=fresh)
     notes = []
     if intake.refused[place]:
         notes.append(f"{intake.refused[place]} scrapes held numbers that make no sense")
-    open_ = [m.name for m in analysis.counted if m.name not in state.phi]
+    open_ = [metric.name for metric in counted if metric.name not in state.phi]
     if open_:
         notes.append(f"over-dispersion is uncalibrated for {', '.join(open_)}")
     return Judgement(
         verdict, reason, tuple(judged), state, fresh, split.check, blocked, tuple(notes)
     )
+
+
+def _metrics(
+    subject: Subject, evidence: _Evidence, *, fresh: bool
+) -> tuple[list[MetricJudgement], dict[str, int]]:
+    """Every metric in the order of the settings, and the streaks of the free values."""
+    judged: list[MetricJudgement] = []
+    streaks: dict[str, int] = {}
+    lines_left = iter(evidence.lines)
+    for metric in subject.analysis.metrics:
+        if metric.counted:
+            line = next(lines_left)
+            judged.append(metric_judgement(metric, subject.analysis, line, fresh=fresh))
+        elif isinstance(metric.rule, Threshold):
+            value = subject.tick.values.get(metric.name)
+            streak = subject.state.streaks.get(metric.name, 0)
+            one, streaks[metric.name] = judge_threshold(metric, value, streak)
+            judged.append(one)
+        else:
+            reason = "waits for the test of predictions"
+            judged.append(predicted(metric, Verdict.INCONCLUSIVE, reason))
+    return judged, streaks
 
 
 def _latch(

@@ -28,43 +28,64 @@ _COARSE: Final = 0.002
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
-    """Estimates of all rows: (rows,) each, value, low and high in the last axis where there are."""
+class Line:
+    """What is to be said of one row; plain numbers, since many rows are read one by one."""
 
-    candidate: Array
-    stable: Array
-    ratio: Array
-    needed: Array
-    progress: Array
-    p_value: Array
+    candidate: list[float]
+    stable: list[float]
+    ratio: list[float]
+    needed: float
+    evidence: float
+    p_value: float
+    totals: list[float]
+    passed: bool
+    failed: list[bool]
+    suspended: bool
+    incomparable: bool
 
 
-def figures(weighed: Weighed, terms: Terms, quantiles: Array) -> Figures:
+def lines(weighed: Weighed, terms: Terms, quantiles: Array) -> list[Line]:
     """All estimates of a tick. ``quantiles``: the quantile of latency rows, else NaN."""
     rows = weighed.rows
-    alpha = terms.total_alpha
-    candidate, stable, ratio = _of_rates(rows, alpha)
-    latency = terms.is_latency
-    if latency.any():
-        of = np.flatnonzero(latency)
-        seconds = _of_quantiles(weighed.histograms[of], quantiles[of], alpha[of], terms, of)
+    candidate, stable, ratio = _of_rates(rows, terms)
+    of = np.flatnonzero(terms.is_latency)
+    if of.size:
+        alpha = terms.total_alpha[of]
+        seconds = _of_quantiles(weighed.histograms[of], quantiles[of], alpha, terms, of)
         candidate[of], stable[of], ratio[of] = seconds
     parts = np.stack([weighed.relative, weighed.absolute, weighed.tilt], axis=1)
-    progress = np.maximum(parts.max(axis=1) / terms.bound, 0.0)
     asked = np.stack([terms.relative, terms.absolute, terms.tilted], axis=1).sum(axis=1)
     with np.errstate(over="ignore"):
         p_value = np.minimum(1.0, np.maximum(asked, 1) * np.exp(-rows.peaks.max(axis=1)))
-    return Figures(candidate, stable, ratio, _needed(weighed, terms), progress, p_value)
+    columns = (
+        candidate,
+        stable,
+        ratio,
+        _needed(weighed, terms),
+        np.maximum(parts.max(axis=1) / terms.bound, 0.0),
+        p_value,
+        rows.totals,
+        weighed.passing >= -np.log(terms.total_alpha),
+        weighed.failed,
+        weighed.suspended,
+        terms.tilted & ~terms.comparable,
+    )
+    return [Line(*values) for values in zip(*(c.tolist() for c in columns), strict=True)]
 
 
-def _of_rates(rows: Rows, alpha: Array) -> tuple[Array, Array, Array]:
-    sides = []
-    for at in (0, 2):
-        bad, all_ = rows.totals[:, at], rows.totals[:, at + 1]
-        low, high = rate_interval(bad, all_, alpha)
+def _of_rates(rows: Rows, terms: Terms) -> tuple[Array, Array, Array]:
+    alpha = terms.total_alpha
+    sides = [np.full((len(alpha), 3), np.nan), np.full((len(alpha), 3), np.nan)]
+    ratio = np.full((len(alpha), 3), np.nan)
+    rates = np.flatnonzero(~terms.is_latency)
+    for side, at in enumerate((0, 2)):
+        bad, all_ = rows.totals[rates, at], rows.totals[rates, at + 1]
+        low, high = rate_interval(bad, all_, alpha[rates])
         value = np.where(all_ > 0, np.minimum(bad / np.maximum(all_, 1.0), 1.0), np.nan)
-        sides.append(np.stack([value, low, high], axis=1))
-    return sides[0], sides[1], np.stack(ratio_interval(rows.grid, alpha), axis=1)
+        sides[side][rates] = np.stack([value, low, high], axis=1)
+    relative = np.flatnonzero(terms.relative)
+    ratio[relative] = np.stack(ratio_interval(rows.grid[relative], alpha[relative]), axis=1)
+    return sides[0], sides[1], ratio
 
 
 def _of_quantiles(
@@ -119,57 +140,44 @@ def _needed(weighed: Weighed, terms: Terms) -> Array:
     compared = np.where(
         terms.is_latency, log_mean_exp(rows.tilt_passing), log_mean_exp(rows.passing)
     )
-    return samples_to_pass(
-        rows.totals, terms.floor, terms.phi, target, growth, np.maximum(target - compared, 0.0)
-    )
+    found = np.full(len(target), np.nan)
+    open_ = np.flatnonzero(weighed.passing < -np.log(terms.total_alpha))
+    missing = np.maximum(target - compared, 0.0)
+    found[open_] = samples_to_pass(
+        rows.totals[open_], terms.floor[open_], terms.phi[open_], target[open_], growth[open_],
+        missing[open_],
+    )  # fmt: skip
+    return found
 
 
 def metric_judgement(
-    metric: Metric,
-    analysis: Analysis,
-    weighed: Weighed,
-    terms: Terms,
-    numbers: Figures,
-    row: int,
-    *,
-    fresh: bool,
+    metric: Metric, analysis: Analysis, line: Line, *, fresh: bool
 ) -> MetricJudgement:
     """The verdict of one counted metric, with a sentence and its numbers."""
-    totals = weighed.rows.totals[row]
-    samples, others = int(totals[1]), int(totals[3])
-    needed = numbers.needed[row]
-    passed = bool(weighed.passing[row] >= -math.log(analysis.alpha))
-    failed = weighed.failed[row]
-    candidate, stable = _estimate(numbers.candidate[row]), _estimate(numbers.stable[row])
-    ratio = _estimate(numbers.ratio[row])
-    more = None if passed or not math.isfinite(needed) else int(needed)
-    if failed.any():
-        verdict, reason = Verdict.FAIL, _why_failed(metric, failed, candidate, stable, samples)
+    samples, others = int(line.totals[1]), int(line.totals[3])
+    candidate, stable = _estimate(line.candidate), _estimate(line.stable)
+    more = None if line.passed or not math.isfinite(line.needed) else int(line.needed)
+    if any(line.failed):
+        verdict, reason = Verdict.FAIL, _why_failed(metric, line.failed, candidate, stable, samples)
     elif not fresh:
         verdict, reason = Verdict.NO_DATA, "no router pod gave a fresh sample"
-    elif passed:
+    elif line.passed:
         verdict, reason = Verdict.PASS, _describe(metric, candidate, stable, samples)
     else:
-        verdict = Verdict.INCONCLUSIVE
-        reason = _why_open(metric, analysis, weighed, terms, row, samples, others, more)
+        verdict, reason = Verdict.INCONCLUSIVE, _why_open(metric, analysis, line, more)
     return MetricJudgement(
-        metric.name, verdict, reason, True, float(numbers.progress[row]),
-        float(numbers.p_value[row]), candidate, stable, ratio, samples, others, more,
+        metric.name, verdict, reason, True, line.evidence, line.p_value,
+        candidate, stable, _estimate(line.ratio), samples, others, more,
     )  # fmt: skip
 
 
-def _estimate(values: Array) -> Estimate | None:
-    value, low, high = (float(one) for one in values)
-    return (
-        None
-        if math.isnan(value) or math.isnan(low) or math.isnan(high)
-        else (Estimate(value, low, high))
-    )
+def _estimate(values: list[float]) -> Estimate | None:
+    return None if any(map(math.isnan, values)) else Estimate(*values)
 
 
 def _why_failed(
     metric: Metric,
-    failed: NDArray[np.bool_],
+    failed: list[bool],
     candidate: Estimate | None,
     stable: Estimate | None,
     samples: int,
@@ -177,7 +185,7 @@ def _why_failed(
     told = _describe(metric, candidate, stable, samples)
     rule = metric.rule
     if failed[1] and isinstance(rule, ErrorRate) and rule.max is not None:
-        return f"{told}: more than the objective of {rule.max:.4g}"
+        return f"{told}: more than the objective of {rule.max:.2%}"
     if failed[1] and isinstance(rule, Latency) and rule.max is not None:
         return f"{told}: slower than the objective of {time_text(rule.max)}"
     limit = rule.max_ratio if isinstance(rule, ErrorRate | Latency) else None
@@ -198,32 +206,23 @@ def _describe(
     return f"{shown}{against}, over {samples:,} requests"
 
 
-def _why_open(
-    metric: Metric,
-    analysis: Analysis,
-    weighed: Weighed,
-    terms: Terms,
-    row: int,
-    samples: int,
-    others: int,
-    more: int | None,
-) -> str:
-    if weighed.suspended[row]:
-        return (
-            "the candidate misses the objective, but stable misses it too or has too few requests"
-        )
-    if samples == 0:
+def _why_open(metric: Metric, analysis: Analysis, line: Line, more: int | None) -> str:
+    rule = metric.rule
+    if line.suspended:
+        return "it misses the objective, but stable does too or has had too few requests"
+    if line.totals[1] == 0:
         return "the candidate has had no requests yet"
-    if not np.isnan(terms.ratio[row]) and others == 0:
+    compared = isinstance(rule, ErrorRate | Latency) and rule.max_ratio is not None
+    if compared and line.totals[3] == 0:
         return "stable has had no requests to compare with"
     notes = []
-    if terms.tilted[row] and not terms.comparable[row]:
+    if line.incomparable:
         notes.append("the load per pod differs, so latency is not compared with stable")
-    if isinstance(metric.rule, Latency) and metric.rule.max is not None:
-        edge = snap(analysis.edges, metric.rule.max)
-        if edge is not None and not math.isclose(analysis.edges[edge], metric.rule.max):
+    if isinstance(rule, Latency) and rule.max is not None:
+        edge = snap(analysis.edges, rule.max)
+        if edge is not None and not math.isclose(analysis.edges[edge], rule.max):
             notes.append(f"the objective is taken as {time_text(analysis.edges[edge])}")
-        if metric.rule.max < _COARSE:
+        if rule.max < _COARSE:
             notes.append("the router records whole milliseconds, too coarse for this objective")
     enough = "more requests are needed" if more is None else f"about {more:,} more requests needed"
     return "; ".join([enough, *notes])

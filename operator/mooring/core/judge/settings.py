@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Final
 
 from mooring.core.judge.latency import snap
@@ -138,7 +139,8 @@ class Analysis:
 
     @property
     def counted(self) -> tuple[Metric, ...]:
-        return tuple(metric for metric in self.metrics if metric.counted)
+        """The metrics that are judged here on the router's counts."""
+        return _counted(self.metrics)
 
     def share_of(self, metric: Metric) -> float:
         """The part of alpha that a metric may spend: even parts for all with a guarantee."""
@@ -150,6 +152,11 @@ class Analysis:
         kinds = [type(metric.rule).__name__ for metric in self.metrics]
         text = json.dumps([asdict(self), kinds], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+@lru_cache(maxsize=4096)
+def _counted(metrics: tuple[Metric, ...]) -> tuple[Metric, ...]:
+    return tuple(metric for metric in metrics if metric.counted)
 
 
 def _number(value: float | None, low: float, high: float) -> bool:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -63,6 +64,7 @@ class Intake:
     refused: tuple[int, ...]
 
 
+@lru_cache(maxsize=4096)
 def channels_of(analysis: Analysis) -> tuple[int | None, ...]:
     """Per channel the first bucket that counts as bad; None for channel 0, the errors.
 
@@ -132,8 +134,8 @@ def _hung_channels(analysis: Analysis, channels: int) -> list[bool]:
 
 def _flat(scrape: Scrape, buckets: int, expected: int) -> list[float]:
     """time, born, then per side attempts, errors, unfinished and the buckets."""
-    stable = Counters()
-    for half in scrape.stable:
+    stable = scrape.stable[0] if scrape.stable else Counters()
+    for half in scrape.stable[1:]:
         stable = stable.plus(half)
     row = [scrape.time, np.nan if scrape.born is None else scrape.born]
     for side in (scrape.candidate, stable):
