@@ -50,7 +50,11 @@ class Layout:
         cells: the number of fine cells of each, shape (F,).
         assign: the tested bin of each fine cell, -1 for none, shape (F, max cells).
         mask: which of the K bins a feature has, shape (F, K).
-        tails: which fine cells belong to each kind of tail, shape (F, tails, max cells).
+        tails: which kinds of tail a feature has, shape (F, tails).
+        bin_cells: the fine cells that are tested: their place in the flattened fine counts, and
+            their bin's in the flattened array of features × bins, shape (2, many).
+        tail_cells: the fine cells that belong to tails: their place in the flattened fine counts,
+            and their tail's in the flattened array of features × tails, shape (2, many).
         centres: a typical value per bin, NaN where there is no order, shape (F, K).
         labels: a text per bin.
     """
@@ -60,6 +64,8 @@ class Layout:
     assign: IntArray
     mask: BoolArray
     tails: BoolArray
+    bin_cells: IntArray
+    tail_cells: IntArray
     centres: FloatArray
     labels: tuple[tuple[str, ...], ...]
 
@@ -85,19 +91,18 @@ class Layout:
     def coarsen(self, fine: FloatArray) -> FloatArray:
         """Counts per tested bin, (…, F, K), from fine counts (…, F, max cells)."""
         features, bins = self.mask.shape
-        flat = self.assign + np.arange(features)[:, None] * bins
-        used = self.assign >= 0
-        where = flat[used]
+        cells, places = self.bin_cells
         lead = fine.shape[:-2]
-        rows = fine.reshape(-1, *self.assign.shape)
+        rows = fine.reshape(-1, self.assign.size)
         size = features * bins
-        found = [np.bincount(where, weights=row[used], minlength=size) for row in rows]
+        found = [np.bincount(places, weights=row[cells], minlength=size) for row in rows]
         return np.array(found, dtype=np.float64).reshape((*lead, features, bins))
 
     def tail_counts(self, fine: FloatArray) -> FloatArray:
         """Counts per kind of tail, shape (F, tails)."""
-        found = np.matmul(self.tails.astype(np.float64), fine[:, :, None])[:, :, 0]
-        return np.asarray(found, dtype=np.float64)
+        cells, places = self.tail_cells
+        found = np.bincount(places, weights=fine.ravel()[cells], minlength=self.tails.size)
+        return found.astype(np.float64).reshape(self.tails.shape)
 
 
 def layout(
@@ -126,12 +131,16 @@ def layout(
             moved = np.bincount(ordered[ordered >= 0], weights=(weights * places)[ordered >= 0])
             centres[row, : total.size] = moved / total
         labels.append(_labels(grid, one))
+    rows, kinds, cells = np.nonzero(tails)
+    owners, tested = np.nonzero(assign >= 0)
     return Layout(
         names=tuple(grid.name for grid in grids),
         cells=np.array([grid.cells for grid in grids], dtype=np.int64),
         assign=assign,
         mask=mask,
-        tails=tails,
+        tails=np.asarray(tails.any(axis=2), dtype=np.bool_),
+        bin_cells=np.stack((owners * most + tested, owners * widest + assign[owners, tested])),
+        tail_cells=np.stack((rows * most + cells, rows * len(TAILS) + kinds)),
         centres=centres,
         labels=tuple(labels),
     )
@@ -207,28 +216,30 @@ def _mark_tails(grid: FeatureGrid, assign: IntArray, counts: FloatArray, tails: 
 
 
 def _labels(grid: FeatureGrid, assign: IntArray) -> tuple[str, ...]:
+    cells: list[list[int]] = [[] for _ in range(int(assign.max(initial=-1)) + 1)]
+    for cell, place in enumerate(assign.tolist()):
+        if place >= 0:
+            cells[place].append(cell)
     names = grid.labels()
-    found = []
-    for place in range(int(assign.max(initial=-1)) + 1):
-        cells = np.flatnonzero(assign == place)
-        if cells.size == 1 or grid.kind == "categorical":
-            text = names[int(cells[0])] if cells.size == 1 else "other"
-        else:
-            text = _span(grid, int(cells[0]), int(cells[-1]))
-        found.append(text)
-    return tuple(found)
-
-
-def _span(grid: FeatureGrid, first: int, last: int) -> str:
-    """The text of a bin of several ordered cells."""
     atoms = dict(zip(grid.atom_cells(), grid.atoms, strict=True))
-    inside = [cell for cell in range(first, last + 1) if 0 < cell < grid.ordered - 1]
-    if len(inside) == 1 and inside[0] in atoms:
-        return f"{atoms[inside[0]]:.6g}"
-    if first == 0 and last >= grid.ordered - 1:
-        return "any"
+    return tuple(
+        names[own[0]]
+        if len(own) == 1
+        else "other"
+        if grid.kind == "categorical"
+        else _span(grid, own[0], own[-1], atoms)
+        for own in cells
+    )
+
+
+def _span(grid: FeatureGrid, first: int, last: int, atoms: dict[int, float]) -> str:
+    """The text of a bin of several ordered cells."""
+    end = grid.ordered - 1
+    inner = (max(first, 1), min(last, end - 1))
+    if inner[0] == inner[1] and inner[0] in atoms:
+        return f"{atoms[inner[0]]:.6g}"
     if first == 0:
-        return f"<= {grid.edges[last]:.6g}"
-    if last >= grid.ordered - 1:
+        return "any" if last >= end else f"<= {grid.edges[last]:.6g}"
+    if last >= end:
         return f"> {grid.edges[first - 1]:.6g}"
     return f"({grid.edges[first - 1]:.6g}, {grid.edges[last]:.6g}]"

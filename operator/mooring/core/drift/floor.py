@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from math import log
+
 import numpy as np
 
 from mooring.core.drift.arrays import FloatArray
@@ -21,7 +23,7 @@ def share_floor(share: float, min_effect_psi: float) -> float:
 
     def size(moved: float) -> float:
         p, q = share, share + moved
-        return (q - p) * float(np.log(q / p)) + (p - q) * float(np.log((1 - q) / (1 - p)))
+        return (q - p) * (log(q / p) - log((1 - q) / (1 - p)))
 
     ways = []
     for room, sign in ((1 - share, 1.0), (share, -1.0)):

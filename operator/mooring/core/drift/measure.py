@@ -210,8 +210,7 @@ def _tail_tests(view: View, fine: FloatArray) -> tuple[FloatArray, FloatArray]:
         view.ratio,
         dispersion=view.dispersion,
     )
-    used = np.asarray(view.layout.tails.any(axis=2), dtype=np.float64)
-    return tails.combined(p, used)
+    return tails.combined(p, view.layout.tails.astype(np.float64))
 
 
 def _against_anchor(

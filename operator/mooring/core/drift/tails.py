@@ -53,8 +53,9 @@ def tail_p_values(
     share = grown / np.maximum(n[:, None] + grown, 1e-300)
     held, seen = reference / clusters, current / clusters
     some = (current > 0) & (n > 0)[:, None]
-    tail = betainc(np.where(some, seen, 1.0), held + 1, share)
-    return np.asarray(np.where(some, tail, 1.0), dtype=np.float64)
+    found = np.ones(current.shape)
+    found[some] = betainc(seen[some], held[some] + 1, share[some])
+    return found
 
 
 def combined(p: FloatArray, used: FloatArray) -> tuple[FloatArray, FloatArray]:
