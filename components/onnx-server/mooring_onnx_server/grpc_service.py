@@ -47,6 +47,8 @@ STATUS: Mapping[int, StatusCode] = MappingProxyType(
 Context = grpc.aio.ServicerContext[Any, Any]
 _Handler = Callable[[Any, Context], Awaitable[Any]]
 _Asked = TypeVar("_Asked", bound=Message)
+_UNTIL_CLOSED = 10**6
+"""Seconds: `close` ends what is in flight, and does it with an answer."""
 _LAST_WORDS_SECONDS = 0.5
 """For answers on their way to clients whose requests were cut."""
 
@@ -207,14 +209,14 @@ class GrpcServer:
         self._inference.prepare(signature)
         await self._tell(health_pb2.HealthCheckResponse.SERVING)
 
-    async def drain(self, seconds: float) -> None:
+    async def drain(self) -> None:
         """Takes no new requests and lets clients connect elsewhere; what is in flight goes on.
 
         HTTP/2 connections live as long as their clients. One that is not told to go would keep
         its client here, so the port closes and each client is told at once.
         """
         await self._health.enter_graceful_shutdown()
-        self._stopping = asyncio.create_task(self._server.stop(seconds))
+        self._stopping = asyncio.create_task(self._server.stop(_UNTIL_CLOSED))
 
     async def close(self) -> None:
         """Ends what is left: requests with an answer, watchers of health without."""

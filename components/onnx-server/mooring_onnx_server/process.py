@@ -189,7 +189,7 @@ class _Process:
         deadline = began + settings.grace_seconds
         _log.info("stopping: %d requests in flight", state.in_flight)
         if self._grpc is not None:
-            await self._grpc.drain(settings.grace_seconds)
+            await self._grpc.drain()
         while min(state.quiet_for(), time.perf_counter() - began) < settings.quiet_seconds:
             if time.perf_counter() >= deadline or self._stop_now.is_set():
                 break
