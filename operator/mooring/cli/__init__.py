@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,32 @@ import click
 from mooring import __version__
 
 _SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
+    "See what is served": {
+        "list": ("listing:list_", "List ModelDeployments."),
+        "get": ("get:get", "Show one ModelDeployment as a tree; -w keeps it up to date."),
+        "status": ("status:status", "Wait until a rollout is done; made for pipelines."),
+        "explain": ("explain:explain", "Say why it is not Ready, and what to do next."),
+        "history": ("history:history", "List the revisions and what became of them."),
+        "diff": ("diff:diff", "Show what differs between two revisions."),
+    },
+    "Steer a rollout": {
+        "promote": ("verbs:promote", "Let the candidate go on to its next step."),
+        "abort": ("verbs:abort", "Take the candidate back and reject it."),
+        "retry": ("verbs:retry", "Let a rejected revision roll out again."),
+        "undo": ("verbs:undo", "Go back to the revision that was stable before."),
+        "pause": ("verbs:pause", "Hold the candidate where it is."),
+        "resume": ("verbs:resume", "Let a paused candidate go on."),
+        "restart": ("verbs:restart", "Render the revision anew and roll it out."),
+    },
     "Prepare": {
+        "lint": ("lint:lint", "Check files as the cluster would, without one."),
         "digest": ("digest:digest", "Print the digest of a model, as the fetcher verifies it."),
     },
     "Run and keep": {
         "run": ("run:run", "Run the operator until it is told to stop."),
         "crds": ("crds:crds", "Print or apply the CRDs of this version."),
         "export": ("export:export", "Print everything that must survive the loss of a cluster."),
+        "version": ("version:version", "Print the versions of this program and of the cluster."),
     },
 }
 """Commands by section of ``--help``: name → (module of this package:attribute, the line shown).
@@ -48,12 +68,23 @@ class _Lazy(click.Group):
             with formatter.section(title):
                 formatter.write_dl([(name, line) for name, (_, line) in commands.items()])
 
-    def main(self, *args: Any, prog_name: str | None = None, **more: Any) -> Any:
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
         """Runs under the name that it was called by: ``mooring`` or ``kubectl mooring``."""
         called = Path(sys.argv[0]).name
-        default = "kubectl mooring" if called.startswith(_PLUGIN) else "mooring"
+        name = "kubectl mooring" if called.startswith(_PLUGIN) else "mooring"
         return super().main(
-            *args, prog_name=prog_name or default, complete_var="_MOORING_COMPLETE", **more
+            args,
+            prog_name=prog_name or name,
+            complete_var=complete_var or "_MOORING_COMPLETE",
+            standalone_mode=standalone_mode,
+            **extra,
         )
 
 

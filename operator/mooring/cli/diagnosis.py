@@ -1,0 +1,212 @@
+"""Why a ModelDeployment is not Ready, and what helps: a pure function of what the cluster says.
+
+The operator has said it all in conditions, events and the pods' last words; this puts it in order,
+leaves out what repeats, and adds the next command to type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from mooring.cli.cluster import Json
+from mooring.cli.snapshot import ROLES, Snapshot, leaves
+from mooring.cli.words import clock, moment, plain
+from mooring.core import kinds, pods
+
+_EVENTS_SHOWN = 5
+_PODS_SHOWN = 5
+#: A new object has no status for a moment; after this time nobody works on it.
+_UNTOUCHED = timedelta(seconds=30)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that stands in the way, in one word and one sentence; ``about`` whom it is."""
+
+    about: str
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """``headline`` is the answer in a sentence; ``next`` what to do, the most likely first."""
+
+    ready: bool
+    headline: str
+    findings: tuple[Finding, ...]
+    events: tuple[str, ...]
+    next: tuple[str, ...]
+
+
+def diagnose(snapshot: Snapshot, events: Sequence[Json], now: datetime) -> Diagnosis:
+    """Walks the generation, the conditions, the rollout, the pods and the events."""
+    findings = [*_operator(snapshot, now), *_conditions(snapshot), *_pods(snapshot)]
+    ready = snapshot.holds("Ready")
+    if not findings and not snapshot.unseen:
+        findings = list(_rollout(snapshot))
+    return Diagnosis(
+        ready=ready,
+        headline=_headline(snapshot, ready),
+        findings=tuple(findings),
+        events=tuple(_events(events, now)),
+        next=tuple(_next(snapshot, findings, ready)),
+    )
+
+
+def _headline(snapshot: Snapshot, ready: bool) -> str:
+    found = snapshot.condition("Ready")
+    if not found:
+        return f"Nothing is known about {snapshot.name}: it has no Ready condition."
+    why = f"{plain(found.get('reason'))}: {plain(found.get('message'))}"
+    if ready:
+        return f"{snapshot.name} is Ready: {plain(found.get('message'))}."
+    if found.get("status") == "Unknown":
+        return f"Whether {snapshot.name} is Ready is not known: {why}."
+    return f"{snapshot.name} is not Ready: {why}."
+
+
+def _operator(snapshot: Snapshot, now: datetime) -> Iterable[Finding]:
+    created = moment(snapshot.resource["metadata"].get("creationTimestamp"))
+    if not snapshot.status:
+        if created is not None and now - created < _UNTOUCHED:
+            yield Finding("operator", "NotLookedAt", "it was made a moment ago")
+        else:
+            yield Finding("operator", "NotLookedAt", "no operator has ever written its status")
+    elif snapshot.unseen:
+        yield Finding(
+            "operator", "Behind", "the operator has not looked at the newest change of spec yet"
+        )
+
+
+def _conditions(snapshot: Snapshot) -> Iterable[Finding]:
+    """What is not as it should be, but for Ready: that is the headline, and is not said twice."""
+    said = {_not_ready(snapshot)}
+    for condition in snapshot.status.get("conditions") or ():
+        kind, status = plain(condition.get("type")), plain(condition.get("status"))
+        normal = "True" if kind == "DataHealthy" else "False"
+        if status == normal or kind in ("Ready", "Reconciling", "RollingOut"):
+            continue
+        reason = plain(condition.get("reason"))
+        if reason not in said:
+            said.add(reason)
+            yield Finding(kind, reason, plain(condition.get("message")))
+
+
+def _not_ready(snapshot: Snapshot) -> str:
+    """The reason for which it is not Ready; empty when it is."""
+    return "" if snapshot.holds("Ready") else plain(snapshot.condition("Ready").get("reason"))
+
+
+def _rollout(snapshot: Snapshot) -> Iterable[Finding]:
+    """A rollout that waits is no fault; but who asks wants to know that it does."""
+    rollout = snapshot.part("rollout")
+    waiting = plain(rollout.get("waitingFor"))
+    if waiting:
+        stage = plain(rollout.get("stage")) or plain(snapshot.status.get("phase")) or "RollingOut"
+        yield Finding("rollout", stage, f"waits for {waiting}")
+
+
+def _pods(snapshot: Snapshot) -> Iterable[Finding]:
+    troubled = unready(snapshot)
+    for pod in troubled[:_PODS_SHOWN]:
+        found = pods.report(pod)
+        words = plain(found.message) or "no container has said anything yet"
+        if found.restarts:
+            words += f" (restarted {found.restarts} times)"
+        yield Finding(f"pod {found.name}", found.reason or "NotReady", words)
+    if snapshot.pods_unknown:
+        yield Finding("pods", "NotShown", snapshot.pods_unknown)
+
+
+def unready(snapshot: Snapshot) -> list[Json]:
+    """The pods of live revisions that are not ready, those in trouble first."""
+    live = {str(snapshot.part(role).get("revision")) for role in ROLES if snapshot.part(role)}
+    found = [
+        pod
+        for revision in sorted(live)
+        for pod in snapshot.pods_of(revision)
+        if not pods.report(pod).ready and not leaves(pod)
+    ]
+    return sorted(found, key=lambda p: pods.report(p).reason == "Starting")
+
+
+def _events(events: Sequence[Json], now: datetime) -> Iterable[str]:
+    """The latest warnings, the newest last, with how often each came."""
+    warnings = [event for event in events if event.get("type") == "Warning"]
+    warnings.sort(key=_when)
+    for event in warnings[-_EVENTS_SHOWN:]:
+        about = event.get("involvedObject") or {}
+        whom = "" if about.get("kind") == kinds.MODEL_DEPLOYMENT.name else f"{about.get('name')}: "
+        often = f" ({event['count']} times)" if (event.get("count") or 1) > 1 else ""
+        yield (
+            f"{clock(_when(event), now)} {plain(whom)}{plain(event.get('reason'))}: "
+            f"{plain(event.get('message'))}{often}"
+        ).replace(":  ", ": ")
+
+
+def _when(event: Json) -> str:
+    found = event.get("lastTimestamp") or event.get("eventTime") or event.get("firstTimestamp")
+    return str(found or "")
+
+
+def _next(snapshot: Snapshot, findings: Sequence[Finding], ready: bool) -> list[str]:
+    """What to do about each reason, once; the last resort where no reason is known."""
+    where = f"{snapshot.name} -n {snapshot.namespace}"
+    troubled = unready(snapshot)
+    values = {
+        "name": where,
+        "namespace": snapshot.namespace,
+        "pod": f"{troubled[0]['metadata']['name'] if troubled else 'POD'} -n {snapshot.namespace}",
+        "uri": plain(snapshot.resource["spec"]["model"]["uri"]),
+    }
+    reasons = (
+        _not_ready(snapshot),
+        *(finding.reason for finding in findings),
+        plain(snapshot.status.get("phase")),
+    )
+    steps = [_ADVICE[reason] for reason in reasons if reason in _ADVICE]
+    if not steps and (findings or not ready):
+        steps = [_LAST_RESORT]
+    return [step.format(**values) for step in dict.fromkeys(steps)]
+
+
+_LAST_RESORT = "watch it: mooring get {name} -w; all events: kubectl describe mdep {name}"
+_ADVICE: Mapping[str, str] = {
+    "NotLookedAt": "see whether the operator runs: kubectl get pods -A -l "
+    "app.kubernetes.io/name=mooring-operator; it may also be told to look at other namespaces only",
+    "Behind": "see whether the operator runs: kubectl get pods -A -l "
+    "app.kubernetes.io/name=mooring-operator",
+    "RuntimeNotFound": "see which runtimes there are: kubectl get mrt,cmrt -n {namespace}; then "
+    "change spec.runtime.name or apply the missing one",
+    "RuntimeInvalid": "mend the runtime's template; mooring lint checks it",
+    "FormatNotSupported": "change spec.model.format or spec.runtime.name",
+    "DigestRequired": "set spec.model.digest to what this prints: mooring digest {uri}",
+    "InvalidSpec": "see every fault: kubectl get mdep {name} -o yaml | mooring lint -",
+    "NameTaken": "remove or rename the object that is in the way, or rename this ModelDeployment",
+    "WriteRefused": "an admission rule, a quota or the operator's own rights stand in the way: "
+    "the message names the object",
+    "RevisionRejected": "change the spec, or let it try again: mooring retry {name}",
+    "ProgressDeadlineExceeded": "mend what the pods say, then change the spec or type: mooring "
+    "retry {name}",
+    "FetchFailed": "check spec.model.uri, its digest and its Secret; the whole story: kubectl logs "
+    "{pod} -c fetch",
+    "ServerFailed": "read its log: kubectl logs {pod} -c server --previous",
+    "OutOfMemory": "raise spec.runtime.resources.limits.memory",
+    "ImagePullFailed": "check spec.runtime.version, the runtime's image and "
+    "spec.runtime.imagePullSecrets; more: kubectl describe pod {pod}",
+    "ContainerRefused": "a Secret or ConfigMap that it names may be missing: kubectl describe pod "
+    "{pod}",
+    "Unschedulable": "no node takes the pod: lower spec.runtime.resources, make room, or check "
+    "nodeSelector and tolerations; more: kubectl describe pod {pod}",
+    "PodsRefused": "the API server refuses the pods: look at quotas and policies of the namespace: "
+    "kubectl get resourcequota,limitrange -n {namespace}",
+    "PodFailed": "read why: kubectl describe pod {pod}",
+    "Starting": "wait, or watch it: mooring get {name} -w",
+    "ScaledToZero": "no pods are asked for; ask for one: kubectl scale mdep {name} --replicas=1",
+    "Paused": "it waits for somebody: mooring resume {name} or mooring promote {name}, or mooring "
+    "abort {name}",
+}
+"""What to do by the reason of a finding, or by the phase. Placeholders: see ``_next``."""

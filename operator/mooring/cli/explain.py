@@ -1,0 +1,90 @@
+"""``mooring explain``: why is it not Ready, and what is to be done."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import click
+
+from mooring.cli.options import cluster_options, name_argument, no_color_option, output_option
+from mooring.core import kinds
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from mooring.cli.cluster import Cluster, Json, Target
+    from mooring.cli.diagnosis import Diagnosis
+    from mooring.cli.snapshot import Snapshot
+
+#: Pods whose events are read, one request each: beyond the first few they say the same.
+_PODS_ASKED = 3
+
+
+@click.command()
+@name_argument
+@output_option()
+@no_color_option
+@cluster_options
+def explain(name: str, output: str, no_color: bool, target: Target) -> None:
+    """Say why a ModelDeployment is not Ready, and what to do next.
+
+    Reads the conditions, what the pods said last, and the events about both.
+    """
+    from mooring.cli.cluster import connect
+    from mooring.cli.diagnosis import diagnose
+    from mooring.cli.output import console, data
+    from mooring.cli.snapshot import read
+
+    cluster = connect(target)
+    snapshot = read(cluster, name)
+    found = diagnose(snapshot, _events(cluster, snapshot), datetime.now(UTC))
+    if output != "text":
+        value = {"name": snapshot.name, "namespace": snapshot.namespace, **asdict(found)}
+        for part in ("findings", "events", "next"):
+            value[part] = list(value[part])
+        click.echo(data(value, output), nl=False)
+        return
+    show(found, console(no_color))
+
+
+def _events(cluster: Cluster, snapshot: Snapshot) -> list[Json]:
+    from mooring.cli.diagnosis import unready
+    from mooring.cli.failure import Failure
+
+    about = [(kinds.MODEL_DEPLOYMENT.name, snapshot.name)]
+    about += [("Pod", str(pod["metadata"]["name"])) for pod in unready(snapshot)[:_PODS_ASKED]]
+    found: list[Json] = []
+    for kind, name in about:
+        fields = f"involvedObject.kind={kind},involvedObject.name={name}"
+        try:
+            found += cluster.objects(kinds.EVENT, fields=fields)[0]
+        except Failure:  # who may not read events is helped by the rest all the same
+            return found
+    return found
+
+
+def show(found: Diagnosis, out: Console) -> None:
+    """The diagnosis for people."""
+    from rich.padding import Padding
+    from rich.text import Text
+
+    def line(text: Text) -> None:
+        out.print(Padding(text, (0, 0, 0, 2), expand=False), soft_wrap=not out.is_terminal)
+
+    out.print(Text(found.headline, "green" if found.ready else "red"))
+    if found.findings:
+        out.print(Text("\nWhat stands in the way" if not found.ready else "\nWorth knowing"))
+    for finding in found.findings:
+        line(Text.assemble((finding.about, "bold"), f"  {finding.reason}: {finding.message}"))
+    if found.events:
+        out.print(Text("\nWarnings"))
+    for event in found.events:
+        line(Text(event, "dim"))
+    if found.next:
+        out.print(Text("\nWhat to do"))
+    for number, step in enumerate(found.next, 1):
+        line(Text(f"{number}. {step}"))
+    if found.ready and not found.findings:
+        out.print(Text("Nothing is to be done."))
