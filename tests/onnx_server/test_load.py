@@ -122,6 +122,38 @@ def outside_by_link(path: Path) -> Path:
     return graphs.with_external_data(path, "weights.bin", None, length=64)
 
 
+def outside_by(location: str) -> Callable[[Path], Path]:
+    """A location that only looks as if it stayed inside (CVE-2024-27318 and its like)."""
+
+    def build(path: Path) -> Path:
+        (path.parent.parent / "secret.bin").write_bytes(b"\0" * 64)
+        (path.parent / "sub").mkdir(parents=True)
+        (path.parent / "up").symlink_to("..")
+        return graphs.with_external_data(path, location, None, length=64)
+
+    return build
+
+
+def outside_from_a_node(path: Path) -> Path:
+    """The reference stands in a node's attribute, not among the graph's weights."""
+    (path.parent.parent / "secret.bin").write_bytes(b"\0" * 64)
+    tensor = helper.make_tensor("w", TensorProto.FLOAT, [16], b"\0" * 64, raw=True)
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, text in (("location", "../secret.bin"), ("offset", "0"), ("length", "64")):
+        entry = tensor.external_data.add()
+        entry.key, entry.value = key, text
+    return graphs.save(
+        path,
+        [
+            helper.make_node("Constant", [], ["w"], value=tensor),
+            helper.make_node("Add", ["x", "w"], ["y"]),
+        ],
+        [graphs.value("x", TensorProto.FLOAT, [16])],
+        [graphs.value("y", TensorProto.FLOAT, [16])],
+    )
+
+
 BROKEN: list[tuple[str, Callable[[Path], Path], str]] = [
     ("empty", written(b""), r"model\.onnx \(0 bytes\) is not an ONNX model, or it is cut short"),
     ("error page", written(b"<html>404</html>"), r"\(16 bytes\) is not an ONNX model"),
@@ -164,6 +196,24 @@ BROKEN: list[tuple[str, Callable[[Path], Path], str]] = [
     ),
     ("external data outside", outside, r"points to external data outside its own folder"),
     ("external data by link", outside_by_link, r"points to external data outside its own folder"),
+    *(
+        (
+            f"external data by {location}",
+            outside_by(location),
+            r"points to external data outside its own folder",
+        )
+        for location in (
+            "sub/../../secret.bin",
+            "./../secret.bin",
+            "up/secret.bin",
+            "..//secret.bin",
+        )
+    ),
+    (
+        "external data outside, from a node",
+        outside_from_a_node,
+        r"points to external data outside its own folder",
+    ),
     (
         "external data absolute",
         lambda p: graphs.with_external_data(p, "/etc/passwd", None, length=64),
@@ -287,6 +337,28 @@ def test_session_settings_change_nothing_about_the_answer(
     x = np.array([[1, 2, 3]], np.float32)
     (scores,) = model.run(["scores"], {"x": x})
     assert np.allclose(scores, x @ graphs.WEIGHTS + graphs.OFFSETS)
+
+
+def test_a_provider_that_this_onnxruntime_lacks_is_one_sentence(tmp_path: Path) -> None:
+    path = graphs.linear(tmp_path / "model.onnx")
+    with pytest.raises(ModelLoadError) as caught:
+        load_model(path, SessionSettings(1, provider="cuda"))
+    assert str(caught.value) == (
+        "the provider 'cuda' is not in this image, whose onnxruntime has cpu: use an image with "
+        "onnxruntime-gpu, or --provider cpu"
+    )
+
+
+def test_a_provider_that_onnxruntime_silently_replaces_by_the_cpu_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What onnxruntime-gpu 1.31 does on a machine without a GPU.
+    has = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: has)
+    session = type("Session", (), {"get_providers": lambda _: has[1:]})
+    monkeypatch.setattr("onnxruntime.InferenceSession", lambda *_, **__: session())
+    with pytest.raises(ModelLoadError, match=r"'cuda' cannot be used here: .*nvidia\.com/gpu: 1"):
+        load_model(graphs.linear(tmp_path / "model.onnx"), SessionSettings(1, provider="cuda"))
 
 
 def test_a_failure_in_the_run_is_one_sentence(tmp_path: Path) -> None:
