@@ -7,8 +7,8 @@ out in :mod:`mooring.core.judge.verdicts`; how it works, for users, in docs/judg
 
 from __future__ import annotations
 
+from mooring.core.judge.batch import Judgement, Subject, join, judge, judge_one, predicted
 from mooring.core.judge.dispersion import Dispersion, over_dispersion
-from mooring.core.judge.judge import Judgement, Subject, join, judge, judge_one, predicted
 from mooring.core.judge.memory import Failure, State
 from mooring.core.judge.readings import Counters, Pods, Scrape, Tick, Weights
 from mooring.core.judge.settings import (

@@ -71,20 +71,15 @@ def tilt_increment(candidate: Array, stable: Array, past: Array, tilts: Array) -
     """
     n_c = candidate.sum(axis=1)
     n_s = stable.sum(axis=1)
-    n = np.maximum(n_c + n_s, 1.0)
+    part = n_c / np.maximum(n_c + n_s, 1e-300)
     pool = past + PRIOR
-    log_s = np.log(pool / pool.sum(axis=1, keepdims=True))
-    places = np.arange(candidate.shape[1], dtype=float)
-    tilted = log_s[:, None, :] + tilts[None, :, None] * places
-    peak = tilted.max(axis=2, keepdims=True)
-    log_c = tilted - peak - np.log(np.exp(tilted - peak).sum(axis=2, keepdims=True))
-    with np.errstate(divide="ignore"):
-        weight_c = np.log(n_c / n)[:, None, None]
-        weight_s = np.log(n_s / n)[:, None, None]
-    mixed = np.logaddexp(weight_c + log_c, weight_s + log_s[:, None, :])
-    mixed = np.where(((n_c == 0) | (n_s == 0))[:, None, None], 0.0, mixed)
-    value = np.sum((log_c - mixed) * candidate[:, None, :], axis=2)
-    value += np.sum((log_s[:, None, :] - mixed) * stable[:, None, :], axis=2)
+    # In terms of ρ = q_c/q_s = exp(η·j)/Σ q_s·exp(η·j): q̄/q_s = π·ρ + (1 − π).
+    lean = tilts[:, None] * np.arange(candidate.shape[1], dtype=float)
+    norm = (pool / pool.sum(axis=1, keepdims=True)) @ np.exp(lean).T
+    log_rho = lean[None, :, :] - np.log(norm)[:, :, None]
+    mixed = np.log(part[:, None, None] * np.exp(log_rho) + (1.0 - part)[:, None, None])
+    value = np.einsum("nkj,nj->nk", log_rho, candidate)
+    value -= np.einsum("nkj,nj->nk", mixed, candidate + stable)
     # With one side empty, nothing can be compared.
     return np.where(((n_c == 0) | (n_s == 0))[:, None], 0.0, value)
 
