@@ -6,6 +6,7 @@ The parts are wired here and nowhere else.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 from collections.abc import Coroutine
@@ -31,6 +32,9 @@ from mooring.shell.intake import build_registry, watch
 log = logging.getLogger(__name__)
 
 _INTAKE_BACKOFF = 2.0
+#: Python's own 700 has the collector walk through a store of raw JSON, which has no cycles, all
+#: the time: a fifth of the CPU at 200 objects.
+_COLLECT_EVERY = 20_000
 
 
 def _now() -> datetime:
@@ -126,8 +130,9 @@ class Process:
         namespaces = self.settings.namespaces
         while True:
             registry = build_registry(
-                self.store, self.queue, self.metrics, self.configuration, namespaces=namespaces
-            )
+                self.store, self.queue, self.metrics, self.configuration,
+                namespaces=namespaces, on_gap=lambda: self._after_gap(resync),
+            )  # fmt: skip
             resync.hurry()  # what is deleted between two watches is reported by neither
             try:
                 await watch(registry, namespaces, self._hear_signals)
@@ -135,6 +140,11 @@ class Process:
                 log.exception("watching ended; beginning anew")
             self.connection.since = _now()
             await asyncio.sleep(_INTAKE_BACKOFF)
+
+    def _after_gap(self, resync: Resync) -> None:
+        """A watch is there again: what is old in our view has not been so for that long."""
+        self.connection.since = _now()
+        resync.hurry()
 
     def _hear_signals(self) -> None:
         """SIGTERM and SIGINT end the process in good order."""
@@ -159,5 +169,7 @@ class Process:
 
 async def run(settings: Settings, kubeconfig: str | None, *, elect: bool) -> None:
     """Connects and runs one process to its end."""
+    gc.set_threshold(_COLLECT_EVERY, 20, 20)
+    gc.freeze()  # modules and models stay as long as the process does
     configuration = await load_configuration(kubeconfig)
     await Process(settings, configuration, elect).run()

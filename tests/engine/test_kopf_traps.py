@@ -26,6 +26,7 @@ from mooring.engine.queue import Key, KeyedQueue
 from mooring.engine.resync import SELECTOR, watched
 from mooring.engine.store import Store
 from mooring.shell import intake
+from mooring.shell.streams import Streams
 
 SOURCES = Path(intake.__file__).parents[1]
 
@@ -183,7 +184,8 @@ async def test_the_sessions_token_is_read_anew_when_the_file_changes(
     configuration = Configuration()
     loader.load_and_set(configuration)  # type: ignore[no-untyped-call]
     configuration.host, configuration.ssl_ca_cert = url, None
-    info = await intake._session(configuration, 4)
+    streams = Streams((), Store(), Metrics(), lambda: None)
+    info = intake._session(configuration, streams, 4)
     async with info.aiohttp_session as session:
         for text in ("one", "two", "two", "three"):
             token.write_text(text)

@@ -265,6 +265,7 @@ class QueueModel(RuleBasedStateMachine):
             return
         assert found in self.waiting
         self.waiting.remove(found)
+        self.due.pop(found, None)
         self.active.add(found)
 
     @precondition(lambda self: bool(self.active))

@@ -6,7 +6,6 @@ decision. Connections, TLS, tokens and proxies are the client library's.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
@@ -14,8 +13,11 @@ from typing import Any, Protocol
 from urllib.parse import urlencode
 
 import aiohttp
+import orjson
 from kubernetes.aio import config as kube_config
-from kubernetes.aio.client import ApiClient, Configuration
+from kubernetes.aio.client import Configuration
+from kubernetes.aio.client.rest import RESTClientObject
+from yarl import URL
 
 from mooring.core.kinds import Kind
 
@@ -28,6 +30,10 @@ _READ_SECONDS = 60.0
 #: Versions count etcd's revisions, and the first of them is never an object's.
 _NO_VERSION = "1"
 _WRITE_SECONDS = 15.0
+#: A watch event can be as large as an object, and objects go up to a few MiB.
+_READ_BUFFER = 2**21
+#: Requests under way at once: more than there are workers, and never without bound.
+_CONNECTIONS = 100
 _METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
 
 
@@ -62,7 +68,7 @@ async def load_configuration(kubeconfig: str | None) -> Configuration:
     """From the given file, else from the pod's service account, else from the user's default."""
     configuration = Configuration()
     # aiohttp would look for proxies and a .netrc in a thread, twice for every single request;
-    # a proxy for the API server stands in the kubeconfig.
+    # a proxy for the API server stands in the kubeconfig. (The Lease's client heeds this.)
     configuration.client_session_kwargs = {"trust_env": False}
     if kubeconfig is None:
         try:
@@ -76,18 +82,48 @@ async def load_configuration(kubeconfig: str | None) -> Configuration:
     return configuration
 
 
+def session(
+    configuration: Configuration,
+    *,
+    connections: int = _CONNECTIONS,
+    middlewares: tuple[aiohttp.ClientMiddlewareType, ...] = (),
+) -> aiohttp.ClientSession:
+    """A session for the API server: its TLS as configured, no more than so many connections."""
+    context = RESTClientObject(configuration).ssl_context
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=connections, ssl=context),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        middlewares=middlewares,
+        read_bufsize=_READ_BUFFER,
+    )
+
+
+async def authorization(configuration: Configuration) -> str | None:
+    """The Authorization header of the moment: a pod's token is replaced every hour."""
+    token = (await configuration.auth_settings()).get("BearerToken")
+    return token["value"] if token and token["value"] else None
+
+
 class KubeClient:
     """Requests as raw JSON. Every write asks the fence first and never outlives the lease."""
 
     def __init__(
         self, configuration: Configuration, fence: Fence, on_request: OnRequest | None = None
     ) -> None:
-        self._api = ApiClient(configuration)
+        self._configuration = configuration
         self._fence = fence
         self._on_request = on_request or _ignore
+        self._session: aiohttp.ClientSession | None = None
+        self._options: dict[str, Any] = {}
+        if configuration.proxy:
+            self._options["proxy"] = configuration.proxy
+            self._options["proxy_headers"] = configuration.proxy_headers
+        if configuration.tls_server_name:
+            self._options["server_hostname"] = configuration.tls_server_name
 
     async def close(self) -> None:
-        await self._api.close()  # type: ignore[no-untyped-call]
+        if self._session is not None:
+            await self._session.close()
 
     async def apply(
         self,
@@ -241,22 +277,26 @@ class KubeClient:
         seconds: float = _READ_SECONDS,
     ) -> Json:
         headers = {"Accept": accept, "Content-Type": content_type, "User-Agent": "mooring"}
-        token = (await self._api.configuration.auth_settings()).get("BearerToken")
-        if token and token["value"]:
-            headers["Authorization"] = token["value"]
-        url = self._api.configuration.host + path + (f"?{urlencode(query)}" if query else "")
+        allowed = await authorization(self._configuration)
+        if allowed is not None:
+            headers["Authorization"] = allowed
+        if self._session is None:
+            self._session = session(self._configuration)
+        url = self._configuration.host + path + (f"?{urlencode(query)}" if query else "")
         started = time.monotonic()
         status = 0
         try:
-            response = await self._api.rest_client.request(  # type: ignore[no-untyped-call]
+            async with self._session.request(
                 method,
-                url,
+                URL(url, encoded=True),
                 headers=headers,
-                body=body,
-                _request_timeout=aiohttp.ClientTimeout(total=seconds),
-            )
-            status = response.status
-            text = await response.read()
+                data=None if body is None else orjson.dumps(body),
+                timeout=aiohttp.ClientTimeout(total=seconds),
+                allow_redirects=False,  # the token is for the API server and for nobody else
+                **self._options,
+            ) as response:
+                status = response.status
+                text = await response.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             what = "no answer in time" if isinstance(error, TimeoutError) else str(error)
             raise ApiError(0, "Unreachable", f"the API server cannot be reached: {what}") from error
@@ -271,7 +311,7 @@ def _ignore(verb: str, kind: str, code: int, seconds: float) -> None:
 
 def _answer(status: int, text: bytes, retry_after: str | None) -> Json:
     try:
-        value = json.loads(text)
+        value = orjson.loads(text)
     except ValueError:
         value = None
     if 200 <= status < 300 and isinstance(value, dict):

@@ -8,9 +8,10 @@ the live object still has every value of it: so nobody has changed what is ours.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+import orjson
 
 from mooring.core.kinds import ANNOTATION_FINGERPRINT
 
@@ -21,8 +22,8 @@ _ITEM_KEYS = ("name", "uid", "mountPath", "key", "topologyKey", "containerPort",
 def fingerprint(manifest: Mapping[str, Any]) -> str:
     """A short hash of everything in the manifest but what guards a single write."""
     meta = {k: v for k, v in manifest["metadata"].items() if k not in ("resourceVersion", "uid")}
-    text = json.dumps({**manifest, "metadata": meta}, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    text = orjson.dumps({**manifest, "metadata": meta}, option=orjson.OPT_SORT_KEYS)
+    return hashlib.sha256(text).hexdigest()[:16]
 
 
 def stamped(manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -49,6 +50,8 @@ def covers(live: Any, wanted: Any) -> bool:
     Both are plain JSON. The API server leaves out empty lists and objects, so wanting one is met
     by its absence.
     """
+    if live == wanted:
+        return True
     if isinstance(wanted, dict):
         if not isinstance(live, dict):
             return live is None and not wanted
@@ -57,7 +60,7 @@ def covers(live: Any, wanted: Any) -> bool:
         if not isinstance(live, list | tuple):
             return live is None and not wanted
         return _covers_list(live, wanted)
-    return bool(live == wanted)
+    return False
 
 
 def _covers_list(live: Sequence[Any], wanted: Sequence[Any]) -> bool:

@@ -59,7 +59,10 @@ class KeyedQueue:
             self._wake.set()
 
     def add_after(self, key: Key, seconds: float) -> None:
-        """Asks for a look in a while. Of several such wishes for a key the earliest counts."""
+        """Asks for a look in a while. Of several such wishes for a key the earliest counts.
+
+        A look that happens before meets the wish: every round says itself when the next is due.
+        """
         due = self._clock() + max(0.0, seconds)
         if self._due.get(key, float("inf")) <= due:
             return
@@ -92,6 +95,7 @@ class KeyedQueue:
             if self._ready:
                 key = self._ready.popleft()
                 del self._queued[key]
+                self._due.pop(key, None)
                 self._active[key] = self._clock()
                 return key
             self._wake.clear()

@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from mooring.adapters.kube import REPLICAS_MANAGER, ApiError, KubeClient
 from mooring.core import kinds
+from mooring.core.events import Event
 from mooring.core.fingerprint import is_applied
 from mooring.core.kinds import KIND_BY_NAME, Ref
 from mooring.core.objects import owned, replicas_manifest
@@ -27,10 +28,12 @@ from mooring.engine.lease import LeaseLost
 from mooring.engine.metrics import Metrics
 from mooring.engine.queue import Key, KeyedQueue
 from mooring.engine.recorder import Recorder
-from mooring.engine.store import Store
+from mooring.engine.store import Store, Writing
 
 log = logging.getLogger(__name__)
 
+#: After a round that has written children: to see what came of it, unless something happens before.
+_AFTERWARDS = 1.0
 _REFUSED_FIRST = 10.0
 _REFUSED_LAST = 60.0
 
@@ -118,11 +121,21 @@ class Reconciler:
             return
         plan = self._decide(key, observed)
         refusals = Refusals()
-        await self._write_status(observed, plan)
-        for event in plan.events:
+        await self._write_status(key, observed, plan)
+        told = _told_by_status(plan)
+        self._tell(observed, (event for event in plan.events if event.reason in told))
+        records = [m for m in plan.apply if m["kind"] == kinds.CONTROLLER_REVISION.name]
+        wrote = False
+        for record in records:
+            wrote |= await self._apply(key, observed, record, refusals)
+        if not refusals:  # nothing is made from a record that could not be written
+            self._tell(observed, (event for event in plan.events if event.reason not in told))
+            wrote |= await self._write_children(key, observed, plan, refusals)
+        self._look_again(key, observed, plan, refusals, wrote=wrote)
+
+    def _tell(self, observed: Observed, events: Iterable[Event]) -> None:
+        for event in events:
             self.recorder.record(observed.resource, event)
-        await self._write_children(key, observed, plan, refusals)
-        self._look_again(key, observed, plan, refusals)
 
     async def _observe(self, key: Key) -> Observed | None:
         resource = self.store.get(kinds.MODEL_DEPLOYMENT, key.namespace, key.name)
@@ -169,7 +182,7 @@ class Reconciler:
                 "as it is; the operator's log has the details",
             )
 
-    async def _write_status(self, observed: Observed, plan: Plan) -> None:
+    async def _write_status(self, key: Key, observed: Observed, plan: Plan) -> None:
         if plan.status is None:
             return
         patch = merge_patch(observed.status, plan.status)
@@ -177,56 +190,100 @@ class Reconciler:
             return
         meta = observed.resource["metadata"]
         body = {"metadata": {"resourceVersion": meta["resourceVersion"]}, "status": patch}
+        kind = kinds.MODEL_DEPLOYMENT
+        write = self.client.patch_status(kind, observed.namespace, observed.name, body)
         try:
-            written = await self.client.patch_status(
-                kinds.MODEL_DEPLOYMENT, observed.namespace, observed.name, body
-            )
+            await self._send(key, kind, observed.name, write, guarded=True)
         except ApiError as error:
             if error.status in (404, 409):  # 404: deleted meanwhile, so nothing is made for it
                 raise Conflict from error
             raise
-        self.store.put(kinds.MODEL_DEPLOYMENT, written)
+
+    async def _send(
+        self, key: Key, kind: kinds.Kind, name: str, write: Awaitable[Manifest], *, guarded: bool
+    ) -> Manifest:
+        """Writes, and takes the answer in.
+
+        A ``guarded`` write creates, or goes on from the version that was decided on: the answer
+        then holds nothing new. Any other may bring back what somebody else has changed meanwhile.
+        """
+        under_way = Writing()
+        try:
+            with self.store.writing(kind, key.namespace, name) as under_way:
+                written = await write
+                touched = self.store.put(kind, written)
+                if not guarded:
+                    under_way.touched |= touched
+        finally:
+            for touched_key in under_way.touched:
+                self.queue.add(touched_key)
+        return written
 
     async def _write_children(
         self, key: Key, observed: Observed, plan: Plan, refusals: Refusals
-    ) -> None:
+    ) -> bool:
+        wrote = False
         for manifest in plan.apply:
-            await self._apply(key, observed, manifest, refusals)
-            if refusals and manifest["kind"] == kinds.CONTROLLER_REVISION.name:
-                return  # nothing is made from a record that could not be written
+            if manifest["kind"] != kinds.CONTROLLER_REVISION.name:
+                wrote |= await self._apply(key, observed, manifest, refusals)
         for ref, count in plan.scale:
-            await self._scale(observed, ref, count, refusals)
+            wrote |= await self._scale(key, observed, ref, count, refusals)
         for deletion in plan.delete:
             if refusals:
-                return  # nothing goes before what replaces it is there
+                break  # nothing goes before what replaces it is there
+            if deletion.ref.kind == kinds.DEPLOYMENT.name:
+                await self._confirm_unwanted(key, observed, deletion.ref)
             kind = KIND_BY_NAME[deletion.ref.kind]
             self._applied.get(key, {}).pop(deletion.ref, None)
             await self.client.delete(kind, observed.namespace, deletion.ref.name, deletion.uid)
+            wrote = True
+        return wrote
+
+    async def _confirm_unwanted(self, key: Key, observed: Observed, deployment: Ref) -> None:
+        """Reads the record of a revision before its pods go: our view of it may be an old one.
+
+        Raises Conflict where the API server has another version than was decided on.
+        """
+        kind = kinds.CONTROLLER_REVISION
+        ref = Ref(kind.name, deployment.name)
+        fresh = await self.client.get(kind, observed.namespace, ref.name)
+        decided_on = observed.children.get(ref)
+        seen = {None if decided_on is None else _version(decided_on)}
+        ours = self._applied.get(key, {}).get(ref)
+        if ours is not None:
+            seen.add(ours[0])
+        if (_version(fresh) if fresh is not None else None) in seen:
+            return
+        if fresh is not None:
+            self.store.put(kind, fresh)
+        raise Conflict(f"{ref} has changed")
 
     async def _apply(
         self, key: Key, observed: Observed, manifest: Manifest, refusals: Refusals
-    ) -> None:
+    ) -> bool:
         kind = KIND_BY_NAME[manifest["kind"]]
         ref = Ref(kind.name, manifest["metadata"]["name"])
         live = self.store.get(kind, observed.namespace, ref.name)
         if live is not None and not _may_write(live, observed):
             refusals.foreign[ref] = _owner_of(live)
-            return
+            return False
         if live is not None and self._nothing_to_do(key, ref, manifest, live):
             self.metrics.writes_avoided.inc()
-            return
+            return False
+        write = self.client.apply(kind, manifest, create_only=live is None)
+        guarded = live is None or "resourceVersion" in manifest["metadata"]
         try:
-            written = await self.client.apply(kind, manifest, create_only=live is None)
+            written = await self._send(key, kind, ref.name, write, guarded=guarded)
         except ApiError as error:
             if error.status == 409:
                 await self._look_closer(kind, observed, ref, refusals)
-                return
+                return False
             if not error.refused:
                 raise
             refusals.failures[ref] = str(error)
-            return
+            return False
         self._applied.setdefault(key, {})[ref] = _version(written), _fingerprint(written)
-        self.store.put(kind, written)
+        return True
 
     async def _look_closer(
         self, kind: kinds.Kind, observed: Observed, ref: Ref, refusals: Refusals
@@ -241,33 +298,38 @@ class Reconciler:
         raise Conflict(f"{ref} has changed")
 
     def _nothing_to_do(self, key: Key, ref: Ref, manifest: Manifest, live: Manifest) -> bool:
-        """By comparison; or, should the server store a field in another form than ours, because
-        the live object is still exactly what our last apply of this manifest came back as.
+        """Whether the live object is still what our last apply of this manifest came back as,
+        in whatever form the server stores it; else, and after a restart, by comparison.
         """
-        if is_applied(manifest, live):
-            return True
         last = self._applied.get(key, {}).get(ref)
-        return last == (_version(live), _fingerprint(manifest))
+        if last == (_version(live), _fingerprint(manifest)):
+            return True
+        return is_applied(manifest, live)
 
-    async def _scale(self, observed: Observed, ref: Ref, count: int, refusals: Refusals) -> None:
+    async def _scale(
+        self, key: Key, observed: Observed, ref: Ref, count: int, refusals: Refusals
+    ) -> bool:
         live = self.store.get(kinds.DEPLOYMENT, observed.namespace, ref.name)
         if live is None or ref in refusals.failures or ref in refusals.foreign:
-            return
+            return False
         if live["spec"].get("replicas", 1) == count:
-            return
+            return False
         manifest = replicas_manifest(observed, ref, live["metadata"]["uid"], count)
+        write = self.client.apply(kinds.DEPLOYMENT, manifest, manager=REPLICAS_MANAGER)
         try:
-            written = await self.client.apply(kinds.DEPLOYMENT, manifest, manager=REPLICAS_MANAGER)
+            await self._send(key, kinds.DEPLOYMENT, ref.name, write, guarded=False)
         except ApiError as error:
             if error.status in (404, 409):
                 raise Conflict from error
             if not error.refused:
                 raise
             refusals.failures[ref] = str(error)
-            return
-        self.store.put(kinds.DEPLOYMENT, written)
+            return False
+        return True
 
-    def _look_again(self, key: Key, observed: Observed, plan: Plan, refusals: Refusals) -> None:
+    def _look_again(
+        self, key: Key, observed: Observed, plan: Plan, refusals: Refusals, *, wrote: bool
+    ) -> None:
         before = self._refusals.get(key, Refusals())
         same = refusals.same_objects(before)
         if refusals:
@@ -280,6 +342,8 @@ class Reconciler:
             self._refusals.pop(key, None)
             if not same:
                 self.queue.add(key)
+        if wrote:
+            self.queue.add_after(key, _AFTERWARDS)
         if plan.look_again is not None:
             self.queue.add_after(key, (plan.look_again - observed.now).total_seconds())
 
@@ -300,6 +364,12 @@ def merge_patch(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any
         else:
             patch[key] = value
     return patch
+
+
+def _told_by_status(plan: Plan) -> frozenset[str]:
+    """Reasons of the events that tell what status says; all others tell what a record says."""
+    reasons = (c["reason"] for c in (plan.status or {}).get("conditions", ()))
+    return frozenset({"Ready", "NotReady", "ActionRefused", *reasons})
 
 
 def _may_write(live: Manifest, observed: Observed) -> bool:

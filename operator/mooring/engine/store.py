@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 from mooring.core import kinds
@@ -21,6 +23,18 @@ ObjectKey = tuple[str, str]
 _DELETED_REMEMBERED = 10_000
 
 
+@dataclass(slots=True)
+class Writing:
+    """A write of ours that is under way, and the events about its object that came meanwhile.
+
+    ``touched`` are the keys to look at once it is over: whom an event concerns that is not the
+    write's own echo.
+    """
+
+    held: list[Mapping[str, Any]] = field(default_factory=list)
+    touched: set[Key] = field(default_factory=set)
+
+
 class Store:
     """Raw objects by kind, namespace and name. Not thread-safe; it lives on the event loop."""
 
@@ -30,6 +44,7 @@ class Store:
         self._users: dict[str, set[Key]] = defaultdict(set)
         self._runtime_of: dict[Key, str] = {}
         self._deleted: dict[str, float] = {}
+        self._writing: dict[tuple[str, ObjectKey], Writing] = {}
 
     def put(self, kind: Kind, raw: Mapping[str, Any]) -> set[Key]:
         """Takes an object in; returns the keys to look at, none if it is not news."""
@@ -43,6 +58,33 @@ class Store:
             return set()
         self._objects[kind.name][key] = obj
         return self._index(kind, key, obj, old)
+
+    @contextmanager
+    def writing(self, kind: Kind, namespace: str, name: str) -> Iterator[Writing]:
+        """While an object is written: what a watch says of it waits for the answer.
+
+        The watch is often faster than the answer, and would have us look again at what we have
+        just made. Put the answer in before leaving: events up to its version say nothing more.
+        """
+        at = (kind.name, (namespace, name))
+        under_way = self._writing[at] = Writing()
+        try:
+            yield under_way
+        finally:
+            del self._writing[at]
+            for raw in under_way.held:
+                under_way.touched |= self.put(kind, raw)
+
+    def absorb(self, kind: Kind, raw: Mapping[str, Any]) -> bool:
+        """Whether a reported object needs no further look, or will get it after our own write."""
+        meta = raw["metadata"]
+        key = (meta.get("namespace", ""), meta["name"])
+        under_way = self._writing.get((kind.name, key))
+        if under_way is not None:
+            under_way.held.append(raw)
+            return True
+        known = self._objects[kind.name].get(key)
+        return known is not None and not _newer(raw, known)
 
     def remove(self, kind: Kind, raw: Mapping[str, Any], *, gone: bool = False) -> set[Key]:
         """Takes an object out, unless one of the same name has replaced it.
@@ -148,7 +190,7 @@ def _owner_key(obj: Mapping[str, Any]) -> Key | None:
     return Key(meta.get("namespace", ""), name) if name else None
 
 
-def _newer(new: Json, old: Json) -> bool:
+def _newer(new: Mapping[str, Any], old: Json) -> bool:
     """Whether an object of the same name replaces the one that is known.
 
     Versions of one kind rise over all its objects, so a late answer about one that has been

@@ -13,13 +13,15 @@ from typing import Any, cast
 
 import aiohttp
 import kopf
-from kubernetes.aio.client import ApiClient, Configuration
+from kubernetes.aio.client import Configuration
 
+from mooring.adapters.kube import authorization, session
 from mooring.core.kinds import Kind
 from mooring.engine.metrics import Metrics
 from mooring.engine.queue import KeyedQueue
 from mooring.engine.resync import SELECTOR, selector_of, watched
 from mooring.engine.store import Store
+from mooring.shell.streams import Streams
 
 log = logging.getLogger(__name__)
 
@@ -55,16 +57,19 @@ def build_registry(
     configuration: Configuration,
     *,
     namespaces: tuple[str, ...],
+    on_gap: Callable[[], None] = lambda: None,
 ) -> kopf.OperatorRegistry:
     """Handlers for every watched kind, a login that uses our own session, and the settings.
 
-    No namespaces: all of them, and the cluster's kinds too.
+    No namespaces: all of them, and the cluster's kinds too. ``on_gap`` is called when a watch is
+    there again after it broke.
     """
     registry = kopf.OperatorRegistry()
     clusterwide = not namespaces
     # Every watch holds a connection for as long as it lasts; a limit below their number would
     # keep the last ones from ever starting.
     watches = len(watched(clusterwide=clusterwide)) * max(1, len(namespaces))
+    streams = Streams(watched(clusterwide=clusterwide), store, metrics, on_gap)
 
     @kopf.on.startup(registry=registry)
     def configure(settings: kopf.OperatorSettings, **_: Any) -> None:
@@ -72,7 +77,7 @@ def build_registry(
 
     @kopf.on.login(registry=registry)
     async def login(**_: Any) -> kopf.AiohttpSession:
-        return await _session(configuration, connections=2 * watches + _SPARE_CONNECTIONS)
+        return _session(configuration, streams, connections=2 * watches + _SPARE_CONNECTIONS)
 
     for kind in watched(clusterwide=clusterwide):
         kopf.on.event(kind.group, kind.version, kind.plural, registry=registry)(
@@ -160,23 +165,18 @@ def _take_in(
     return on_event
 
 
-async def _session(configuration: Configuration, connections: int) -> kopf.AiohttpSession:
+def _session(
+    configuration: Configuration, streams: Streams, connections: int
+) -> kopf.AiohttpSession:
     """A session with a bounded number of connections whose token follows the file on disk."""
-    api = ApiClient(configuration)
-    context = api.rest_client.ssl_context
-    await api.close()  # type: ignore[no-untyped-call]
 
     async def authorize(
         request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
     ) -> aiohttp.ClientResponse:
-        token = (await configuration.auth_settings()).get("BearerToken")
-        if token and token["value"]:
-            request.headers["Authorization"] = token["value"]
+        allowed = await authorization(configuration)
+        if allowed is not None:
+            request.headers["Authorization"] = allowed
         return await handler(request)
 
-    session = aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=connections, ssl=context),
-        middlewares=(authorize,),
-        read_bufsize=2**21,
-    )
-    return kopf.AiohttpSession(server=configuration.host, aiohttp_session=session)
+    made = session(configuration, connections=connections, middlewares=(authorize, streams))
+    return kopf.AiohttpSession(server=configuration.host, aiohttp_session=made)
