@@ -19,7 +19,7 @@ import math
 
 import numpy as np
 
-from mooring.core.drift.arrays import FloatArray
+from mooring.core.drift.arrays import FloatArray, IntArray
 
 #: The slack per window: half of the smallest mean of z that is to be found.
 ALLOWANCE = 0.5
@@ -92,28 +92,25 @@ def calibrated_threshold(
     starts = generator.integers(0, z.size - block + 1, size=(paths, blocks))
     series = z[(starts[:, :, None] + np.arange(block)).reshape(paths, -1)]
     lowest = threshold(target)
-    levels, lengths = [], []
-    for level in np.linspace(1.0, 40.0, 79):
-        alarms = _alarms(series, float(level))
-        if alarms < 10:
-            break
-        levels.append(float(level))
-        lengths.append(math.log(series.size / alarms))
+    every = np.linspace(1.0, 30.0, 59)
+    alarms = _alarms(series, every)
+    known = alarms >= 10
+    levels, lengths = every[known], np.log(series.size / alarms[known])
     if len(levels) < 3:
         return lowest
     slope, start = np.polyfit(levels[-12:], lengths[-12:], 1)
     if slope <= 0:
-        return max(lowest, levels[-1])
+        return max(lowest, float(levels[-1]))
     return max(lowest, float((math.log(target) - start) / slope))
 
 
-def _alarms(series: FloatArray, level: float) -> int:
-    """How often S passes ``level`` in all paths, starting anew from 0 after each time."""
-    at = np.zeros(series.shape[0])
-    found = 0
+def _alarms(series: FloatArray, levels: FloatArray) -> IntArray:
+    """How often S passes each level in all paths, starting anew from 0 after each time."""
+    at = np.zeros((levels.size, series.shape[0]))
+    found = np.zeros(levels.size, dtype=np.int64)
     for place in range(series.shape[1]):
-        at = step(at, series[:, place])
-        over = at > level
-        found += int(over.sum())
+        at = np.maximum(0.0, at + series[:, place] - ALLOWANCE)
+        over = at > levels[:, None]
+        found += over.sum(axis=1)
         at[over] = 0.0
     return found

@@ -121,11 +121,12 @@ def wasserstein(pair: Pair, centres: FloatArray) -> FloatArray:
     as lying at its end, so this is a lower bound there.
     """
     placed = pair.mask & np.isfinite(centres)
-    gap = np.abs(
-        cumulative(np.where(placed, pair.reference, 0.0))
-        - cumulative(np.where(placed, pair.current, 0.0))
-    )
-    return np.asarray((gap * steps(centres, pair.mask)).sum(axis=1), dtype=np.float64)
+    reference = np.where(placed, pair.reference, 0.0)
+    current = np.where(placed, pair.current, 0.0)
+    gap = np.abs(cumulative(reference) - cumulative(current))
+    both = (reference.sum(axis=1) > 0) & (current.sum(axis=1) > 0)
+    way = (gap * steps(centres, pair.mask)).sum(axis=1)
+    return np.asarray(np.where(both, way, 0.0), dtype=np.float64)
 
 
 def anderson_darling(pair: Pair) -> FloatArray:

@@ -158,20 +158,27 @@ def samples_to_see(
 ) -> float:
     """The window size m at which a shift of ``true_psi`` is found in one window with ``power``.
 
-    Solved by bisection on the normal approximation of both noncentral distributions; infinite
-    when the reference (n rows) is too small for any window to do it.
+    Infinite when the reference (n rows) is too small for any window to do it. Solved by bisection,
+    over m and within it over the test's critical value.
     """
 
     def reached(m: float) -> bool:
         v, df = 1 / n + 1 / m, bins - 1
-        null, other = min_effect_psi / v, true_psi / v
-        limit = df + null - float(ndtri(alpha)) * np.sqrt(2 * (df + 2 * null))
-        return bool((df + other - limit) / np.sqrt(2 * (df + 2 * other)) >= float(ndtri(power)))
+        low, high = 0.0, df + min_effect_psi / v + 20 * float(np.sqrt(df + min_effect_psi / v)) + 40
+        for _ in range(40):
+            middle = (low + high) / 2
+            over = _tail(middle, df, min_effect_psi / v) > alpha
+            low, high = (middle, high) if over else (low, middle)
+        return _tail(high, df, true_psi / v) >= power
 
     low, high = 1.0, 1e12
     if true_psi <= min_effect_psi or not reached(high):
         return float("inf")
-    while high / low > 1.001:
-        middle = np.sqrt(low * high)
+    while high / low > 1.01:
+        middle = float(np.sqrt(low * high))
         low, high = (low, middle) if reached(middle) else (middle, high)
     return float(np.ceil(high))
+
+
+def _tail(x: float, df: float, nc: float) -> float:
+    return float(noncentral_tail(np.array([x]), np.array([df]), np.array([nc]))[0])
