@@ -121,7 +121,7 @@ def _judge(subjects: Sequence[Subject]) -> list[Judgement]:
     result, row = [], 0
     for place, subject in enumerate(subjects):
         mine = range(row, row + len(subject.analysis.counted))
-        width = len(subject.analysis.edges) + 1
+        width = len(subject.analysis.grid) + 1
         evidence = _Evidence(
             tuple(tuple(remembered[r]) for r in mine),
             tuple((tuple(histograms[r][0][:width]), tuple(histograms[r][1][:width])) for r in mine),

@@ -155,7 +155,7 @@ class State:
     @classmethod
     def begin(cls, analysis: Analysis, phi: Mapping[str, float] | None = None) -> Self:
         """No evidence yet. ``phi`` by metric; missing, below 1 or not finite means uncalibrated."""
-        buckets = len(analysis.edges) + 1
+        buckets = len(analysis.grid) + 1
         empty = (0.0,) * buckets
         known = {m.name: (phi or {}).get(m.name) for m in analysis.counted}
         return cls(
@@ -174,7 +174,9 @@ class State:
             "split": _short(self.split),
             "sources": {name: _short(values) for name, values in self.sources.items()},
             "rows": [_short(row) for row in self.rows],
-            "histograms": [[_short(side) for side in pair] for pair in self.histograms],
+            "histograms": [
+                [_short(side) if any(side) else [] for side in pair] for pair in self.histograms
+            ],
         }
         if self.phi:
             raw["phi"] = dict(self.phi)
@@ -204,7 +206,7 @@ class State:
         if raw is None:
             return fresh, None
         try:
-            state = _read(raw)
+            state = _read(raw, len(analysis.grid) + 1)
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
             return fresh, "the evidence in status could not be read: it begins anew"
         if state.settings != fresh.settings:
@@ -214,7 +216,7 @@ class State:
             and all(len(row) == WIDTH for row in state.rows)
             and len(state.histograms) == len(fresh.histograms)
             and all(
-                len(side) == len(analysis.edges) + 1 for pair in state.histograms for side in pair
+                len(side) == len(analysis.grid) + 1 for pair in state.histograms for side in pair
             )
         )
         if not good:
@@ -222,7 +224,7 @@ class State:
         return state, None
 
 
-def _read(raw: Any) -> State:
+def _read(raw: Any, buckets: int) -> State:
     if raw["v"] != _VERSION:
         raise ValueError
     failure = raw.get("failure")
@@ -237,7 +239,10 @@ def _read(raw: Any) -> State:
         split=(float(raw["split"][0]), float(raw["split"][1])),
         sources={str(k): _long(v) for k, v in raw["sources"].items()},
         rows=tuple(_long(row) for row in raw["rows"]),
-        histograms=tuple((_long(pair[0]), _long(pair[1])) for pair in raw["histograms"]),
+        histograms=tuple(
+            (_long(pair[0] or [0] * buckets), _long(pair[1] or [0] * buckets))
+            for pair in raw["histograms"]
+        ),
         streaks={str(k): int(v) for k, v in raw.get("streaks", {}).items()},
         restarts=_long(raw.get("restarts", [])),
     )

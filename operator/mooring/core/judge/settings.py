@@ -142,6 +142,11 @@ class Analysis:
         """The metrics that are judged here on the router's counts."""
         return _counted(self.metrics)
 
+    @property
+    def grid(self) -> tuple[float, ...]:
+        """The edges where a metric needs them, else none: latencies are then left out."""
+        return self.edges if any(isinstance(m.rule, Latency) for m in self.counted) else ()
+
     def share_of(self, metric: Metric) -> float:
         """The part of alpha that a metric may spend: even parts for all with a guarantee."""
         guaranteed = sum(other.guaranteed for other in self.metrics)

@@ -78,9 +78,15 @@ def channels_of(analysis: Analysis) -> tuple[int | None, ...]:
     return tuple(found)
 
 
+@lru_cache(maxsize=4096)
+def _shape(analysis: Analysis) -> tuple[int, int]:
+    """Channels and buckets."""
+    return len(channels_of(analysis)), len(analysis.grid) + 1
+
+
 def take_in(states: Sequence[State], analyses: Sequence[Analysis], ticks: Sequence[Tick]) -> Intake:
     """The windows that the ticks bring, for all rollouts at once."""
-    shapes = [(len(channels_of(a)), len(a.edges) + 1) for a in analyses]
+    shapes = [_shape(a) for a in analyses]
     channels = max((c for c, _ in shapes), default=1)
     buckets = max((b for _, b in shapes), default=1)
     owner: list[int] = []
@@ -89,11 +95,11 @@ def take_in(states: Sequence[State], analyses: Sequence[Analysis], ticks: Sequen
     old: list[Sequence[float]] = []
     width = _HEAD + 2 * (_SIDE + channels + buckets)
     nothing = (_NEVER,) * width
-    for place, (state, analysis, tick) in enumerate(zip(states, analyses, ticks, strict=True)):
+    for place, (state, tick) in enumerate(zip(states, ticks, strict=True)):
         for name in sorted(tick.scrapes)[:MAX_SOURCES]:
             owner.append(place)
             names.append(name)
-            new.append(_flat(tick.scrapes[name], buckets, len(analysis.edges) + 1))
+            new.append(_flat(tick.scrapes[name], buckets, shapes[place][1]))
             known = state.sources.get(name)
             old.append(nothing if known is None else _wide(known, shapes[place], channels, buckets))
     if not owner:
@@ -139,7 +145,7 @@ def _flat(scrape: Scrape, buckets: int, expected: int) -> list[float]:
         stable = stable.plus(half)
     row = [scrape.time, np.nan if scrape.born is None else scrape.born]
     for side in (scrape.candidate, stable):
-        latency = side.latency
+        latency = side.latency if expected > 1 else ()
         if latency and len(latency) != expected:
             row[0] = np.nan  # a histogram over another grid says nothing
             latency = ()
