@@ -33,6 +33,8 @@ _SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Prepare": {
         "lint": ("lint:lint", "Check files as the cluster would, without one."),
         "digest": ("digest:digest", "Print the digest of a model, as the fetcher verifies it."),
+        "probe": ("probe:probe", "Check a running server against the Open Inference Protocol v2."),
+        "reference": ("reference:reference", "Build the reference that drift is judged against."),
     },
     "Run and keep": {
         "run": ("run:run", "Run the operator until it is told to stop."),

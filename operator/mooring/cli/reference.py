@@ -1,0 +1,233 @@
+"""``mooring reference build``: what drift is judged against, from a training table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from mooring.cli.failure import Failure
+from mooring.cli.options import no_color_option
+
+if TYPE_CHECKING:
+    from mooring.cli.reference_table import Column, TrainingTable
+    from mooring.core.drift.reference import Calibration, FeatureReference, Reference
+
+#: A column of texts nearly all of which differ is an identifier, and nothing can be said of it.
+_IDENTIFIER = 0.5
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def reference() -> None:
+    """Build the reference that drift is judged against."""
+
+
+@reference.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument(
+    "table", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path)
+)
+@click.option(
+    "--name",
+    required=True,
+    help="Name of the ConfigMap; spec.monitoring.reference.configMap names it.",
+)
+@click.option("-n", "--namespace", default="", help="Namespace to write into the ConfigMap.")
+@click.option(
+    "--features",
+    metavar="A,B,...",
+    multiple=True,
+    help="Columns to watch; by default all but those named below.",
+)
+@click.option("--exclude", metavar="A,B,...", multiple=True, help="Columns to leave out.")
+@click.option(
+    "--categorical",
+    metavar="A,B,...",
+    multiple=True,
+    help="Columns whose numbers are names, such as a branch code.",
+)
+@click.option(
+    "--prediction", metavar="COLUMN", multiple=True, help="Columns with the model's answers."
+)
+@click.option(
+    "--label",
+    metavar="COLUMN",
+    default="",
+    help="Column with the true class, 0 or 1: the meaning of scores is learnt from it.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["yaml", "json"]),
+    default="yaml",
+    show_default=True,
+    help="Form of the ConfigMap.",
+)
+@no_color_option
+def build(
+    *,
+    table: Path,
+    name: str,
+    namespace: str,
+    features: tuple[str, ...],
+    exclude: tuple[str, ...],
+    categorical: tuple[str, ...],
+    prediction: tuple[str, ...],
+    label: str,
+    output: str,
+    no_color: bool,
+) -> None:
+    """Print a ConfigMap with the histograms of a training table, for `kubectl apply -f -`.
+
+    FILE is CSV (.csv, .tsv; the first line names the columns; an empty cell is a missing value) or
+    Parquet (needs the extra "reference"). Rows should stand in the order of time, as the reference
+    also learns from them how much the data varies by itself. Only counts leave the file, never
+    rows; but the names of categories are in the ConfigMap, so leave out what is secret.
+
+    The ConfigMap is immutable: a new reference gets a new name. Its label mooring.dev/reference is
+    a hash over all of it.
+
+    Exit codes: 0 printed; 1 the table cannot be used, and why; 2 wrong usage.
+    """
+    from mooring.cli.output import data
+    from mooring.cli.reference_table import read_table
+    from mooring.core.drift.reference import InvalidReference, config_map
+
+    wanted, excluded, names = _split(features), _split(exclude), _split(categorical)
+    outputs = _split(prediction)
+    both = sorted(set(wanted) & {*excluded, *outputs, label})
+    if both:
+        raise click.UsageError(f"{', '.join(both)}: named as a feature and as something else")
+    read = {*wanted, *outputs, label} - {""} if wanted else set()
+    found = read_table(table, read, names)
+    present = {column.name for column in found.columns} | set(found.left_out)
+    for asked in (*outputs, *excluded, *([label] if label else [])):
+        if asked not in present and asked not in excluded:
+            raise Failure(f"{table.name} has no column {asked}")
+    try:
+        built, left_out = assemble(
+            found, table.name, wanted, excluded, outputs, label, explicit=bool(wanted)
+        )
+        manifest = config_map(built, name, namespace or None)
+    except InvalidReference as error:
+        raise Failure(f"{table.name}: {error}") from error
+    click.echo(data(manifest, output), nl=False)
+    _say(built, left_out, no_color)
+
+
+def _split(values: Sequence[str]) -> tuple[str, ...]:
+    """``a,b`` and ``-x a -x b`` alike."""
+    return tuple(part.strip() for value in values for part in value.split(",") if part.strip())
+
+
+def assemble(
+    table: TrainingTable,
+    file: str,
+    features: Sequence[str],
+    exclude: Sequence[str],
+    outputs: Sequence[str],
+    label: str,
+    *,
+    explicit: bool,
+) -> tuple[Reference, tuple[str, ...]]:
+    """The reference of a table, and the columns that were left out with the reason.
+
+    ``explicit``: the features were named, so one that cannot be watched is a Failure.
+    """
+    from mooring.core.drift.reference import Reference
+
+    columns = {column.name: column for column in table.columns}
+    chosen = features or [
+        name for name in columns if name not in exclude and name not in outputs and name != label
+    ]
+    left_out = [f"{name} (neither numbers nor texts)" for name in table.left_out]
+    kept: list[FeatureReference] = []
+    for name in chosen:
+        why = _unwatchable(columns[name])
+        if why and explicit:
+            raise Failure(f"{file}, column {name}: {why}")
+        if why:
+            left_out.append(f"{name} ({why})")
+        else:
+            kept.append(_counted(columns[name]))
+    answers = []
+    for name in outputs:
+        why = _unwatchable(columns[name])
+        if why:
+            raise Failure(f"{file}, column {name}: {why}")
+        answers.append(_counted(columns[name]))
+    calibration = None
+    if label:
+        if not outputs:
+            raise click.UsageError("--label needs --prediction: it says what a score has meant")
+        calibration = _calibrated(file, columns[outputs[0]], answers[0], columns[label])
+    source = {"file": file, "rows": table.rows}
+    return Reference(tuple(kept), tuple(answers), calibration, source), tuple(left_out)
+
+
+def _unwatchable(column: Column) -> str | None:
+    """Why nothing can be said about a column, or None."""
+    import numpy as np
+
+    from mooring.core.drift.building import MOST_CATEGORIES
+
+    if column.numbers is not None:
+        return None if np.isfinite(column.numbers).any() else "it holds no finite number"
+    known = [text for text in column.texts or () if text is not None]
+    if not known:
+        return "it is empty"
+    distinct = len(set(known))
+    if distinct > MOST_CATEGORIES and distinct > _IDENTIFIER * len(known):
+        return f"{distinct} different texts in {len(known)} rows: an identifier or free text"
+    return None
+
+
+def _counted(column: Column) -> FeatureReference:
+    from mooring.core.drift.building import categorical_grid, numeric_grid
+    from mooring.core.drift.reference import feature_reference
+
+    if column.numbers is not None:
+        grid = numeric_grid(column.name, column.numbers)
+        return feature_reference(grid, column.numbers, column.type)
+    texts = column.texts or ()
+    return feature_reference(categorical_grid(column.name, texts), texts, column.type)
+
+
+def _calibrated(file: str, score: Column, answer: FeatureReference, label: Column) -> Calibration:
+    import numpy as np
+
+    from mooring.core.drift.reference import Calibration
+
+    if score.numbers is None:
+        raise Failure(f"{file}, column {score.name}: scores must be numbers to be calibrated")
+    if (
+        label.numbers is None
+        or not np.isin(label.numbers[np.isfinite(label.numbers)], (0.0, 1.0)).all()
+    ):
+        raise Failure(f"{file}, column {label.name}: labels must be 0 or 1, or empty")
+    known = np.isfinite(label.numbers)
+    cells = answer.grid.numeric_cells(score.numbers)
+    size = answer.grid.cells
+    positive = known & (label.numbers == 1)
+    return Calibration(
+        output=score.name,
+        labelled=np.bincount(cells[known], minlength=size).astype(np.float64),
+        positives=np.bincount(cells[positive], minlength=size).astype(np.float64),
+    )
+
+
+def _say(built: Reference, left_out: Sequence[str], no_color: bool) -> None:
+    """On standard error: what is watched, and what is not."""
+    from rich.console import Console
+
+    say = Console(stderr=True, no_color=no_color or None, highlight=False, markup=False)
+    rows = int(built.source["rows"]) if built.source else 0
+    answers = f", {len(built.outputs)} outputs" if built.outputs else ""
+    say.print(
+        f"{len(built.features)} features{answers}, {rows} rows, "
+        f"{len(built.to_text().encode()) / 1024:.0f} KiB, hash {built.hash}",
+        soft_wrap=True,
+    )
+    for one in left_out:
+        say.print(f"left out: {one}", style="yellow", soft_wrap=True)
