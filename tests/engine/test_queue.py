@@ -212,6 +212,15 @@ async def test_every_added_key_is_worked_on_while_workers_come_and_go() -> None:
     assert sorted(begun) == sorted(keys)
 
 
+def test_a_look_that_happens_before_it_is_due_meets_a_wish(queue: KeyedQueue, clock: Clock) -> None:
+    queue.add_after(A, 5)
+    queue.add(A)
+    assert take(queue) == A
+    queue.done(A)
+    clock.now += 10
+    assert take(queue) is None
+
+
 class QueueModel(RuleBasedStateMachine):
     """Any sequence of calls agrees with a few sets."""
 

@@ -323,6 +323,84 @@ async def test_what_is_remembered_of_a_deployment_goes_with_it(setting: Setting)
     assert not setting.reconciler._refusals
 
 
+async def test_the_echo_of_our_own_writes_does_not_queue_the_key(setting: Setting) -> None:
+    """A watch is often faster than the answer to the write that it reports."""
+    normal = setting.server.normalise
+
+    def watched_first(found: Json) -> None:
+        normal(found)
+        assert setting.store.absorb(KIND_BY_NAME[found["kind"]], copy.deepcopy(found))
+
+    setting.server.normalise = watched_first
+    # The manager of replicas has nothing to do then.
+    setting.server.objects[Ref("ModelDeployment", "fraud")]["spec"]["replicas"] = 1
+    setting.take_all()
+    await setting.reconciler.reconcile(FRAUD)
+    assert setting.child("Deployment")
+    assert setting.queue.depth == 0
+    assert setting.due(1.1), "but what came of it is looked at soon"
+
+
+async def test_a_change_that_our_write_brought_back_is_looked_at(setting: Setting) -> None:
+    """Our apply may have gone over a version that we had not seen: its answer alone tells."""
+    await setting.settle()
+    setting.take_all()
+    policy = setting.child("NetworkPolicy")
+    policy["spec"]["ingress"] = []
+    policy["metadata"]["resourceVersion"] = str(next(setting.server.versions))
+    setting.store.put(kinds.NETWORK_POLICY, copy.deepcopy(policy))
+    await setting.reconciler.reconcile(FRAUD)
+    assert setting.server.writes[-1] == "apply NetworkPolicy fraud"
+    assert setting.queue.depth == 1
+
+
+async def test_what_a_record_says_is_told_once_it_is_written(setting: Setting) -> None:
+    setting.server.errors["apply ControllerRevision"] = ApiError(500, "InternalError", "no")
+    with pytest.raises(ApiError):
+        await setting.reconciler.reconcile(FRAUD)
+    assert "RevisionCreated" not in setting.told.events
+    setting.server.errors.clear()
+    await setting.reconciler.reconcile(FRAUD)
+    assert setting.told.events.count("RevisionCreated") == 1
+
+
+async def test_what_status_says_is_told_though_a_record_is_refused(setting: Setting) -> None:
+    setting.server.errors["apply ControllerRevision"] = ApiError(403, "Forbidden", "no")
+    await setting.reconciler.reconcile(FRAUD)
+    await setting.reconciler.reconcile(FRAUD)
+    assert "WriteRefused" in setting.told.events
+    assert "RevisionCreated" not in setting.told.events
+
+
+def _old_deployment(setting: Setting) -> Json:
+    """Pods of a revision whose record we do not see."""
+    old = copy.deepcopy(setting.child("Deployment"))
+    old["metadata"] |= {"name": "fraud-old", "uid": "old"}
+    setting.server.objects[Ref("Deployment", "fraud-old")] = old
+    setting.store.put(kinds.DEPLOYMENT, old)
+    return old
+
+
+async def test_pods_that_no_record_wants_go(setting: Setting) -> None:
+    await setting.settle()
+    _old_deployment(setting)
+    await setting.reconciler.reconcile(FRAUD)
+    assert setting.server.writes[-1] == "delete Deployment fraud-old"
+
+
+async def test_no_pods_go_for_a_record_that_only_our_view_lacks(setting: Setting) -> None:
+    await setting.settle()
+    _old_deployment(setting)
+    record = copy.deepcopy(setting.child("ControllerRevision"))
+    record["metadata"] |= {"name": "fraud-old", "uid": "r-old"}
+    record["metadata"]["labels"][kinds.LABEL_REVISION] = "old"
+    setting.server.objects[Ref("ControllerRevision", "fraud-old")] = record
+    with pytest.raises(Conflict):
+        await setting.reconciler.reconcile(FRAUD)
+    assert "delete Deployment fraud-old" not in setting.server.writes
+    assert setting.store.get(kinds.CONTROLLER_REVISION, "shop", "fraud-old") is not None
+
+
 async def test_each_kind_is_known_by_name() -> None:
     assert {kind.name for kind in kinds.CHILD_KINDS} <= set(KIND_BY_NAME)
 

@@ -8,7 +8,7 @@ from tests.engine.objects import child, model, raw
 from mooring.core import kinds
 from mooring.core.kinds import Ref
 from mooring.engine.queue import Key
-from mooring.engine.store import Store
+from mooring.engine.store import Store, Writing
 
 FRAUD, OTHER = Key("shop", "fraud"), Key("shop", "other")
 
@@ -158,3 +158,46 @@ def test_what_is_remembered_of_the_deleted_is_bounded(store: Store) -> None:
     assert len(store._deleted) == 10_000
     late = child(kinds.SERVICE, "a", 1, uid="10499")
     assert store.put(kinds.SERVICE, late) == set(), "the latest ones are remembered"
+
+
+def test_what_a_watch_says_of_our_own_write_before_its_answer_is_no_news(store: Store) -> None:
+    echo = child(kinds.SERVICE, "fraud", 5)
+    with store.writing(kinds.SERVICE, "shop", "fraud") as under_way:
+        assert store.absorb(kinds.SERVICE, echo)
+        assert store.get(kinds.SERVICE, "shop", "fraud") is None, "it waits for the answer"
+        store.put(kinds.SERVICE, echo)
+    assert under_way.touched == set()
+
+
+def test_a_change_by_somebody_else_during_our_write_is_news_once_it_is_over(store: Store) -> None:
+    with store.writing(kinds.SERVICE, "shop", "fraud") as under_way:
+        store.absorb(kinds.SERVICE, child(kinds.SERVICE, "fraud", 6, spec={"by": "others"}))
+        store.put(kinds.SERVICE, child(kinds.SERVICE, "fraud", 5))
+    assert under_way.touched == {FRAUD}
+    found = store.get(kinds.SERVICE, "shop", "fraud")
+    assert found is not None
+    assert found["spec"] == {"by": "others"}
+
+
+def test_what_came_during_a_write_that_failed_is_taken_in(store: Store) -> None:
+    """Its answer may be lost though it was carried out."""
+    seen: list[Writing] = []
+
+    def failing() -> None:
+        with store.writing(kinds.SERVICE, "shop", "fraud") as under_way:
+            seen.append(under_way)
+            store.absorb(kinds.SERVICE, child(kinds.SERVICE, "fraud", 5))
+            raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        failing()
+    assert seen[0].touched == {FRAUD}
+    assert store.get(kinds.SERVICE, "shop", "fraud") is not None
+
+
+def test_only_known_versions_are_absorbed_when_nothing_is_written(store: Store) -> None:
+    known = child(kinds.SERVICE, "fraud", 5)
+    assert not store.absorb(kinds.SERVICE, known), "it is not there yet"
+    store.put(kinds.SERVICE, known)
+    assert store.absorb(kinds.SERVICE, known)
+    assert not store.absorb(kinds.SERVICE, child(kinds.SERVICE, "fraud", 6))
