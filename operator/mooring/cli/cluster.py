@@ -324,13 +324,13 @@ def _cause(error: BaseException) -> str:
         return _cause(error.reason)
     if isinstance(error, errors.NameResolutionError):
         return "its name cannot be resolved"
-    if isinstance(error, errors.ConnectTimeoutError | errors.ReadTimeoutError | TimeoutError):
-        return "no answer in time"
     if isinstance(error, errors.SSLError):
         return f"TLS failed ({plain(str(error.args[0]))})"
     inner = error.__cause__ or error.__context__
     if isinstance(inner, OSError) and inner.strerror:
         return inner.strerror.lower()
+    if isinstance(error, errors.TimeoutError | TimeoutError):
+        return "no answer in time"
     return plain(str(error)) or type(error).__name__
 
 
@@ -418,4 +418,6 @@ def _check_context(merged: Mapping[str, Any], context: str, paths: str) -> None:
 
 
 def _contexts(rows: Sequence[Any]) -> list[str]:
-    return [str(row["name"]) for row in rows if isinstance(row, dict) and row.get("name")]
+    """Names of contexts; the client library wraps each of them."""
+    found = (getattr(row, "value", row) for row in rows)
+    return [str(row["name"]) for row in found if isinstance(row, dict) and row.get("name")]

@@ -139,12 +139,13 @@ def _events(events: Sequence[Json], now: datetime) -> Iterable[str]:
     warnings.sort(key=_when)
     for event in warnings[-_EVENTS_SHOWN:]:
         about = event.get("involvedObject") or {}
-        whom = "" if about.get("kind") == kinds.MODEL_DEPLOYMENT.name else f"{about.get('name')}: "
+        own = about.get("kind") == kinds.MODEL_DEPLOYMENT.name
+        whom = "" if own else f"{plain(about.get('name'))}: "
         often = f" ({event['count']} times)" if (event.get("count") or 1) > 1 else ""
         yield (
-            f"{clock(_when(event), now)} {plain(whom)}{plain(event.get('reason'))}: "
+            f"{clock(_when(event), now)} {whom}{plain(event.get('reason'))}: "
             f"{plain(event.get('message'))}{often}"
-        ).replace(":  ", ": ")
+        )
 
 
 def _when(event: Json) -> str:

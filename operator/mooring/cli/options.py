@@ -90,7 +90,8 @@ def complete_revision(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
     """Hashes of the revisions of the ModelDeployment named before it on the command line."""
-    name = ctx.params.get("name")
+    # After an option whose value is still missing, click leaves the arguments where they were.
+    name = ctx.params.get("name") or next(iter(ctx.args), "")
     labels = f"{kinds.LABEL_DEPLOYMENT}={name}"
     prefix = f"{name}-"
     found = _names(ctx, kinds.CONTROLLER_REVISION, labels) if name else []

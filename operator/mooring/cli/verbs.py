@@ -7,6 +7,7 @@ token of its own, by which its acknowledgement in ``status.lastAction`` is told 
 from __future__ import annotations
 
 import functools
+import re
 import secrets
 import sys
 from collections.abc import Callable
@@ -31,12 +32,20 @@ if TYPE_CHECKING:
     from mooring.cli.cluster import Cluster, Json, Target
     from mooring.cli.watching import Follower
 
+_REVISION = re.compile(r"[a-z0-9-]{1,63}")
 _EXIT_CODES = """
 
     Exit codes: 0 accepted (or written, with --no-wait); 1 refused, or there is no revision to name;
     2 wrong usage; 3 not acknowledged in time: it is still carried out once the operator runs. 4 to
     8: the cluster could not be asked, see mooring --help.
     """
+
+
+def _checked_revision(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    """The operator cannot answer to an annotation that it cannot read."""
+    if value and not _REVISION.fullmatch(value):
+        raise click.BadParameter("a revision is small letters, digits and '-': see mooring history")
+    return value
 
 
 def _verb(command: Callable[..., None]) -> click.Command:
@@ -65,6 +74,7 @@ def _verb(command: Callable[..., None]) -> click.Command:
         click.option(
             "--revision",
             default="",
+            callback=_checked_revision,
             shell_complete=complete_revision,
             help="The revision to name in place of the one that status shows.",
         ),

@@ -111,17 +111,17 @@ def _revision(role: str, record: Json, scene: Scene) -> Text:
     return text
 
 
-def _pods(found: list[Json], scene: Scene) -> Iterable[Tree]:
+def _pods(found: list[Json], scene: Scene, *, of_model: bool = True) -> Iterable[Tree]:
     ordered = sorted(found, key=lambda pod: (pods.report(pod).ready, pod["metadata"]["name"]))
     for pod in ordered[:_PODS_SHOWN]:
-        yield Tree(_pod(pod))
+        yield Tree(_pod(pod, of_model))
     rest = ordered[_PODS_SHOWN:]
     if rest:
         ready = sum(pods.report(pod).ready for pod in rest)
         yield Tree(Text(f"and {count(len(rest), 'more pod')}, {ready} of them ready", "dim"))
 
 
-def _pod(pod: Json) -> Text:
+def _pod(pod: Json, of_model: bool) -> Text:
     report = pods.report(pod)
     text = Text(plain(report.name) + "  ")
     if leaves(pod):
@@ -134,7 +134,8 @@ def _pod(pod: Json) -> Text:
         text.append(f", {count(report.restarts, 'restart')}", "yellow")
     if report.reason and report.reason != "Starting":
         text.append(f", {plain(report.reason)}", "red")
-    if report.message:
+    # How far the start of a server is says nothing of a router.
+    if report.message and (of_model or report.reason != "Starting"):
         text.append(f": {plain(report.message)}")
     return text
 
@@ -205,7 +206,7 @@ def _router(scene: Scene) -> Iterable[Tree]:
         text.append(f"\n{plain(router['message'])}", "yellow")
     branch = Tree(text)
     troubled = [p for p in scene.snapshot.router_pods if not pods.report(p).ready]
-    branch.children.extend(_pods(troubled, scene))
+    branch.children.extend(_pods(troubled, scene, of_model=False))
     yield branch
 
 

@@ -1,0 +1,150 @@
+"""``mooring lint``: the same rules as the cluster's, with the line of the file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from mooring.cli import main
+
+GOOD = """\
+apiVersion: mooring.dev/v1alpha1
+kind: ModelDeployment
+metadata:
+  name: fraud
+spec:
+  model:
+    uri: s3://models/fraud/v7
+  runtime:
+    name: onnx
+  replicas: 2
+"""
+
+
+def lint(*arguments: str | Path, stdin: str | None = None) -> Result:
+    return CliRunner().invoke(main, ["lint", *map(str, arguments)], input=stdin)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "fraud.yaml"
+
+
+def test_a_good_file_ends_with_0(file: Path) -> None:
+    file.write_text(GOOD)
+    found = lint(file)
+    assert (found.exit_code, found.stdout) == (0, "")
+    assert found.stderr == "1 resource is as the cluster wants.\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "broken", "message"),
+    [
+        (7, ("s3://models/fraud/v7", "models/fraud"), "spec.model.uri: has no scheme"),
+        (10, ("replicas: 2", "replica: 2"), "spec.replica: unknown field: did you mean replicas?"),
+        (10, ("replicas: 2", 'replicas: "2"'), "spec.replicas: must be a whole number"),
+        (6, ("    uri: s3://models/fraud/v7", "    name: x"), "spec.model.uri: is required"),
+        (4, ("name: fraud", "name: Fraud"), "metadata.name"),
+        (13, ("  replicas: 2", "  rollout:\n    steps:\n    - weight: 5\n    - weight: 500"),
+         "spec.rollout.steps[1].weight: is 500"),
+        (12, ("  replicas: 2", "  rollout:\n    steps:\n    - {weight: 5, pause: {}}"),
+         "spec.rollout.steps[0]: set exactly one of"),
+        (9, ("name: onnx", "name: [onnx]"), "spec.runtime.name: must be text"),
+    ],
+)  # fmt: skip
+def test_every_problem_is_named_with_its_line(
+    file: Path, line: int, broken: tuple[str, str], message: str
+) -> None:
+    file.write_text(GOOD.replace(*broken))
+    found = lint(file)
+    assert found.exit_code == 1
+    assert found.stdout.startswith(f"{file}:{line}: {message}"), found.stdout
+
+
+def test_several_documents_and_other_kinds_are_told_apart(file: Path) -> None:
+    service = "apiVersion: v1\nkind: Service\nmetadata: {name: fraud}\n"
+    file.write_text(f"{service}---\n{GOOD}---\n---\n{GOOD.replace('uri', 'url')}")
+    found = lint(file)
+    assert found.exit_code == 1
+    assert found.stderr == f"skipped: {file}:1: Service (v1) is not of mooring.dev\n"
+    assert [text.split(": ")[0] for text in found.stdout.splitlines()] == [
+        f"{file}:22", f"{file}:23"
+    ]  # fmt: skip
+
+
+def test_a_kind_of_ours_that_does_not_exist_is_a_problem(file: Path) -> None:
+    file.write_text(GOOD.replace("ModelDeployment", "ModelDeploymnt"))
+    assert f"{file}:2: kind: 'ModelDeploymnt' is not one of" in lint(file).stdout
+
+
+def test_a_version_of_ours_that_does_not_exist_is_a_problem(file: Path) -> None:
+    file.write_text(GOOD.replace("v1alpha1", "v9"))
+    found = lint(file)
+    assert found.exit_code == 1
+    assert f"{file}:1: apiVersion: " in found.stdout
+
+
+def test_the_items_of_a_list_are_checked_each(file: Path) -> None:
+    item = json.dumps({"apiVersion": "mooring.dev/v1alpha1", "kind": "ModelDeployment"})
+    file.write_text(f'{{"apiVersion": "v1", "kind": "List", "items": [\n{item},\n{item}]}}')
+    lines = {text.split(": ")[0] for text in lint(file).stdout.splitlines()}
+    assert lines == {f"{file}:2", f"{file}:3"}
+
+
+def test_standard_input_and_folders_are_read(file: Path) -> None:
+    file.write_text(GOOD)
+    (file.parent / "notes.txt").write_text("{")
+    assert lint("-", stdin=GOOD).exit_code == 0
+    found = lint("-", file.parent, stdin="kind: [")
+    assert found.exit_code == 1
+    assert found.stdout.startswith("<stdin>:")
+    assert "this is not YAML" in found.stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [1", "1: this is not YAML: "),
+        ("a: b: c", "1: this is not YAML: "),
+        ("a: 1\n\tb: 2", "2: this is not YAML: "),
+        ("just text", "1: must be an object with apiVersion, kind and spec"),
+        ("&a [*a]", "1: an alias holds itself"),
+        (GOOD + "  replicas: 3", "11: the key replicas stands here a second time"),
+        ("apiVersion: mooring.dev/v1alpha1\nkind: ModelDeployment\n? [1]\n: 2", "this is not"),
+    ],
+)
+def test_what_kubernetes_could_not_read_is_a_problem(file: Path, text: str, message: str) -> None:
+    file.write_text(text)
+    found = lint(file)
+    assert found.exit_code == 1
+    assert message in found.stdout
+
+
+def test_aliases_that_grow_a_small_file_into_a_huge_one_are_refused(file: Path) -> None:
+    levels = [f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 10)}]" for n in range(1, 12)]
+    file.write_text("l0: &l0 [x]\n" + "\n".join(levels))
+    assert "its aliases make it far too large" in lint(file).stdout
+
+
+def test_what_looks_like_a_date_or_a_time_is_text_as_in_kubernetes(file: Path) -> None:
+    file.write_text(GOOD + "  traffic: {timeout: 10:30}\n")
+    assert "spec.traffic.timeout: must be" in lint(file).stdout
+    file.write_text(GOOD.replace("uri: s3://models/fraud/v7", "uri: 2026-11-21"))
+    assert "spec.model.uri: has no scheme" in lint(file).stdout
+
+
+def test_problems_are_data_when_asked_for(file: Path) -> None:
+    file.write_text(GOOD.replace("replicas", "replica"))
+    value = json.loads(lint(file, "-o", "json").stdout)
+    assert value["checked"] == 1
+    assert value["problems"] == [
+        {"file": str(file), "line": 10, "path": "spec.replica",
+         "message": "unknown field: did you mean replicas?"},
+    ]  # fmt: skip
+
+
+def test_a_file_that_is_not_there_is_wrong_usage(tmp_path: Path) -> None:
+    assert lint(tmp_path / "none.yaml").exit_code == 2

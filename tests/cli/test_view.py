@@ -1,0 +1,157 @@
+"""What ``mooring get`` draws, character by character.
+
+Write the golden files anew by ``pytest tests/golden tests/cli/test_view.py --update-golden``.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from tests.cli import objects
+from tests.cli.objects import NOW, at, condition
+
+from mooring.cli.line import line
+from mooring.cli.snapshot import Snapshot
+from mooring.cli.view import Scene, tree
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def drawn(snapshot: Snapshot, width: int = 80, *, colour: bool = False) -> str:
+    out = Console(
+        file=io.StringIO(), width=width, no_color=not colour, force_terminal=colour,
+        color_system="standard" if colour else None, highlight=False, legacy_windows=False,
+    )  # fmt: skip
+    out.print(tree(Scene(snapshot, NOW, width)))
+    file = out.file
+    assert isinstance(file, io.StringIO)
+    return "".join(row.rstrip() + "\n" for row in file.getvalue().splitlines())
+
+
+def paused() -> Snapshot:
+    status = objects.rolling_out()
+    status["phase"] = "Paused"
+    status["rollout"] = {
+        "stage": "Paused", "step": 5, "steps": 6, "doing": "pause", "since": at(-90),
+        "waitingFor": "somebody to say promote", "next": "step 6: weight 50 for 30m",
+    }  # fmt: skip
+    return Snapshot(objects.deployment(status), objects.all_pods())
+
+
+def scaling() -> Snapshot:
+    status = objects.rolling_out()
+    status["candidate"] = objects.candidate(weight=0, measuredWeight=None)
+    status["rollout"] = {
+        "stage": "Scaling", "step": 1, "steps": 6, "doing": "weight 5 for 10m", "deadline": at(4),
+        "waitingFor": "1 of 2 pods to become ready", "maxAvailable": 1,
+    }  # fmt: skip
+    status["router"] = {
+        "kind": "envoy", "version": "8a", "taken": "7f", "routers": {"desired": 2, "ready": 1},
+        "message": "fraud-router-0: weighted cluster bkdzxfpnlt is unknown",
+    }  # fmt: skip
+    routers = (objects.pod("router", 0), objects.pod("router", 1, ready=False))
+    return Snapshot(objects.deployment(status), (*objects.all_pods()[:5], *routers))
+
+
+def baking() -> Snapshot:
+    status = objects.serving(
+        phase="Baking",
+        stable=objects.candidate(weight=95, replicas={"desired": 3, "ready": 3}),
+        previous=objects.stable(weight=5),
+        rollout={"stage": "Baking", "since": at(-10), "until": at(20), "next": "the previous ends"},
+    )
+    pods = [objects.pod(objects.STABLE, n) for n in range(12)]
+    pods += [objects.pod(objects.OLD, 0)]
+    pods[-1]["metadata"]["deletionTimestamp"] = at(0)
+    return Snapshot(objects.deployment(status), tuple(pods))
+
+
+def rolled_back() -> Snapshot:
+    status = objects.serving(
+        conditions=[
+            condition("Ready", "True", "Serving", objects.SERVING),
+            condition("Stalled", "True", "RevisionRejected", "revision bkdzxfpnlt was rejected"),
+            condition("RolledBack", "True", "ErrorRate", "errors rose from 1 % to 9 %"),
+        ],
+        phase="Stalled",
+        message="revision bkdzxfpnlt was rejected",
+        rejectedRevisions=[
+            {"revision": f"r{n}", "reason": "ErrorRate", "message": "errors rose", "at": at(-n)}
+            for n in range(5)
+        ],
+        lastAction={"verb": "undo", "revision": "x", "result": "Refused", "message": "too late"},
+    )
+    return Snapshot(objects.deployment(status), pods_unknown="you may not list pods here")
+
+
+CASES = {
+    "rolling-out": Snapshot(objects.deployment(objects.rolling_out()), objects.all_pods()),
+    "paused": paused(),
+    "scaling": scaling(),
+    "baking": baking(),
+    "rolled-back": rolled_back(),
+    "serving": Snapshot(objects.deployment(objects.serving())),
+    "stalled": Snapshot(objects.deployment(objects.stalled(), "churn")),
+    "untouched": Snapshot(objects.deployment()),
+    "behind": Snapshot(objects.deployment(objects.serving(), generation=4)),
+}
+
+
+@pytest.mark.parametrize("width", [80, 140])
+@pytest.mark.parametrize("case", CASES)
+def test_the_tree_is_drawn_as_the_golden_file_has_it(
+    case: str, width: int, request: pytest.FixtureRequest
+) -> None:
+    golden = GOLDEN / f"{case}-{width}.txt"
+    found = drawn(CASES[case], width)
+    if request.config.getoption("--update-golden", default=False):
+        golden.write_text(found)
+    assert found == golden.read_text()
+    assert max(len(row) for row in found.splitlines()) <= width
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_log_gets_the_same_in_one_line(case: str) -> None:
+    found = line(CASES[case])
+    assert "\n" not in found
+    assert found.split(";")[0] == (CASES[case].status.get("phase") or "not looked at yet")
+
+
+def test_the_line_of_a_rollout_tells_weights_pods_step_and_what_it_waits_for() -> None:
+    assert line(CASES["rolling-out"]) == (
+        "RollingOut; stable hcqmvwrtzb 75% 3/3; candidate bkdzxfpnlt 25% 1/2; step 2 of 6 Waiting: "
+        "weight 25 for 20m; 25 % of the traffic goes to revision bkdzxfpnlt; waits for the step to "
+        "last its 20m"
+    )
+
+
+def test_a_pod_cannot_write_to_the_terminal_of_who_looks() -> None:
+    broken = objects.broken_pod(words="bad\x1b]0;owned\x07 [red]model[/red]")
+    found = drawn(Snapshot(objects.deployment(objects.rolling_out()), (broken,)), 200)
+    assert "\x1b" not in found
+    assert "bad�]0;owned� [red]model[/red]" in found
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("rollout", {"waitingFor": "pods"}), ("router", {}), ("router", {"kind": "replicas"}),
+     ("stable", {"revision": "x"}), ("lastAction", {"verb": "retry"}), ("conditions", None),
+     ("rejectedRevisions", [{"revision": "x"}]), ("rollout", {"step": 1})],
+)  # fmt: skip
+def test_a_status_that_an_older_operator_fills_less_of_is_drawn_all_the_same(
+    field: str, value: Any
+) -> None:
+    status = {**objects.rolling_out(), field: value}
+    snapshot = Snapshot(objects.deployment(status), objects.all_pods())
+    assert drawn(snapshot).startswith("fraud in shop  RollingOut\n")
+    assert line(snapshot).startswith("RollingOut; ")
+
+
+def test_trouble_is_red_and_what_is_ready_green() -> None:
+    found = drawn(CASES["rolling-out"], 200, colour=True)
+    assert "\x1b[32mready\x1b[0m" in found
+    assert "\x1b[31m, ServerFailed\x1b[0m" in found
