@@ -19,7 +19,13 @@ RELEASE = "mooring"
 NAMESPACE = "mooring-system"
 CHART = REPOSITORY / "helm" / "mooring"
 VALUES = CHART / "ci" / "dev-values.yaml"
-_KEYS = {"operator": "operator", "fetcher": "fetcher", "onnx-server": "onnxServer"}
+_KEYS = {
+    "operator": "operator",
+    "fetcher": "fetcher",
+    "onnx-server": "onnxServer",
+    "torchserve": "torchserve",
+    "tfserving-standin": "tfserving",
+}
 _TIMEOUT = "180s"
 
 

@@ -26,7 +26,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
 {{/* The name of an image without its tag: (list $ .Values.images.operator) */}}
 {{- define "mooring.imageName" -}}
 {{- $root := index . 0 -}}{{- $image := index . 1 -}}
-{{- with $root.Values.images.registry }}{{ . | trimSuffix "/" }}/{{ end }}{{ $image.repository -}}
+{{- with $image.registry | default $root.Values.images.registry }}{{ . | trimSuffix "/" }}/{{ end }}{{ $image.repository -}}
 {{- end -}}
 
 {{- define "mooring.imageTag" -}}

@@ -1,17 +1,10 @@
 {{/* The runtime "onnx". Placeholders in Mooring's braces are written as Go strings. */}}
 {{- define "mooring.runtime.onnx" -}}
-{{- $image := .Values.images.onnxServer -}}
-description: ONNX models on ONNX Runtime, by the Open Inference Protocol v2 (REST).
+description: ONNX models on ONNX Runtime, by the Open Inference Protocol v2 (REST and gRPC).
 formats:
 - name: onnx
 protocols: [open-inference-v2]
-{{- if $image.digest }}
-image: {{ include "mooring.image" (list . $image) }}
-{{- else }}
-image: {{ printf "%s:{{ runtime.version }}" (include "mooring.imageName" (list . $image)) | quote }}
-version: {{ include "mooring.imageTag" (list . $image) | quote }}
-{{- end }}
-imagePullPolicy: {{ .Values.images.pullPolicy }}
+{{- include "mooring.runtimeImage" (list . .Values.images.onnxServer) }}
 args:
 - --model-dir
 - {{ "{{ model.path }}" | quote }}
@@ -19,9 +12,14 @@ args:
 - {{ "{{ model.name }}" | quote }}
 - --port
 - "8080"
+- --grpc-port
+- "9000"
 ports:
 - name: http
   containerPort: 8080
+- name: grpc
+  containerPort: 9000
+  appProtocol: kubernetes.io/h2c
 # The model, not the server: it answers after the warm-up.
 readinessProbe:
   httpGet:
@@ -51,12 +49,16 @@ resources:
     memory: 256Mi
   limits:
     memory: 2Gi
-{{- if not .Values.security.setRunAsUser }}
-security:
-  setRunAsUser: false
-{{- end }}
 terminationGracePeriodSeconds: 60
 metrics:
   port: http
   path: /metrics
+signals:
+  requests: {{ "sum by ({{ by }}) (mooring_onnx_request_duration_seconds_count{{{ selector }}})" | quote }}
+  errors: {{ `sum by ({{ by }}) (mooring_onnx_request_duration_seconds_count{code=~"5..",{{ selector }}})` | quote }}
+  latency:
+    unit: seconds
+    sum: {{ "sum by ({{ by }}) (mooring_onnx_request_duration_seconds_sum{{{ selector }}})" | quote }}
+    count: {{ "sum by ({{ by }}) (mooring_onnx_request_duration_seconds_count{{{ selector }}})" | quote }}
+    buckets: {{ "sum by ({{ by }}, le) (mooring_onnx_request_duration_seconds_bucket{{{ selector }}})" | quote }}
 {{- end -}}
