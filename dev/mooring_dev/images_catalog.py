@@ -54,6 +54,7 @@ CATALOG: dict[str, Image] = {
         Image("fetcher", "components/fetcher"),
         Image("onnx-server", "components/onnx-server"),
         Image("torchserve", "components/torchserve", on_demand=True),
+        Image("tfserving-standin", "dev/tfserving-standin", on_demand=True),
     )
 }
 USUAL: tuple[str, ...] = tuple(name for name, image in CATALOG.items() if not image.on_demand)
