@@ -301,7 +301,7 @@ def test_many_router_pods_are_remembered_up_to_a_bound_and_forgotten_when_gone()
     rollout = Rollout()
     rollout.go()
     many = {f"router-{n:03}": rollout.scrape() for n in range(100)}
-    assert len(rollout.look(scrapes=many).state.sources) == 16
+    assert len(rollout.look(scrapes=many).state.sources) == 8
     rollout.now += 4000
     assert list(rollout.go().state.sources) == ["router-0"]
 

@@ -26,7 +26,7 @@ from mooring.core.judge.settings import Analysis
 
 _VERSION: Final = 1
 #: Router pods that are remembered; further ones are not evidence.
-MAX_SOURCES: Final = 16
+MAX_SOURCES: Final = 8
 #: A router pod that gave no sample for so long is gone (seconds).
 FORGET_AFTER: Final = 3600.0
 
@@ -207,7 +207,7 @@ class State:
             return fresh, None
         try:
             state = _read(raw, len(analysis.grid) + 1)
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError):
             return fresh, "the evidence in status could not be read: it begins anew"
         if state.settings != fresh.settings:
             return fresh, "the analysis settings have changed: the evidence begins anew"

@@ -78,11 +78,13 @@ def _of_rates(rows: Rows, terms: Terms) -> tuple[Array, Array, Array]:
     sides = [np.full((len(alpha), 3), np.nan), np.full((len(alpha), 3), np.nan)]
     ratio = np.full((len(alpha), 3), np.nan)
     rates = np.flatnonzero(~terms.is_latency)
-    for side, at in enumerate((0, 2)):
-        bad, all_ = rows.totals[rates, at], rows.totals[rates, at + 1]
-        low, high = rate_interval(bad, all_, alpha[rates])
-        value = np.where(all_ > 0, np.minimum(bad / np.maximum(all_, 1.0), 1.0), np.nan)
-        sides[side][rates] = np.stack([value, low, high], axis=1)
+    # Both sides in one go, the candidate's rows first.
+    bad = np.concatenate([rows.totals[rates, 0], rows.totals[rates, 2]])
+    all_ = np.concatenate([rows.totals[rates, 1], rows.totals[rates, 3]])
+    low, high = rate_interval(bad, all_, np.tile(alpha[rates], 2))
+    value = np.where(all_ > 0, np.minimum(bad / np.maximum(all_, 1.0), 1.0), np.nan)
+    found = np.stack([value, low, high], axis=1)
+    sides[0][rates], sides[1][rates] = found[: len(rates)], found[len(rates) :]
     relative = np.flatnonzero(terms.relative)
     ratio[relative] = np.stack(ratio_interval(rows.grid[relative], alpha[relative]), axis=1)
     return sides[0], sides[1], ratio
