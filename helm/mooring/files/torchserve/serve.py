@@ -16,9 +16,11 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import urllib.error
 import urllib.request
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 
 MANAGEMENT = "http://127.0.0.1:8081"
@@ -114,7 +116,7 @@ def write_config(source: Path, name: str, version: str, options: dict[str, int])
     """The configuration with the model's options in it; the file itself where there are none."""
     if not options:
         return source
-    target = Path(os.environ.get("TEMP") or "/tmp") / "torchserve.properties"
+    target = Path(tempfile.gettempdir()) / "torchserve.properties"
     model = {name: {version: {"defaultVersion": True, "marName": f"{name}.mar", **options}}}
     target.write_text(f"{source.read_text()}\nmodels={json.dumps(model)}\n")
     return target
@@ -138,19 +140,19 @@ def start(store: str, name: str, config: str) -> int:
         start_new_session=True,
     )
 
-    def stop(*_: object) -> None:
-        try:
-            os.killpg(server.pid, signal.SIGTERM)
-        except ProcessLookupError:
-            return
+    asked_to: list[int] = []
 
-    stopping = []
-    signal.signal(signal.SIGTERM, lambda *_: (stopping.append(True), stop()))
+    def stop(number: int, _: object) -> None:
+        asked_to.append(number)
+        end(server)
+
+    signal.signal(signal.SIGTERM, stop)
+    assert server.stdout is not None
     failure = follow(server.stdout, archive.name)
     if failure:
-        stop()
+        end(server)
     code = server.wait()
-    if stopping:
+    if asked_to:
         return 0
     if failure:
         print(failure, file=sys.stderr, flush=True)
@@ -158,7 +160,15 @@ def start(store: str, name: str, config: str) -> int:
     return code or 1
 
 
-def follow(output, archive: str) -> str:
+def end(server: subprocess.Popen[str]) -> None:
+    """SIGTERM to TorchServe and all that it started."""
+    try:
+        os.killpg(server.pid, signal.SIGTERM)
+    except ProcessLookupError:
+        return
+
+
+def follow(output: Iterable[str], archive: str) -> str:
     """Passes every line on; returns a sentence when a worker ends before the model was loaded."""
     words = LastWords()
     loaded = False
