@@ -23,11 +23,11 @@ def rows(output: str) -> list[list[str]]:
 def test_a_list_shows_phase_revisions_step_and_weight(api: FakeApi, mooring: Mooring) -> None:
     api.put(objects.DEPLOYMENTS, objects.deployment(name="new"))
     head, fraud, new = rows(mooring("list").output)
-    assert head[:8] == [
-        "NAME", "PHASE", "READY", "STABLE", "CANDIDATE", "STEP", "WEIGHT", "MODEL",
+    assert head == [
+        "NAME", "PHASE", "READY", "STABLE", "CANDIDATE", "STEP", "WEIGHT", "AGE", "MODEL",
     ]  # fmt: skip
-    assert fraud[:8] == ["fraud", "RollingOut", "3/3", STABLE, CANDIDATE, "2/6", "25%",
-                         "s3://models/fraud/v8"]  # fmt: skip
+    assert fraud[:7] == ["fraud", "RollingOut", "3/3", STABLE, CANDIDATE, "2/6", "25%"]
+    assert fraud[8] == "s3://models/fraud/v8"
     assert new[:7] == ["new", "-", "-", "-", "-", "-", "-"]
 
 
@@ -81,7 +81,7 @@ def test_data_of_get_is_the_status_and_what_the_pods_say(mooring: Mooring) -> No
 
 def test_history_tells_what_became_of_each_revision(mooring: Mooring) -> None:
     head, *found = rows(mooring("history", "fraud").output)
-    assert head[:4] == ["NO", "REVISION", "STATE", "MODEL"]
+    assert head == ["NO", "REVISION", "STATE", "PROMOTED", "AGE", "MODEL", "DIGEST", "WHY"]
     assert [row[:3] for row in found] == [
         ["4", CANDIDATE, "new"],
         ["3", REJECTED, "rejected"],

@@ -34,6 +34,7 @@ _SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "lint": ("lint:lint", "Check files as the cluster would, without one."),
         "digest": ("digest:digest", "Print the digest of a model, as the fetcher verifies it."),
         "probe": ("probe:probe", "Check a running server against the Open Inference Protocol v2."),
+        "simulate": ("simulate:simulate", "Say what the judge would do with steps and traffic."),
         "reference": ("reference:reference", "Build the reference that drift is judged against."),
     },
     "Run and keep": {

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from mooring.cli.cluster import Json, Target
     from mooring.cli.records import Record
 
-_MODEL_COLUMNS = 44
+_LEAST_MODEL = 20
+_LEAST_WHY = 20
 
 
 @click.command()
@@ -38,7 +39,8 @@ def history(name: str, output: str, no_color: bool, target: Target) -> None:
     if output != "text":
         click.echo(data(rows(records), output), nl=False)
     elif records:
-        console(no_color).print(table(records, datetime.now(UTC)))
+        out = console(no_color)
+        out.print(table(records, datetime.now(UTC), out.width))
     else:
         click.echo(f"{name} has no revision yet.", err=True)
 
@@ -77,34 +79,29 @@ def state(record: Record, records: Sequence[Record]) -> str:
     return "promoted" if record.promotion is not None else "new"
 
 
-def table(records: Sequence[Record], now: datetime) -> Table:
-    """The same for people."""
-    from rich.table import Table
+def table(records: Sequence[Record], now: datetime, width: int) -> Table:
+    """The same for people, as wide as the terminal allows."""
     from rich.text import Text
 
-    from mooring.cli.words import age, short_digest, short_uri
+    from mooring.cli.columns import Column, fit
+    from mooring.cli.words import age, plain, short_digest, short_uri
 
     colours = {"stable": "green", "rejected": "red", "paused": "yellow", "new": "cyan"}
-    made = Table(
-        "NO", "REVISION", "STATE", "MODEL", "DIGEST", "PROMOTED", "AGE", "WHY",
-        box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="",
-    )  # fmt: skip
-    for column in made.columns[:-1]:
-        column.no_wrap = True
-    made.columns[3].min_width = 8
-    for record in records:
-        word = state(record, records)
-        made.add_row(
-            str(record.sequence),
-            Text(record.revision, "bold"),
-            Text(word, colours.get(word, "")),
-            Text(short_uri(record.model_uri, _MODEL_COLUMNS)),
-            Text(short_digest(record.digest) or "-"),
-            Text(f"{age(record.promoted_at, now)} ago" if record.promoted_at else "-"),
-            Text(age(record.created, now)),
-            _why(record),
-        )
-    return made
+    words = [state(record, records) for record in records]
+    promoted = [age(record.promoted_at, now) for record in records]
+    return fit(
+        [
+            Column("NO", [Text(str(record.sequence)) for record in records]),
+            Column("REVISION", [Text(plain(record.revision), "bold") for record in records]),
+            Column("STATE", [Text(word, colours.get(word, "")) for word in words]),
+            Column("PROMOTED", [Text(f"{text} ago" if text else "") for text in promoted]),
+            Column("AGE", [Text(age(record.created, now)) for record in records], drop=2),
+            Column("MODEL", [Text(plain(r.model_uri)) for r in records], _LEAST_MODEL, short_uri),
+            Column("DIGEST", [Text(short_digest(record.digest)) for record in records], drop=3),
+            Column("WHY", [_why(record) for record in records], _LEAST_WHY),
+        ],
+        width,
+    )
 
 
 def _why(record: Record) -> Text:

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
     from mooring.cli.cluster import Json, Target
 
-_MODEL_COLUMNS = 48
+_COLUMNS = (
+    "NAMESPACE", "NAME", "PHASE", "READY", "STABLE", "CANDIDATE", "STEP", "WEIGHT", "AGE", "MODEL",
+)  # fmt: skip
+_LEAST_MODEL = 14
 
 
 @click.command("list")
@@ -42,46 +45,43 @@ def list_(all_namespaces: bool, output: str, no_color: bool, target: Target) -> 
         where = "any namespace" if all_namespaces else f"namespace {cluster.namespace}"
         click.echo(f"There is no ModelDeployment in {where}.", err=True)
         return
-    console(no_color).print(table(found, datetime.now(UTC), all_namespaces))
+    out = console(no_color)
+    out.print(table(found, datetime.now(UTC), all_namespaces, out.width))
 
 
-def table(found: list[Json], now: datetime, all_namespaces: bool) -> Table:
-    """The table; a column that is empty everywhere is left out."""
-    from rich.table import Table
+def table(found: list[Json], now: datetime, all_namespaces: bool, width: int) -> Table:
+    """The table; the place of the model is the first to give way to a narrow terminal."""
     from rich.text import Text
 
+    from mooring.cli.columns import Column, fit
     from mooring.cli.view import PHASES
     from mooring.cli.words import age, plain, short_uri
 
-    rows = []
+    cells: dict[str, list[Text]] = {name: [] for name in _COLUMNS}
     for obj in found:
         meta, status = obj["metadata"], obj.get("status") or {}
         stable, candidate = status.get("stable") or {}, status.get("candidate") or {}
-        phase = plain(status.get("phase")) or "-"
-        rows.append(
-            {
-                "NAMESPACE": Text(meta["namespace"]) if all_namespaces else Text(),
-                "NAME": Text(meta["name"], "bold"),
-                "PHASE": Text(phase, PHASES.get(phase, "")),
-                "READY": Text(_ready(stable or candidate)),
-                "STABLE": Text(plain(stable.get("revision"))),
-                "CANDIDATE": Text(plain(candidate.get("revision"))),
-                "STEP": Text(_step(status.get("rollout") or {})),
-                "WEIGHT": Text(f"{candidate['weight']}%" if "weight" in candidate else ""),
-                "MODEL": Text(short_uri(obj["spec"]["model"]["uri"], _MODEL_COLUMNS)),
-                "AGE": Text(age(meta.get("creationTimestamp"), now)),
-            }
-        )
-    shown = [name for name in rows[0] if any(row[name].plain for row in rows)]
-    made = Table(*shown, box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="")
-    for column in made.columns:
-        # What is typed again must be whole; the place of the model gives way first.
-        column.no_wrap = True
-        column.overflow = "ellipsis"
-        column.min_width = 8 if column.header == "MODEL" else None
-    for row in rows:
-        made.add_row(*(row[name] if row[name].plain else Text("-") for name in shown))
-    return made
+        phase = plain(status.get("phase"))
+        cells["NAMESPACE"].append(Text(meta["namespace"] if all_namespaces else ""))
+        cells["NAME"].append(Text(meta["name"], "bold"))
+        cells["PHASE"].append(Text(phase, PHASES.get(phase, "")))
+        cells["READY"].append(Text(_ready(stable or candidate)))
+        cells["STABLE"].append(Text(plain(stable.get("revision"))))
+        cells["CANDIDATE"].append(Text(plain(candidate.get("revision"))))
+        cells["STEP"].append(Text(_step(status.get("rollout") or {})))
+        cells["WEIGHT"].append(Text(f"{candidate['weight']}%" if "weight" in candidate else ""))
+        cells["MODEL"].append(Text(plain(obj["spec"]["model"]["uri"])))
+        cells["AGE"].append(Text(age(meta.get("creationTimestamp"), now)))
+    drop = {"AGE": 3, "MODEL": 2, "STABLE": 1}
+    return fit(
+        [
+            Column(name, cells[name], drop=drop.get(name, 0))
+            if name != "MODEL"
+            else Column(name, cells[name], _LEAST_MODEL, short_uri, drop["MODEL"])
+            for name in _COLUMNS
+        ],
+        width,
+    )
 
 
 def _ready(record: Json) -> str:
