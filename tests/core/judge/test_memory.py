@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.core.judge.rollouts import BOTH, EDGES, ERRORS, Rollout, grown
 
@@ -67,7 +67,7 @@ def story(seed: int, ticks: int, sources: int = 2) -> list[Tick]:
 
 def test_a_restart_at_every_tick_changes_nothing_at_all() -> None:
     whole = stored = State.begin(EVERYTHING, {"errors": 1.7})
-    for tick in story(1, 60):
+    for tick in story(1, 48):
         one = judge_one(EVERYTHING, whole, tick)
         text = json.dumps(stored.dump(), allow_nan=False)
         read, why = State.load(json.loads(text), EVERYTHING)
@@ -79,7 +79,7 @@ def test_a_restart_at_every_tick_changes_nothing_at_all() -> None:
 
 
 def test_a_rollout_is_judged_alike_alone_and_among_others() -> None:
-    stories = [story(seed, 40) for seed in range(5)]
+    stories = [story(seed, 36) for seed in range(3)]
     alone = [State.begin(EVERYTHING) for _ in stories]
     batch = list(alone)
     for ticks in zip(*stories, strict=True):
@@ -98,7 +98,7 @@ def test_a_rollout_is_judged_alike_alone_and_among_others() -> None:
 
 def test_the_order_in_which_router_pods_are_given_does_not_matter() -> None:
     one = other = State.begin(BOTH)
-    for tick in story(3, 30, sources=4):
+    for tick in story(3, 15, sources=4):
         turned = replace(tick, scrapes=dict(reversed(list(tick.scrapes.items()))))
         one = judge_one(BOTH, one, tick).state
         other = judge_one(BOTH, other, turned).state
@@ -128,7 +128,7 @@ def test_it_stays_small_however_long_it_goes_on(sources: int, bytes_: int) -> No
     state = State.begin(analysis, {"errors": 1.234567, "latency": 1.5})
     random = np.random.default_rng(5)
     totals = {f"mooring-router-{n}-abcde": (Counters(), Counters()) for n in range(sources)}
-    for look in range(1, 40):
+    for look in range(1, 16):
         for name, (c, s) in totals.items():
             for place in range(4, 22):
                 c, s = grown(c, scale / 90, 7, place), grown(s, scale / 10, 63, place)  # noqa: PLW2901
@@ -185,7 +185,7 @@ def test_a_fail_is_remembered_for_good() -> None:
     assert failed.state.failure is not None
     raw = json.loads(json.dumps(failed.state.dump()))
     rollout.state = State.load(raw, ERRORS)[0]
-    for _ in range(100):
+    for _ in range(20):
         judged = rollout.go((1000, 9000))
     assert judged.verdict is Verdict.FAIL
     assert judged.reason == failed.reason
@@ -205,6 +205,7 @@ def test_whatever_stands_in_status_it_is_read_or_begun_anew(raw: Any) -> None:
     assert (why is None) == (raw is None)
 
 
+@settings(max_examples=30)
 @given(st.data())
 def test_a_state_with_one_thing_changed_never_raises_and_never_passes(data: st.DataObject) -> None:
     rollout = Rollout(ERRORS)

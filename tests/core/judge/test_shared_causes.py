@@ -98,13 +98,13 @@ def test_an_outage_between_two_scrapes_of_different_pods_fails_nobody() -> None:
     assert play.failed.mean() <= 0.03
 
 
-def shared_outage(weight: float, runs: int = 60) -> tuple[float, Play]:
+def shared_outage(weight: float, runs: int = 40) -> tuple[float, Play]:
     """30 s at 30 % on both sides, objective 2 %: what the naive rule fails, and the judge."""
     random = np.random.default_rng(2)
     play, alone = Play(ErrorRate(max=0.02), runs), Play(ErrorRate(max=0.02), runs)
     begin = random.integers(6, 36, runs)
     mean = 50 * np.array([weight, 1 - weight])
-    for tick in range(120):  # ten minutes of 5 s at 600 requests a minute
+    for tick in range(80):  # of 5 s at 600 requests a minute
         dark = (tick >= begin) & (tick < begin + 6)
         requests = random.poisson(np.broadcast_to(mean, (runs, 2)))
         bad = random.binomial(requests, np.where(dark, 0.3, 0.005)[:, None])
@@ -125,7 +125,7 @@ def test_after_a_shared_outage_a_candidate_that_misses_alone_is_still_failed() -
     _, play = shared_outage(0.25, runs=30)
     assert not play.failed.any()
     random = np.random.default_rng(3)
-    for _ in range(60):  # five minutes
+    for _ in range(40):
         requests = random.poisson(np.broadcast_to([12.5, 37.5], (30, 2)))
         bad = random.binomial(requests, [0.15, 0.005])
         play.window((requests, bad))
@@ -153,8 +153,8 @@ def test_an_objective_without_stable_traffic_is_judged_without_it() -> None:
 def test_an_objective_that_is_met_exactly_fails_rarely_however_long_one_looks() -> None:
     play = Play(ErrorRate(max=0.02), 200)
     random = np.random.default_rng(6)
-    for _ in range(120):
-        requests = random.poisson(np.broadcast_to([125, 0], (200, 2)))
+    for _ in range(60):
+        requests = random.poisson(np.broadcast_to([250, 0], (200, 2)))
         play.window((requests, random.binomial(requests, [0.02, 0.0])))
     assert play.failed.mean() <= 0.05
 
@@ -176,7 +176,7 @@ def halves(random: np.random.Generator, size: int, windows: int = 720) -> float:
     return over_dispersion(a.tolist(), b.tolist()).phi
 
 
-@pytest.mark.parametrize("size", [3, 5, 10])
+@pytest.mark.parametrize("size", [3, 10])
 def test_bursts_fail_a_good_candidate_rarely_once_they_are_calibrated(size: int) -> None:
     random = np.random.default_rng(size)
     runs = 150

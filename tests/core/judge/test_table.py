@@ -61,7 +61,7 @@ def passed(outcome: Outcome) -> float:
 
 @pytest.mark.parametrize("requests", TABLE)
 def test_a_good_candidate_is_rarely_rolled_back_and_passes(requests: int) -> None:
-    good = simulate(replace(BASE, requests=requests, runs=300))
+    good = simulate(replace(BASE, requests=requests, runs=200))
     assert good.caught <= 0.03  # alpha is 0.05, and the table says 0.01
     assert passed(good) == pytest.approx(PASSES[requests], abs=0.07)
 
@@ -71,7 +71,7 @@ def test_a_bad_candidate_is_caught_as_often_and_as_soon_as_the_table_says(
     requests: int, ratio: int
 ) -> None:
     part, tick = TABLE[requests][1][(2, 3, 5).index(ratio)]
-    bad = simulate(replace(BASE, requests=requests, runs=200), ratio)
+    bad = simulate(replace(BASE, requests=requests, runs=150), ratio)
     assert bad.caught == pytest.approx(part, abs=0.08)
     assert (bad.median() or 0) / 60 == pytest.approx(tick, abs=3)
 

@@ -68,8 +68,8 @@ def test_stale_data_holds_even_what_passed_and_a_fail_stays() -> None:
 
 def test_an_ejected_pod_of_the_candidate_blocks_pass() -> None:
     rollout = Rollout(ERRORS)
-    for _ in range(60):
-        rollout.go((40, 360))
+    for _ in range(12):
+        rollout.go((200, 1800))
     rollout.now += 5
     scrape = replace(rollout.scrape(), ejections=1)
     judged = rollout.look(scrapes={"router-0": scrape})
@@ -80,13 +80,14 @@ def test_an_ejected_pod_of_the_candidate_blocks_pass() -> None:
 
 def test_one_restart_of_a_candidate_pod_blocks_pass_until_it_is_forgotten() -> None:
     rollout = Rollout(ERRORS)
-    for _ in range(60):
-        rollout.go((40, 360))
+    for _ in range(12):
+        rollout.go((200, 1800))
     rollout.pods = Pods(1, 9, candidate_restarts=1)
     judged = rollout.go((40, 360))
     assert judged.verdict is H
     assert "a pod of the candidate has restarted" in judged.reason
-    for _ in range(121):
+    rollout.now += 600
+    for _ in range(2):
         judged = rollout.go((40, 360))
     assert judged.verdict is P
 
@@ -120,19 +121,19 @@ def test_restarts_of_stable_before_the_rollout_do_not_excuse_the_candidate() -> 
 
 def test_a_candidate_pod_that_cannot_be_scraped_blocks_pass() -> None:
     rollout = Rollout(ERRORS, pods=Pods(2, 9, unscraped=1))
-    for _ in range(60):
-        judged = rollout.go((40, 360))
+    for _ in range(12):
+        judged = rollout.go((200, 1800))
     assert judged.verdict is H
     assert "cannot be scraped" in judged.reason
 
 
 def test_a_good_candidate_passes_and_goes_on_being_watched() -> None:
     rollout = Rollout(ERRORS)
-    for _ in range(60):
-        judged = rollout.go((40, 360))
+    for _ in range(12):
+        judged = rollout.go((200, 1800))
     assert judged.verdict is P
     for _ in range(60):
-        judged = rollout.go((40, 360), errors=(12, 2))
+        judged = rollout.go((200, 1800), errors=(60, 10))
         if judged.verdict is F:
             break
     assert judged.verdict is F
@@ -212,8 +213,8 @@ SHIFT = Metric("predictions", PredictionShift(0.2))
 
 def test_what_is_judged_elsewhere_holds_until_it_is_joined() -> None:
     rollout = Rollout(replace(ERRORS, metrics=(*ERRORS.metrics, SHIFT)))
-    for _ in range(60):
-        judged = rollout.go((40, 360))
+    for _ in range(12):
+        judged = rollout.go((200, 1800))
     assert judged.verdict is H
     assert judged.reason == "predictions: waits for the test of predictions"
     assert join(judged, [predicted(SHIFT, P, "alike")], rollout.now).verdict is P

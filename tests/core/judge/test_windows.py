@@ -184,7 +184,7 @@ def test_a_scrape_with_a_number_that_makes_no_sense_is_as_good_as_missing(
 
 def test_only_traffic_that_is_split_by_chance_is_evidence() -> None:
     rollout = Rollout(weights=Weights(10, 0.0, random=False))
-    for _ in range(50):
+    for _ in range(8):
         judged = rollout.go(errors=(10, 0))
     assert judged.verdict is Verdict.INCONCLUSIVE
     assert rollout.samples() == (0, 0)
@@ -224,7 +224,7 @@ def test_requests_in_flight_that_may_be_young_are_no_errors() -> None:
     rollout = Rollout(replace(ERRORS, unfinished_after=30.0))
     rollout.candidate = Counters(unfinished=20)
     rollout.stable = Counters(unfinished=180)
-    for _ in range(40):  # ten seconds of requests are in flight at any time
+    for _ in range(16):  # ten seconds of requests are in flight at any time
         judged = rollout.go()
     assert judged.metrics[0].estimate is not None
     assert judged.metrics[0].estimate.value == 0.0
