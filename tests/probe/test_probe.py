@@ -112,6 +112,17 @@ def test_a_request_of_ones_own_is_used_where_zeros_are_nothing_for_the_model(
     assert points["infer, id"]["result"] == "skipped"
 
 
+def test_a_request_of_ones_own_does_without_metadata(tmp_path: Path) -> None:
+    tensors = [{"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]}]
+    tensors += [{"name": "s", "shape": [1], "datatype": "BYTES", "data": ["a"]}]
+    own = tmp_path / "request.json"
+    own.write_text(json.dumps({"inputs": tensors}))
+    with small_server({"GET /v2/models/m": (404, {"error": "none"})}) as url:
+        code, points = found(url, "--model", "m", "--input", str(own))
+    assert (code, with_result(points, "failed")) == (1, {"model metadata"})
+    assert {"infer", "infer, id", "wrong shape", "missing input"} <= with_result(points, "ok")
+
+
 def test_a_small_server_that_is_right_is_found_right() -> None:
     with small_server({}) as url:
         code, points = found(url, "--model", "m")

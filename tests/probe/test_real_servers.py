@@ -134,9 +134,18 @@ def wait_for_worker(url: str, process: subprocess.Popen[bytes]) -> None:
     raise AssertionError("TorchServe has no worker that is ready")
 
 
-def test_torchserve_speaks_only_a_part_of_the_protocol(tmp_path: Path) -> None:
+def test_torchserve_is_live_predicts_and_lacks_the_rest(tmp_path: Path) -> None:
+    request = tmp_path / "request.json"
+    tensor = {"name": "x", "shape": [2], "datatype": "FP32", "data": [1.5, 2]}
+    request.write_text(json.dumps({"inputs": [tensor]}))
     with torchserve(tmp_path) as url:
-        code, points = found(url, "--model", "m")
+        code, points = found(url, "--model", "m", "--input", str(request))
     assert code == 1
-    assert {"server live", "server ready", "server metadata"} <= with_result(points, "ok")
-    assert "unknown model, metadata" in with_result(points, "failed")
+    assert {"server live", "server ready", "infer", "infer, id"} <= with_result(points, "ok")
+    # It writes "extenstion", has no metadata without version, and answers in a form of its own.
+    assert {
+        "server metadata",
+        "model metadata",
+        "unknown model, metadata",
+        "not JSON",
+    } <= with_result(points, "failed")
