@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from tests.cli.api_server import FakeApi
 from tests.cli.conftest import Mooring
 from tests.cli.objects import CANDIDATE, NOW, OLD, REJECTED, STABLE, at
 
+from mooring.cli.completion import kubectl_complete
 from mooring.cli.diagnosis import Diagnosis, diagnose
 from mooring.cli.snapshot import Snapshot
 
@@ -270,3 +272,20 @@ def test_names_are_completed_from_the_cluster(mooring: Mooring) -> None:
     assert completed("mooring diff fraud d") == [REJECTED]
     assert completed("mooring get --kubeconfig /nowhere fr") == []
     assert "explain" in completed("mooring ex")
+
+
+def test_kubectl_gets_completions_in_its_own_form(
+    kubeconfig: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
+
+    def completed(*words: str) -> list[str]:
+        monkeypatch.setattr("sys.argv", ["kubectl_complete-mooring", *words])
+        kubectl_complete()
+        return capsys.readouterr().out.splitlines()
+
+    assert completed("get", "") == ["fraud", ":4"]
+    assert completed("get", "-n", "shop", "fr") == ["fraud", ":4"]
+    assert completed("diff", "fraud", "b") == [CANDIDATE, ":4"]
+    assert completed("lint", "ex") == [":0"]
+    assert completed("hist")[0].startswith("history\t")
