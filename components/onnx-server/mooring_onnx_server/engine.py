@@ -41,6 +41,7 @@ class Engine:
         self._observe = observe
         self._pool = ThreadPoolExecutor(parallel_runs, thread_name_prefix="run")
         self._typical_seconds = INLINE_SECONDS
+        self._in_doubt = False
 
     async def infer(self, request: InferRequest) -> Sequence[Any]:
         """The outputs' values, in the order of `request.outputs`.
@@ -52,21 +53,29 @@ class Engine:
         for array in request.feeds.values():
             elements += array.size
         typical = elements <= INLINE_ELEMENTS
-        if typical and self._typical_seconds < INLINE_SECONDS:
-            values, seconds, cpu_seconds = self._timed(request)
+        if typical and self._typical_seconds < INLINE_SECONDS and not self._in_doubt:
+            started = time.perf_counter()
+            values = self._run(request.outputs, request.feeds)
+            seconds = cpu_seconds = time.perf_counter() - started
+            # Too long on the wall is the model's slowness, or a CPU that had others to serve:
+            # the next run, in the pool, tells which.
+            self._in_doubt = seconds >= INLINE_SECONDS
         else:
             loop = asyncio.get_running_loop()
             values, seconds, cpu_seconds = await loop.run_in_executor(
                 self._pool, self._timed, request
             )
+            if typical:
+                self._in_doubt = False
         self._observe(seconds)
-        if typical:
+        if typical and not self._in_doubt:
             self._typical_seconds += _SMOOTHING * (cpu_seconds - self._typical_seconds)
         return values
 
     def _timed(self, request: InferRequest) -> tuple[list[Any], float, float]:
         # CPU time decides about inlining: wall time would count waiting for the GIL and
-        # being throttled, and a fast model under load would stay in the pool for good.
+        # being throttled, and a fast model under load would stay in the pool for good. Asking
+        # for it costs two system calls, which a run on the event loop is spared.
         cpu_started = time.thread_time()
         started = time.perf_counter()
         values = self._run(request.outputs, request.feeds)

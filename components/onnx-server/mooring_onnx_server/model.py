@@ -103,6 +103,8 @@ def load_model(path: Path, settings: SessionSettings) -> Model:
     except Exception as error:
         raise ModelLoadError(explain(error, path)) from error
     _check_provider(settings.provider, session.get_providers())
+    # A provider that fails in a run is an error, not a reason to go on elsewhere and slowly.
+    session.disable_fallback()
     signature = read_signature(session.get_inputs(), session.get_outputs())
     seconds = time.perf_counter() - started
     return Model(path, signature, seconds, _runner(session))
