@@ -90,8 +90,9 @@ signals:
   latency:
     unit: microseconds
     sum: {{ "sum by ({{ by }}) (ts_inference_latency_microseconds{{{ selector }}})" | quote }}
-    count: {{ "sum by ({{ by }}) (ts_inference_requests_total{{{ selector }}})" | quote }}
+    # Failed requests are in the first and not in the sum; the second is absent until one failed.
+    count: {{ "sum by ({{ by }}) (ts_inference_requests_total{{{ selector }}}) - (sum by ({{ by }}) (Requests5XX{{{ selector }}}) or 0 * sum by ({{ by }}) (ts_inference_requests_total{{{ selector }}}))" | quote }}
   caveat: >-
-    A mean only, no quantiles. A handler's exception is a 503 and so an error, also when the request
-    was at fault.
+    A mean only, of successful answers; no quantiles. A handler's exception is a 503 and so an error,
+    also when the request was at fault.
 {{- end -}}

@@ -64,7 +64,7 @@ metrics:
   port: metrics
   path: /metrics
 signals:
-  requests: {{ "sum by ({{ by }}) (nv_inference_request_success{{{ selector }}}) + sum by ({{ by }}) (nv_inference_request_failure{{{ selector }}})" | quote }}
+  requests: {{ "sum by ({{ by }}) (nv_inference_request_success{{{ selector }}}) + (sum by ({{ by }}) (nv_inference_request_failure{{{ selector }}}) or 0 * sum by ({{ by }}) (nv_inference_request_success{{{ selector }}}))" | quote }}
   errors: {{ "sum by ({{ by }}) (nv_inference_request_failure{{{ selector }}})" | quote }}
   latency:
     unit: microseconds
