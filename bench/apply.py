@@ -156,6 +156,7 @@ def manifests(count: int) -> str:
             "spec": {
                 "model": {"uri": f"s3://models/{i}/v1", "format": {"name": "onnx"}},
                 "runtime": {"name": "bench", "resources": {"requests": {"cpu": "500m"}}},
+                "traffic": {"router": "replicas"},
                 "replicas": 1,
             },
         }

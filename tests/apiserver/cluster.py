@@ -19,10 +19,12 @@ from urllib.parse import urlencode
 import aiohttp
 from kubernetes.aio.client import ApiClient
 
-from mooring.adapters.kube import load_configuration
+from mooring.adapters.kube import KubeClient, load_configuration
 from mooring.core import kinds
 from mooring.core.kinds import CHILD_KINDS, Kind, Ref
+from mooring.engine.lease import Fence
 from mooring.engine.queue import Key
+from mooring.engine.resync import Resync
 from mooring.process import Process
 from mooring.settings import Settings
 
@@ -233,7 +235,7 @@ RICH_SPEC: Json = {
         ],
         "args": ["--threads", "2", ""],
         "resources": {
-            "requests": {"cpu": "0.5", "memory": "1024Mi", "ephemeral-storage": "1e9"},
+            "requests": {"cpu": "0.5", "memory": "1024Mi", "ephemeral-storage": "1G"},
             "limits": {"cpu": "2000m", "memory": "1.5Gi", "ephemeral-storage": "2000000000"},
         },
         "nodeSelector": {"kubernetes.io/arch": "amd64"},
@@ -283,6 +285,7 @@ RICH_SPEC: Json = {
                 "target": {"type": "AverageValue", "averageValue": "1000m"}}},
         ],
     },
+    "traffic": {"router": "replicas"},
     "rollout": {"progressDeadline": "90s", "revisionHistoryLimit": 3},
 }  # fmt: skip
 
@@ -292,6 +295,7 @@ def simple_spec(uri: str = "s3://models/fraud/v1", **changes: Any) -> Json:
     return {
         "model": {"uri": uri, "digest": DIGEST},
         "runtime": {"name": "onnx"},
+        "traffic": {"router": "replicas"},
         "replicas": 2,
         **changes,
     }
@@ -381,6 +385,23 @@ class Operator:
             ),
             "a round",
         )
+
+    async def resync(self) -> int:
+        """Compares everything once; returns how much the watches had missed."""
+        process = self.process
+        client = KubeClient(process.configuration, Fence())
+        comparison = Resync(
+            client,
+            process.store,
+            process.queue,
+            process.metrics,
+            process.settings.namespaces,
+            300.0,
+        )
+        try:
+            return await comparison.compare()
+        finally:
+            await client.close()
 
     async def settled(self) -> None:
         """Waits until rounds write nothing, and all that was written has been seen."""

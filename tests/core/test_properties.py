@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from tests.core.world import ONNX_RUNTIME, World
+from tests.core.world import EVERY_REVISION, ONNX_RUNTIME, World
 
 from mooring.api import ModelDeploymentStatus
 from mooring.core.kinds import Ref
@@ -227,6 +227,8 @@ class Cluster(RuleBasedStateMachine):
             assert action.startswith(f"retry/{revision.hash}/")
 
     def available(self, revision: str | None) -> int:
+        if revision == EVERY_REVISION:
+            return sum(self.available(name) for name in self.world.revisions())
         if revision not in self.world.revisions():
             return 0
         status = self.world.deployment(str(revision)).get("status", {})
@@ -239,7 +241,7 @@ class Cluster(RuleBasedStateMachine):
         assert status["observedGeneration"] == world.resource["metadata"]["generation"]
         candidate = status.get("candidate", {}).get("revision")
         if stable is not None:
-            assert world.routed() == stable.hash
+            assert world.routed() in (stable.hash, EVERY_REVISION)
             assert stable.hash in world.revisions()
             held = status["phase"] == "Paused"
             if self.available(stable.hash) == 0 and self.available(candidate) and not held:
@@ -248,19 +250,24 @@ class Cluster(RuleBasedStateMachine):
             assert stable is not None
             least = world.resource["spec"].get("autoscaling", {}).get("minReplicas")
             desired = status["stable"]["replicas"]["desired"]
-            assert self.available(world.routed()) >= (least or desired)
+            assert self.available(stable.hash) >= (least or desired)
         for child in world.children.values():
             assert child["metadata"]["ownerReferences"][0]["uid"] == "uid-1"
         live = {r for r in (stable and stable.hash, candidate) if r}
         draining = set(world.revisions()) - live
-        promoted = {r.hash for r in world.history.revisions if r.promotion}
-        assert draining <= promoted
+        served = {r.hash for r in world.history.revisions if r.promotion or r.rollout}
+        assert draining <= served
 
     @invariant()
     def status_fits_its_schema(self) -> None:
         if "status" in self.world.resource:
             parsed = ModelDeploymentStatus.model_validate(self.world.status)
-            assert {c.type for c in parsed.conditions or ()} == {"Ready", "Reconciling", "Stalled"}
+            assert {c.type for c in parsed.conditions or ()} == {
+                "Ready",
+                "Reconciling",
+                "Stalled",
+                "RolledBack",
+            }
             assert all(c.message for c in parsed.conditions or ())
 
 

@@ -338,25 +338,6 @@ def test_no_deadline_runs_while_a_rollout_is_paused_and_a_full_one_after() -> No
     assert given_up(world) == [candidate]
 
 
-def test_steps_hold_the_candidate_and_say_that_they_are_not_supported() -> None:
-    world = World.with_spec(rollout=STEPS)
-    stable = world.serve()
-    assert world.reason("Stalled") == "", "the first revision needs no steps"
-    world.model(V2)
-    world.serve()
-    assert world.routed() == stable
-    assert world.reason("Stalled") == "StepsNotSupported"
-    assert "spec.rollout.steps" in world.status["message"]
-    assert world.reason("Ready") == ""
-    world.wait(hours=20)
-    world.settle()
-    assert given_up(world) == []
-    world.edit(rollout=DEADLINE)
-    world.settle()
-    assert world.routed() != stable
-    assert world.reason("Stalled") == ""
-
-
 def test_editing_the_rollout_starts_none_and_gives_nothing_up() -> None:
     world, stable, candidate = rolling_out()
     world.edit(rollout=STEPS)

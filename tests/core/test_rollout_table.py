@@ -15,7 +15,14 @@ TEN_MINUTES = timedelta(minutes=10)
 
 
 def facts(*true: str) -> Facts:
+    """A candidate whose steps are done, or which has none."""
     return Facts(**{"candidate": True} | dict.fromkeys(true, True))
+
+
+def step(*true: str) -> Facts:
+    """A candidate in a step, beside a stable that serves."""
+    beside = {"candidate": True, "has_stable": True, "stable_serving": True, "last": False}
+    return Facts(**beside | dict.fromkeys(true, True))
 
 
 TABLE: list[tuple[Facts, str, Move]] = [
@@ -23,23 +30,26 @@ TABLE: list[tuple[Facts, str, Move]] = [
     (Facts(candidate=False), "NoCandidate", Move.STAY),
     (Facts(candidate=False, has_stable=True, stable_serving=True), "NoCandidate", Move.STAY),
     # The first revision takes over as soon as it serves, since nothing else does.
-    (facts(), "Starting", Move.WAIT),
+    (facts(), "Promoting", Move.WAIT),
     (facts("serving"), "FirstRevision", Move.PROMOTE),
     (facts("serving", "complete"), "FirstRevision", Move.PROMOTE),
     (facts("zero"), "FirstRevision", Move.PROMOTE),
     (facts("serving", "paused"), "FirstRevision", Move.PROMOTE),
-    (facts("serving", "steps"), "FirstRevision", Move.PROMOTE),
-    (facts("overdue"), "Starting", Move.WAIT),
+    (facts("overdue"), "Promoting", Move.WAIT),
     # Beside a stable that serves, only a complete candidate takes over.
-    (facts("has_stable", "stable_serving"), "Starting", Move.WAIT),
-    (facts("has_stable", "stable_serving", "serving"), "Starting", Move.WAIT),
+    (facts("has_stable", "stable_serving"), "Promoting", Move.WAIT),
+    (facts("has_stable", "stable_serving", "serving"), "Promoting", Move.WAIT),
     (facts("has_stable", "stable_serving", "serving", "complete"), "Complete", Move.PROMOTE),
     (facts("has_stable", "stable_serving", "zero", "complete"), "Complete", Move.PROMOTE),
     # A stable that does not serve must not block its own repair.
-    (facts("has_stable"), "Starting", Move.WAIT),
+    (facts("has_stable"), "Promoting", Move.WAIT),
     (facts("has_stable", "serving"), "StableNotServing", Move.PROMOTE),
     (facts("has_stable", "serving", "overdue"), "StableNotServing", Move.PROMOTE),
-    (facts("has_stable", "serving", "steps"), "StableNotServing", Move.PROMOTE),
+    (
+        Facts(candidate=True, has_stable=True, serving=True, last=False),
+        "StableNotServing",
+        Move.PROMOTE,
+    ),
     # No progress in time: back to stable. Complete at the last moment is still complete.
     (facts("has_stable", "stable_serving", "overdue"), "ProgressDeadlineExceeded", Move.REJECT),
     (
@@ -49,13 +59,25 @@ TABLE: list[tuple[Facts, str, Move]] = [
     ),
     (facts("has_stable", "overdue"), "ProgressDeadlineExceeded", Move.REJECT),
     (facts("has_stable", "stable_serving", "complete", "overdue"), "Complete", Move.PROMOTE),
+    (step("serving", "overdue"), "ProgressDeadlineExceeded", Move.REJECT),
     # What a person holds is held, whatever else is true.
     (facts("has_stable", "stable_serving", "complete", "paused"), "Paused", Move.HOLD),
     (facts("has_stable", "serving", "paused"), "Paused", Move.HOLD),
     (facts("has_stable", "stable_serving", "overdue", "paused"), "Paused", Move.HOLD),
-    # Traffic cannot be split yet: better to say so than to take over at one stroke.
-    (facts("has_stable", "stable_serving", "complete", "steps"), "StepsNotSupported", Move.HOLD),
-    (facts("has_stable", "stable_serving", "overdue", "steps"), "StepsNotSupported", Move.HOLD),
+    (step("serving", "staffed", "taken", "begun", "elapsed", "paused"), "Paused", Move.HOLD),
+    # A step: first its pods, then its traffic, then its time.
+    (step(), "Scaling", Move.WAIT),
+    (step("serving"), "Scaling", Move.WAIT),
+    (step("serving", "complete"), "Scaling", Move.WAIT),
+    (step("serving", "staffed"), "Routing", Move.WAIT),
+    (step("serving", "staffed", "elapsed", "begun"), "Routing", Move.WAIT),
+    (step("serving", "staffed", "taken"), "StepBegins", Move.BEGIN),
+    (step("serving", "staffed", "taken", "pause"), "StepBegins", Move.BEGIN),
+    (step("serving", "staffed", "taken", "begun"), "WaitingInStep", Move.DWELL),
+    (step("serving", "staffed", "taken", "begun", "pause"), "WaitingForPromote", Move.HOLD),
+    (step("serving", "staffed", "taken", "begun", "elapsed"), "StepDone", Move.NEXT),
+    # All of a candidate's pods are no reason to leave out a step.
+    (step("serving", "staffed", "complete", "taken", "begun"), "WaitingInStep", Move.DWELL),
 ]
 
 
@@ -90,11 +112,26 @@ def test_in_no_case_a_serving_stable_is_left_for_less_than_all_pods() -> None:
             assert given.complete
 
 
-def test_in_no_case_anything_but_a_person_holds_a_candidate_for_ever() -> None:
+def test_in_no_case_a_candidate_without_progress_waits_for_ever() -> None:
     for given in every_combination():
         if given.candidate and given.has_stable and given.overdue and not given.paused:
-            steps = given.steps and given.stable_serving
-            assert steps or next_move(given).move in (Move.PROMOTE, Move.REJECT)
+            assert next_move(given).move in (Move.PROMOTE, Move.REJECT)
+
+
+def test_in_no_case_a_step_is_left_out_while_stable_serves() -> None:
+    for given in every_combination():
+        if given.has_stable and given.stable_serving and not given.last:
+            assert next_move(given).move is not Move.PROMOTE or not given.candidate
+
+
+def test_in_no_case_a_step_ends_before_its_traffic_was_taken_for_its_time() -> None:
+    for given in every_combination():
+        if next_move(given).move is Move.NEXT:
+            assert given.staffed
+            assert given.taken
+            assert given.begun
+            assert given.elapsed
+            assert not given.pause
 
 
 @pytest.mark.parametrize(

@@ -21,10 +21,13 @@ from mooring.core.observed import (
     RenderSettings,
     RuntimeSource,
     revisions_to_inspect,
+    routers_to_ask,
 )
 from mooring.core.plan import Plan, decide
 from mooring.core.pods import PodReport
+from mooring.core.render.router.objects import read_table
 from mooring.core.revision import History, read_history
+from mooring.core.traffic import RouterReport
 
 ONNX_RUNTIME: dict[str, Any] = {
     "formats": [{"name": "onnx", "versions": ["1"]}],
@@ -36,6 +39,10 @@ ONNX_RUNTIME: dict[str, Any] = {
     "readinessProbe": {"httpGet": {"path": "/v2/models/{{ model.name }}/ready", "port": "http"}},
     "metrics": {"port": "http", "path": "/metrics"},
 }
+
+
+#: What World.routed answers where the ratio of pods is the weight.
+EVERY_REVISION = "every revision"
 
 
 def copied(value: Any) -> Any:
@@ -53,6 +60,7 @@ def spec(uri: str = "s3://models/fraud/v1", **changes: Any) -> dict[str, Any]:
         "model": {"uri": uri},
         "runtime": {"name": "onnx"},
         "replicas": 2,
+        "traffic": {"router": "replicas"},
         "rollout": {"progressDeadline": "10m", "revisionHistoryLimit": 10},
         **changes,
     }
@@ -80,6 +88,8 @@ class World:
     writes: list[str] = field(default_factory=list)
     told: list[str] = field(default_factory=list)
     version: int = 100
+    routers: dict[str, RouterReport] = field(default_factory=dict)
+    routers_follow: bool = True
 
     @classmethod
     def with_spec(cls, wanted: dict[str, Any] | None = None, **changes: Any) -> World:
@@ -129,7 +139,28 @@ class World:
             foreign=dict(self.taken),
             connected_since=self.connected_since,
             settings=self.settings,
+            routers=self._reports() if routers_to_ask(self.resource, children) else None,
         )
+
+    def _reports(self) -> tuple[RouterReport, ...]:
+        """What the router pods answer: the version that they were told of, once it is there."""
+        live = self.children.get(Ref("ConfigMap", "fraud-router"))
+        if live is not None and self.routers_follow:
+            version = live["metadata"]["annotations"][kinds.ANNOTATION_VERSION]
+            self.routers = {
+                name: replace(
+                    r, taken=version if version == r.told else r.taken, endpoints=self._endpoints()
+                )
+                for name, r in self.routers.items()
+            }
+        return tuple(self.routers.values())
+
+    def _endpoints(self) -> dict[str, int]:
+        """How many pods of each revision answer."""
+        return {
+            r: int((self.deployment(r).get("status") or {}).get("availableReplicas", 0))
+            for r in self.revisions()
+        }
 
     def seen(self) -> dict[Ref, dict[str, Any]]:
         """The children as the operator knows them: some kinds as they were a while ago."""
@@ -177,6 +208,7 @@ class World:
                 self._apply(manifest)
             if ref.kind == "ControllerRevision" and (self.failures or self.taken):
                 return
+        self._touch(plan)
         for ref, count in plan.scale:
             live, known = self.children.get(ref), self.seen().get(ref)
             if known is None or known["spec"].get("replicas") == count:
@@ -195,6 +227,12 @@ class World:
             live = self.children.get(deletion.ref)
             if live is not None and live["metadata"]["uid"] == deletion.uid:
                 self.remove(deletion.ref)
+
+    def _touch(self, plan: Plan) -> None:
+        for touch in plan.touch:
+            if touch.pod in self.routers:
+                self._written(f"touch {touch.pod}")
+                self.routers[touch.pod] = replace(self.routers[touch.pod], told=touch.version)
 
     def settle(self, rounds: int = 10) -> Plan:
         """Rounds until one writes nothing; fails when that never happens."""
@@ -227,7 +265,7 @@ class World:
         if live is None:
             wanted["metadata"] |= {"uid": f"uid-{ref.name}-{self.version}", "generation": 0}
             if ref.kind == "Deployment":
-                wanted["spec"]["replicas"] = 1
+                wanted["spec"].setdefault("replicas", 1)
             self.children[ref] = wanted
             self._changed(wanted)
             self._answer(ref)
@@ -236,7 +274,7 @@ class World:
             assert live[frozen] == wanted[frozen], f"{frozen} of {ref} never changes"
         if ref.kind == "Deployment":
             assert live["spec"]["selector"] == wanted["spec"]["selector"]
-            wanted["spec"]["replicas"] = live["spec"]["replicas"]
+            wanted["spec"].setdefault("replicas", live["spec"]["replicas"])
         kept = {k: live["metadata"][k] for k in ("uid", "generation", "resourceVersion")}
         live.update(wanted)
         live["metadata"] = {**wanted["metadata"], **kept}
@@ -299,6 +337,24 @@ class World:
             for i in range(wanted)
         )
 
+    def run_routers(self, count: int = 2) -> None:
+        """Lets so many router pods be ready; each starts with the files as they are now."""
+        live = self.children[Ref("Deployment", "fraud-router")]
+        live["status"] = {
+            "observedGeneration": live["metadata"]["generation"],
+            "replicas": count,
+            "readyReplicas": count,
+            "availableReplicas": count,
+        }
+        version = self.children[Ref("ConfigMap", "fraud-router")]["metadata"]["annotations"][
+            kinds.ANNOTATION_VERSION
+        ]
+        names = [f"fraud-router-{i}" for i in range(count)]
+        self.routers = {
+            name: self.routers.get(name) or RouterReport(name, f"uid-{name}", True, version)
+            for name in names
+        }
+
     def fail_pods(
         self, revision: str, reason: str, message: str, *, permanent: bool = False
     ) -> None:
@@ -316,6 +372,8 @@ class World:
             before = len(self.writes)
             for revision in self.revisions():
                 self.run_pods(revision)
+            if Ref("Deployment", "fraud-router") in self.children:
+                self.run_routers()
             self.round()
             if len(self.writes) == before:
                 break
@@ -337,12 +395,21 @@ class World:
     def revisions(self) -> list[str]:
         """The revisions that have a Deployment."""
         return sorted(
-            r.name.removeprefix("fraud-") for r in self.children if r.kind == "Deployment"
+            r.name.removeprefix("fraud-")
+            for r, child in self.children.items()
+            if r.kind == "Deployment" and kinds.LABEL_REVISION in child["metadata"]["labels"]
         )
+
+    def route(self) -> dict[str, int]:
+        """The weights that stand in the routers' configuration, by revision."""
+        live = self.children[Ref("ConfigMap", "fraud-router")]
+        found = read_table(live)
+        assert found is not None
+        return dict(found[0].route.weights)
 
     def routed(self) -> str:
         service = self.children[Ref("Service", "fraud")]
-        return str(service["spec"]["selector"]["mooring.dev/revision"])
+        return str(service["spec"]["selector"].get("mooring.dev/revision", EVERY_REVISION))
 
     def counts(self) -> dict[str, int]:
         """The pods that each Deployment was told to have."""

@@ -36,7 +36,11 @@ def model(name: str, version: int, *, uid: str = "u1", runtime: str = "onnx", **
         name,
         version,
         uid=uid,
-        spec={"model": {"uri": "s3://m/v1"}, "runtime": {"name": runtime}},
+        spec={
+            "model": {"uri": "s3://m/v1"},
+            "runtime": {"name": runtime},
+            "traffic": {"router": "replicas"},
+        },
     )
     found["metadata"] |= meta
     return found

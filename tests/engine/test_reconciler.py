@@ -24,6 +24,7 @@ FRAUD = Key("shop", "fraud")
 SPEC: Json = {
     "model": {"uri": "s3://models/fraud/v1", "digest": "sha256:" + "1" * 64},
     "runtime": {"name": "onnx"},
+    "traffic": {"router": "replicas"},
     "replicas": 2,
 }
 RUNTIME: Json = {

@@ -84,7 +84,12 @@ class Run:
 
     async def _story(self) -> None:
         for uri in ("s3://models/fraud/v1", "s3://models/fraud/v2"):
-            spec: Json = {"model": {"uri": uri}, "runtime": {"name": "onnx"}, "replicas": 2}
+            spec: Json = {
+                "model": {"uri": uri},
+                "runtime": {"name": "onnx"},
+                "traffic": {"router": "replicas"},
+                "replicas": 2,
+            }
             await deploy(self.api, self.namespace, spec=spec)
             await until(partial(self._serves, uri), f"{uri} serves", seconds=_SECONDS)
 

@@ -8,16 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 
 from mooring.api.schema_types import MESSAGE_LENGTH
 from mooring.core import kinds
+from mooring.core.allocation import REPLICAS
+from mooring.core.capacity import capacity
 from mooring.core.clock import format_time
 from mooring.core.kinds import Ref
 from mooring.core.observed import Manifest, Observed
 from mooring.core.pods import PodReport, worst
+from mooring.core.render.router.objects import LABEL_ROUTER, router_name
 from mooring.core.revision import Revision
 from mooring.core.rollout import Move
 from mooring.core.situation import Situation
+from mooring.core.steps import in_words
+
+#: How long routers may take over new routes before that is worth a condition.
+_ROUTES_TAKE = timedelta(seconds=60)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +46,7 @@ def conditions(observed: Observed, situation: Situation) -> dict[str, Finding]:
         "Ready": _first(_READY, observed, situation),
         "Reconciling": _first(_RECONCILING, observed, situation),
         "Stalled": _first(_STALLED, observed, situation),
+        "RolledBack": _first(_ROLLED_BACK, observed, situation),
     }
 
 
@@ -117,6 +126,25 @@ def _ready_unreachable(observed: Observed, situation: Situation) -> Finding | No
     return None
 
 
+def _ready_router(observed: Observed, situation: Situation) -> Finding | None:
+    """Nobody gets to the pods while no router has its routes. Later changes are no outage: what
+    a router does not take yet, it serves as before.
+    """
+    if situation.setting.router == REPLICAS or situation.total == 0:
+        return None
+    routing = situation.setting.routing
+    routers = capacity(observed.child(kinds.DEPLOYMENT, router_name(observed.name)))
+    if routers.available == 0 and situation.capacity(situation.serving).available:
+        wanted = routers.set or 1
+        return Finding("RouterNotReady", f"0 of {wanted} router pods ready", "False")
+    before = {c.get("type"): c.get("status") for c in observed.status.get("conditions") or ()}
+    if not routing.taken and before.get("Ready") != "True":
+        if not situation.capacity(situation.serving).available:
+            return None
+        return Finding("RouterStarting", "the routers have not taken their routes yet", "False")
+    return None
+
+
 def _ready_serving(observed: Observed, situation: Situation) -> Finding | None:
     serving = situation.serving
     has = situation.capacity(serving)
@@ -153,15 +181,47 @@ def _reconciling_rollout(observed: Observed, situation: Situation) -> Finding | 
     candidate = situation.candidate
     if candidate is None:
         return None
-    if situation.rule.move is Move.HOLD:
-        return Finding(situation.rule.reason, situation.rule.message, "False")
+    step = _step(situation)
+    if situation.rule.move in (Move.HOLD, Move.DWELL):
+        until = f" until {format_time(situation.until)}" if situation.until else ""
+        return Finding(situation.rule.reason, f"{step}{situation.rule.message}{until}", "False")
+    if situation.rule.stage == "Routing":
+        return Finding("RollingOut", f"{step}{situation.rule.message}")
     has = situation.capacity(candidate)
     found = trouble(observed, situation, candidate)
     detail = f": {found.message}" if found and found.message else ""
+    count = situation.counts.get(candidate.hash, situation.total)
+    if count < situation.total and found is not None and found.reason == "Starting":
+        count = situation.total
     return Finding(
         "RollingOut" if situation.stable else "Starting",
-        f"{_of(has.available, situation.total)} of revision {candidate.hash} ready{detail}",
+        f"{step}{_of(has.available, count)} of revision {candidate.hash} ready{detail}",
     )
+
+
+def _step(situation: Situation) -> str:
+    """``step 2 of 5, weight 25 for 20m: ``, or nothing where there are no steps."""
+    plan = situation.candidate.rollout if situation.candidate else None
+    if plan is None or not plan.steps or plan.done:
+        return ""
+    return f"step {(plan.index or 0) + 1} of {len(plan.steps)}, {in_words(plan.step)}: "
+
+
+def _reconciling_leaving(observed: Observed, situation: Situation) -> Finding | None:
+    route = situation.setting.routing.route
+    if situation.candidate is not None or situation.stable is None:
+        return None
+    left = [r.hash for r in situation.leaving if route.weight(r.hash)]
+    if left:
+        return Finding("RollingBack", f"the traffic of revision {left[0]} goes back to stable")
+    return None
+
+
+def _reconciling_baking(observed: Observed, situation: Situation) -> Finding | None:
+    if situation.baking_until is None or situation.previous is None:
+        return None
+    until = format_time(situation.baking_until)
+    return Finding("Baking", f"revision {situation.previous.hash} is kept until {until}", "False")
 
 
 def _reconciling_capacity(observed: Observed, situation: Situation) -> Finding | None:
@@ -192,8 +252,8 @@ def _stalled_writes(observed: Observed, situation: Situation) -> Finding | None:
 
 def _stalled_rejected(observed: Observed, situation: Situation) -> Finding | None:
     target = situation.target
-    if target is None or target.rejected is None:
-        return None
+    if target is None or target.rejected is None or situation.candidate is not None:
+        return None  # on the way back to the one before
     return Finding(
         "RevisionRejected",
         f"revision {target.hash} was rejected ({target.rejected.reason}): "
@@ -202,10 +262,26 @@ def _stalled_rejected(observed: Observed, situation: Situation) -> Finding | Non
     )
 
 
-def _stalled_held(observed: Observed, situation: Situation) -> Finding | None:
-    if situation.rule.reason != "StepsNotSupported":
+def _stalled_router(observed: Observed, situation: Situation) -> Finding | None:
+    """Routers that do not take their routes: what serves serves on, and nothing moves."""
+    routing = situation.setting.routing
+    if situation.setting.router == REPLICAS or routing.table is None or routing.taken:
         return None
-    return Finding(situation.rule.reason, situation.rule.message)
+    waited = observed.now - (routing.since or observed.now)
+    if routing.problem:
+        return Finding("RouterRefused", f"router pod {routing.problem}; nothing moves meanwhile")
+    if waited < _ROUTES_TAKE:
+        return None
+    if routing.idle or routing.ready == 0:
+        return Finding(
+            "RouterNotReady",
+            f"no router pod is ready: see kubectl get pods -l {LABEL_ROUTER}={observed.name}",
+        )
+    return Finding(
+        "RouterNotTaking",
+        f"not every router pod has taken the routes written at "
+        f"{format_time(routing.since or observed.now)}; nothing moves until it has",
+    )
 
 
 def _stalled_permanent(observed: Observed, situation: Situation) -> Finding | None:
@@ -236,6 +312,22 @@ def _stalled_not(observed: Observed, situation: Situation) -> Finding | None:
     return Finding("NotStalled", "nothing stands in the way", "False")
 
 
+# RolledBack ----------------------------------------------------------------------------------
+
+
+def _rolled_back_target(observed: Observed, situation: Situation) -> Finding | None:
+    target = situation.target
+    if target is None or target.rejected is None:
+        return None
+    return Finding(
+        target.rejected.reason, f"revision {target.hash} was taken back: {target.rejected.message}"
+    )
+
+
+def _rolled_back_not(observed: Observed, situation: Situation) -> Finding | None:
+    return Finding("NotRolledBack", "what the spec asks for was not taken back", "False")
+
+
 def _failed_write(observed: Observed, only: Ref | None = None) -> Finding | None:
     """What could not be written in the last round: the first of all, or this object."""
     for ref, whose in sorted(observed.foreign.items()):
@@ -258,16 +350,24 @@ _READY: tuple[Check, ...] = (
     _ready_nothing,
     _ready_unwritten,
     _ready_unreachable,
+    _ready_router,
     _ready_serving,
     _ready_trouble,
 )
-_RECONCILING: tuple[Check, ...] = (_reconciling_rollout, _reconciling_capacity, _reconciling_done)
+_RECONCILING: tuple[Check, ...] = (
+    _reconciling_rollout,
+    _reconciling_leaving,
+    _reconciling_capacity,
+    _reconciling_baking,
+    _reconciling_done,
+)
 _STALLED: tuple[Check, ...] = (
     _stalled_blocked,
     _stalled_writes,
     _stalled_rejected,
-    _stalled_held,
+    _stalled_router,
     _stalled_permanent,
     _stalled_overdue,
     _stalled_not,
 )
+_ROLLED_BACK: tuple[Check, ...] = (_rolled_back_target, _rolled_back_not)

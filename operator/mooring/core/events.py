@@ -47,6 +47,7 @@ def _deeds(observed: Observed, situation: Situation) -> tuple[Event, ...]:
         found.append(
             Event(NORMAL, "RevisionCreated", f"revision {created.hash} for {created.model_uri}")
         )
+    found += [Event(NORMAL, "StepBegan", text) for text in situation.begun]
     if situation.promoted is not None:
         promoted = situation.promoted
         found.append(

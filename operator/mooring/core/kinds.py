@@ -98,6 +98,7 @@ ANNOTATION_PAUSED = f"{GROUP}/paused"
 ANNOTATION_RESTART = f"{GROUP}/restart"
 ANNOTATION_ACKNOWLEDGED = f"{GROUP}/acknowledged"
 ANNOTATION_DIGEST = f"{GROUP}/model-digest"
+ANNOTATION_ROLLOUT = f"{GROUP}/rollout"
 ANNOTATION_ROUTED = f"{GROUP}/routed-since"
 #: On a router's ConfigMap: its table as JSON, and the version that its files say they are.
 ANNOTATION_TABLE = f"{GROUP}/table"

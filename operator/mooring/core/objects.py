@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from mooring.api import ModelDeploymentSpec, parse_duration
 from mooring.core import kinds
-from mooring.core.clock import parse_time
 from mooring.core.fingerprint import stamped
+from mooring.core.front import Touch, front, leaves
 from mooring.core.kinds import Ref
 from mooring.core.observed import Manifest, Observed
 from mooring.core.render.autoscaler import autoscaler
@@ -24,10 +24,10 @@ from mooring.core.render.deployment import deployment, replicas
 from mooring.core.render.metadata import child_name
 from mooring.core.render.networkpolicy import network_policy
 from mooring.core.render.poddisruptionbudget import pod_disruption_budget
-from mooring.core.render.service import public_service, revision_service
+from mooring.core.render.service import revision_service
 from mooring.core.render.serviceaccount import service_account
 from mooring.core.revision import Revision
-from mooring.core.situation import Situation, routed_revision
+from mooring.core.situation import Situation
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +40,12 @@ class Deletion:
 
 @dataclass(frozen=True, slots=True)
 class Objects:
-    """``apply`` in order; ``scale`` after it, by the manager of replicas; ``delete`` last."""
+    """``apply`` in order; then ``touch`` the router pods, ``scale`` by the manager of replicas, and
+    ``delete`` last.
+    """
 
     apply: tuple[Manifest, ...]
+    touch: tuple[Touch, ...]
     scale: tuple[tuple[Ref, int], ...]
     delete: tuple[Deletion, ...]
     look_again: datetime | None
@@ -50,9 +53,9 @@ class Objects:
 
 def objects(observed: Observed, spec: ModelDeploymentSpec, situation: Situation) -> Objects:
     """The whole desired state of one ModelDeployment."""
-    live = [r for r in (situation.stable, situation.candidate) if r is not None]
-    draining, drained_at = _draining(observed, situation, {r.hash for r in live})
-    kept = [*live, *draining]
+    staying = [r for r in (situation.stable, situation.candidate, situation.previous) if r]
+    draining, drained_at = _draining(observed, situation)
+    kept = [*staying, *draining]
     expired = _expired(spec, situation, {r.hash for r in kept})
     records = [r for r in situation.history.revisions if r.hash not in expired]
     owner = {
@@ -66,11 +69,10 @@ def objects(observed: Observed, spec: ModelDeploymentSpec, situation: Situation)
         wanted.append(service_account(**owner))
     if kept:
         wanted.append(network_policy(kept, **owner, settings=observed.settings))
-    route = _route(observed, situation, kept)
-    if route is not None:
-        since = _routed_since(observed, route) or observed.now
-        wanted.append(pod_disruption_budget(route, **owner))
-        wanted.append(public_service(route, **owner, since=since))
+    gateway = front(observed, spec, situation)
+    wanted += gateway.objects
+    if gateway.budget is not None:
+        wanted.append(pod_disruption_budget(gateway.budget, **owner))
     wanted += [revision_service(r, **owner) for r in kept]
     deadline = parse_duration(spec.rollout.progress_deadline)
     wanted += [deployment(r, **owner, progress_deadline=deadline) for r in kept]
@@ -82,11 +84,13 @@ def objects(observed: Observed, spec: ModelDeploymentSpec, situation: Situation)
         wanted.append(autoscaler(situation.stable, spec.autoscaling, **owner))
     apply = tuple(stamped(manifest) for manifest in wanted)
     names = {Ref(m["kind"], m["metadata"]["name"]) for m in apply}
+    moments = [moment for moment in (drained_at, gateway.look_again) if moment is not None]
     return Objects(
         apply=apply,
-        scale=_scale(observed, situation, live),
+        scale=_scale(observed, situation, kept),
         delete=_obsolete(observed, names),
-        look_again=drained_at,
+        touch=gateway.touch,
+        look_again=min(moments, default=None),
     )
 
 
@@ -96,16 +100,19 @@ def replicas_manifest(observed: Observed, ref: Ref, uid: str, count: int) -> Man
 
 
 def _scale(
-    observed: Observed, situation: Situation, live: list[Revision]
+    observed: Observed, situation: Situation, kept: list[Revision]
 ) -> tuple[tuple[Ref, int], ...]:
+    """Pods of every revision that is told a number; the others keep what they have."""
     found = []
-    for revision in live:
+    for revision in kept:
+        count = situation.counts.get(revision.hash)
+        if count is None:
+            continue
         # An autoscaler leaves a Deployment without pods alone, for good: below its range we help.
         below = situation.capacity(revision).set < situation.total
         if _scaled_by_autoscaler(situation, revision) and not below:
             continue
-        ref = Ref(kinds.DEPLOYMENT.name, child_name(observed.name, revision.hash))
-        found.append((ref, situation.counts.get(revision.hash, situation.total)))
+        found.append((Ref(kinds.DEPLOYMENT.name, child_name(observed.name, revision.hash)), count))
     return tuple(found)
 
 
@@ -114,53 +121,17 @@ def _scaled_by_autoscaler(situation: Situation, revision: Revision) -> bool:
     return situation.autoscaled and revision is situation.stable and revision.settled
 
 
-def _draining(
-    observed: Observed, situation: Situation, live: set[str]
-) -> tuple[list[Revision], datetime | None]:
+def _draining(observed: Observed, situation: Situation) -> tuple[list[Revision], datetime | None]:
     """Revisions that took traffic until just now: their pods stay until routes have left them."""
-    stable = situation.stable
-    if stable is None:
-        return [], None
-    leave_at = (_routed_since(observed, stable) or observed.now) + observed.settings.drain
-    found = []
-    for revision in situation.history.revisions:
-        if revision.hash in live or revision.promotion is None:
-            continue
-        if not situation.capacity(revision).exists:
-            continue
-        if observed.now >= leave_at:
+    found, moments = [], []
+    for revision in situation.leaving:
+        stays, until = leaves(observed, situation, revision)
+        if not stays:
             continue
         found.append(revision)
-    if not found:
-        return [], None
-    # A clock that was set back must not keep the pods for ever.
-    return found, min(max(leave_at, observed.now + timedelta(seconds=1)),
-                      observed.now + observed.settings.drain)  # fmt: skip
-
-
-def _route(observed: Observed, situation: Situation, kept: list[Revision]) -> Revision | None:
-    """The revision that the public Service is to name: the one that serves.
-
-    A route is never moved off pods that answer onto none, whatever has happened to the others.
-    """
-    serving = situation.serving
-    if serving is None or situation.total == 0 or situation.capacity(serving).available:
-        return serving
-    routed = routed_revision(observed)
-    current = next((r for r in kept if r.hash == routed), None)
-    return current if current is not None and situation.capacity(current).available else serving
-
-
-def _routed_since(observed: Observed, revision: Revision) -> datetime | None:
-    """Since when the public Service names this revision; None while it does not."""
-    if routed_revision(observed) != revision.hash:
-        return None
-    service = observed.child(kinds.SERVICE, observed.name) or {}
-    annotations = service["metadata"].get("annotations") or {}
-    try:
-        return parse_time(annotations[kinds.ANNOTATION_ROUTED])
-    except (KeyError, TypeError, ValueError):
-        return observed.now  # somebody has removed it; at the latest since now
+        if until is not None:
+            moments.append(until)
+    return found, min(moments, default=None)
 
 
 def _expired(spec: ModelDeploymentSpec, situation: Situation, kept: set[str]) -> set[str]:

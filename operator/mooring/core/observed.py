@@ -15,6 +15,7 @@ from typing import Any
 from mooring.core import kinds
 from mooring.core.kinds import Ref
 from mooring.core.pods import PodReport
+from mooring.core.traffic import RouterReport
 
 Manifest = dict[str, Any]
 
@@ -54,6 +55,12 @@ class RenderSettings:
     drain: timedelta = timedelta(seconds=15)
     #: Pods sleep this long before they stop, so that endpoints are withdrawn first (seconds).
     pre_stop_seconds: int = 5
+    router_image: str = "mooring.dev/router:dev"
+    router_pull_policy: str | None = None
+    #: Where the operator runs: from there routers are asked what they have taken.
+    operator_namespace: str = "mooring-system"
+    #: The cluster's DNS domain, in which routers look for the pods.
+    cluster_domain: str = "cluster.local"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +70,10 @@ class Observed:
     ``resource`` is the raw ModelDeployment. ``runtimes`` holds the raw specs by name, the
     namespace's own first; ``children`` the raw objects that carry our labels; ``foreign`` the
     names we need but which belong to somebody else; ``failures`` what the API server answered
-    to the writes of the previous round. ``connected_since`` is when this process last began to
-    see the cluster without a gap: deadlines give what happened before that a little grace.
+    to the writes of the previous round. ``routers`` is what the router pods answered; None where
+    nobody asked, since :func:`routers_to_ask` saw no need. ``connected_since`` is when this process
+    last began to see the cluster without a gap: deadlines give what happened before that a little
+    grace.
     """
 
     now: datetime
@@ -76,6 +85,7 @@ class Observed:
     failures: Mapping[Ref, str] = field(default_factory=dict)
     connected_since: datetime | None = None
     settings: RenderSettings = field(default_factory=RenderSettings)
+    routers: tuple[RouterReport, ...] | None = None
 
     @property
     def name(self) -> str:
@@ -136,6 +146,28 @@ def revisions_to_inspect(children: Mapping[Ref, Manifest]) -> frozenset[str]:
         if available < wanted or (wanted > 0 and not _digest_pinned(children, ref.name)):
             found.add(revision)
     return frozenset(found)
+
+
+def routers_to_ask(resource: Manifest, children: Mapping[Ref, Manifest]) -> bool:
+    """Whether the router pods must be asked what they route by before deciding.
+
+    Only while something moves: their configuration has a version that they were not seen to have
+    taken, or more than one revision has pods.
+    """
+    config_map = children.get(Ref(kinds.CONFIG_MAP.name, f"{resource['metadata']['name']}-router"))
+    if config_map is None:
+        return False
+    written = (config_map["metadata"].get("annotations") or {}).get(kinds.ANNOTATION_VERSION)
+    router = (resource.get("status") or {}).get("router") or {}
+    if router.get("taken") != written:
+        return True
+    revisions = [
+        ref
+        for ref, child in children.items()
+        if ref.kind == kinds.DEPLOYMENT.name
+        and kinds.LABEL_REVISION in (child["metadata"].get("labels") or {})
+    ]
+    return len(revisions) > 1
 
 
 def _digest_pinned(children: Mapping[Ref, Manifest], name: str) -> bool:

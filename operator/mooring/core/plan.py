@@ -12,12 +12,14 @@ from datetime import datetime, timedelta
 from mooring.api import InvalidResource, parse_model_deployment
 from mooring.core.conditions import Finding, conditions
 from mooring.core.events import Event, events, turned
+from mooring.core.front import Touch
 from mooring.core.kinds import Ref
 from mooring.core.objects import Deletion, objects
 from mooring.core.observed import Manifest, Observed
 from mooring.core.revision import read_history
-from mooring.core.situation import Situation, understand
+from mooring.core.situation import Situation
 from mooring.core.status import halted, status
+from mooring.core.understanding import understand
 
 #: Pods are not watched. While some are not ready they are looked at, ever less often.
 _LOOK_SOONEST = timedelta(seconds=2)
@@ -26,7 +28,7 @@ _LOOK_LATEST = timedelta(seconds=30)
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to write, in this order: status, ``apply``, ``scale``, ``delete``, ``events``.
+    """What to write, in this order: status, ``apply``, ``touch``, ``scale``, ``delete``.
 
     Status comes first and does not depend on the rest, so that a failing write still leaves a
     true one. ``look_again`` is when to decide anew if nothing happens before; None: no need.
@@ -34,6 +36,7 @@ class Plan:
 
     status: Manifest | None = None
     apply: tuple[Manifest, ...] = ()
+    touch: tuple[Touch, ...] = ()
     scale: tuple[tuple[Ref, int], ...] = ()
     delete: tuple[Deletion, ...] = ()
     events: tuple[Event, ...] = ()
@@ -67,6 +70,7 @@ def decide(observed: Observed) -> Plan:
     return Plan(
         status=status(observed, situation, findings),
         apply=wanted.apply,
+        touch=wanted.touch,
         scale=wanted.scale,
         delete=wanted.delete,
         events=events(observed, situation, findings),
@@ -88,11 +92,13 @@ def stalled(observed: Observed, reason: str, message: str) -> Plan:
 
 def _next_look(observed: Observed, situation: Situation) -> datetime | None:
     """When to list pods again: after a quarter of the time already waited, within bounds."""
+    if situation.promoted or situation.rejected or situation.begun:
+        return observed.now  # what follows from it can be done at once
     lacking = any(
         situation.capacity(r).exists
         and (
             situation.capacity(r).available < situation.counts.get(r.hash, 0)
-            or situation.counts.get(r.hash, 0) < situation.total
+            or (not r.settled and situation.counts.get(r.hash, 0) < situation.total)
         )
         for r in (situation.stable, situation.candidate)
         if r is not None
@@ -108,9 +114,9 @@ def _next_look(observed: Observed, situation: Situation) -> datetime | None:
 
 
 def _next_deadline(observed: Observed, situation: Situation) -> datetime | None:
-    if situation.deadline is None or situation.deadline <= observed.now:
-        return None
-    return situation.deadline
+    """The next moment at which time alone changes something."""
+    moments = (situation.deadline, situation.until, situation.baking_until)
+    return min((m for m in moments if m is not None and m > observed.now), default=None)
 
 
 def _soonest(*moments: datetime | None) -> datetime | None:

@@ -22,6 +22,7 @@ from mooring.api import ModelDeployment
 from mooring.core import kinds
 from mooring.core.clock import format_time, parse_time
 from mooring.core.quantity import canonical
+from mooring.core.steps import RolloutPlan
 
 _HASH_LENGTH = 10
 _ALPHABET = "bcdfghjklmnpqrstvwxz"
@@ -35,6 +36,7 @@ _KNOWN_ANNOTATIONS = frozenset(
         kinds.ANNOTATION_PROMOTION,
         kinds.ANNOTATION_REJECTED,
         kinds.ANNOTATION_RESTART,
+        kinds.ANNOTATION_ROLLOUT,
     }
 )
 #: Verbs remembered per revision, newest first, so that an old verb that a GitOps tool
@@ -60,7 +62,9 @@ class Rendered:
     number of the metrics port, if any; ``fetched`` whether an init container brings the model
     (and so fixes its digest); ``remote`` whether it does so over the network;
     ``runtime`` the template that it was rendered from, for people; ``signals`` what its metrics
-    tell (the API's RuntimeSignals as data), pinned with the server that exports them.
+    tell (the API's RuntimeSignals as data), pinned with the server that exports them; ``router``
+    the pod template of the routers while this revision is stable; None in records from before there
+    were any.
     """
 
     template: Mapping[str, Any]
@@ -72,6 +76,7 @@ class Rendered:
     own_service_account: bool
     runtime: Mapping[str, str]
     signals: Mapping[str, Any] | None = None
+    router: Mapping[str, Any] | None = None
 
     def to_data(self) -> dict[str, Any]:
         """The JSON form kept in the record."""
@@ -88,6 +93,8 @@ class Rendered:
             data["metricsPort"] = self.metrics_port
         if self.signals is not None:
             data["signals"] = dict(self.signals)
+        if self.router is not None:
+            data["router"] = dict(self.router)
         return data
 
     @classmethod
@@ -114,7 +121,17 @@ class Rendered:
             own_service_account=bool(data.get("ownServiceAccount")),
             runtime=data.get("runtime") or {},
             signals=data.get("signals") if isinstance(data.get("signals"), Mapping) else None,
+            router=_template(data.get("router")),
         )
+
+
+def _template(value: Any) -> Mapping[str, Any] | None:
+    """A pod template as recorded; raises KeyError or TypeError when it is none."""
+    if value is None:
+        return None
+    if not all(isinstance(value[part], Mapping) for part in ("metadata", "spec")):
+        raise TypeError("a pod template has metadata and spec")
+    return dict(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +139,8 @@ class Revision:
     """One revision as recorded. ``sequence`` counts creations, ``promotion`` promotions.
 
     The revision with the highest promotion is stable: promoting is one write of one annotation.
-    ``restart`` is the nonce of a revision that is asked for and not made yet.
+    ``restart`` is the nonce of a revision that is asked for and not made yet. ``rollout`` is how it
+    rolls out, or did last.
     ``resource_version`` is empty for a record that is not written yet; otherwise it guards every
     change of the record against a stale view. ``stored`` is the record's data as it was read, and
     ``unknown`` those of our annotations that another version has written: data never changes, so
@@ -140,6 +158,7 @@ class Revision:
     restart: str | None = None
     acknowledged: tuple[str, ...] = ()
     digest: str | None = None
+    rollout: RolloutPlan | None = None
     resource_version: str = ""
     uid: str = ""
     stored: Mapping[str, Any] | None = None
@@ -194,6 +213,17 @@ class History:
         """The last one promoted; None before the first."""
         promoted = [r for r in self.revisions if r.promotion is not None]
         return max(promoted, key=lambda r: r.promotion or 0, default=None)
+
+    def before(self, revision: Revision) -> Revision | None:
+        """The one that was stable before this one and may be again; None where there is none."""
+        earlier = [
+            r
+            for r in self.revisions
+            if r.promotion is not None
+            and r.promotion < (revision.promotion or 0)
+            and r.rejected is None
+        ]
+        return max(earlier, key=lambda r: r.promotion or 0, default=None)
 
     def by_hash(self, name: str) -> Revision | None:
         return next((r for r in self.revisions if r.hash == name), None)
@@ -317,6 +347,7 @@ def _read(child: Mapping[str, Any]) -> Revision:
             mark for mark in annotations.get(kinds.ANNOTATION_ACKNOWLEDGED, "").split(",") if mark
         ),
         digest=annotations.get(kinds.ANNOTATION_DIGEST),
+        rollout=_read_rollout(annotations.get(kinds.ANNOTATION_ROLLOUT)),
         stored=data,
         unknown={
             key: value
@@ -331,6 +362,10 @@ def _read(child: Mapping[str, Any]) -> Revision:
 def _read_rejection(text: str) -> Rejection:
     value = json.loads(text)
     return Rejection(value["reason"], value["message"], parse_time(value["at"]))
+
+
+def _read_rollout(text: str | None) -> RolloutPlan | None:
+    return RolloutPlan.from_text(text) if text else None
 
 
 def record_annotations(revision: Revision) -> dict[str, str]:
@@ -357,6 +392,7 @@ def record_annotations(revision: Revision) -> dict[str, str]:
         kinds.ANNOTATION_RESTART: revision.restart,
         kinds.ANNOTATION_ACKNOWLEDGED: ",".join(revision.acknowledged) or None,
         kinds.ANNOTATION_DIGEST: revision.digest,
+        kinds.ANNOTATION_ROLLOUT: revision.rollout.to_text() if revision.rollout else None,
     }
     return dict(revision.unknown) | {k: v for k, v in facts.items() if v is not None}
 

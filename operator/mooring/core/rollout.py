@@ -1,7 +1,8 @@
 """The rollout: every rule that moves a candidate on, in one table, first match wins.
 
-A candidate is the revision that the spec asks for while another one is stable, or while none is.
-The facts are plain values; what follows from them is written down by :mod:`mooring.core.plan`.
+A candidate is the revision that is to become stable: the one that the spec asks for, or the
+previous one while stable is taken back. The facts are plain values; what follows from them is
+written down by :mod:`mooring.core.situation`. docs/rollouts.md shows this table.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-#: After a gap in what the operator could see, a deadline that ran out meanwhile waits this long.
+#: After a gap in what the operator could see, a time that ran out meanwhile waits this long.
 GRACE_AFTER_GAP = timedelta(seconds=60)
 
 
@@ -19,9 +20,15 @@ class Move(StrEnum):
     """What to do with the candidate now."""
 
     STAY = "Stay"
+    #: Waits for the cluster; the progress deadline runs where pods are missing.
     WAIT = "Wait"
-    #: Waits for a person, so no deadline runs.
+    #: Waits for the end of a step.
+    DWELL = "Dwell"
+    #: Waits for a person, so no time runs.
     HOLD = "Hold"
+    #: The traffic of the step is taken: its time begins.
+    BEGIN = "Begin"
+    NEXT = "Next"
     PROMOTE = "Promote"
     REJECT = "Reject"
 
@@ -30,9 +37,11 @@ class Move(StrEnum):
 class Facts:
     """What the table looks at.
 
-    ``complete``: all pods that the candidate should have are available. ``serving``: at least one
-    is. ``overdue``: no new pod became available within the progress deadline. ``steps``: the spec
-    asks for traffic steps. ``zero``: no pods are asked for at all.
+    ``complete``: all pods that the candidate should have as stable are available. ``serving``: at
+    least one is. ``staffed``: those that the present step needs are. ``overdue``: no new pod became
+    available within the progress deadline. ``zero``: no pods are asked for at all. ``last``: every
+    step is done. ``taken``: every ready router sends the requests as the step asks for. ``begun``
+    and ``elapsed``: the step's time runs, and is over. ``pause``: the step waits for a person.
     """
 
     candidate: bool
@@ -40,57 +49,105 @@ class Facts:
     stable_serving: bool = False
     complete: bool = False
     serving: bool = False
+    staffed: bool = False
     paused: bool = False
-    steps: bool = False
     overdue: bool = False
     zero: bool = False
+    last: bool = True
+    taken: bool = False
+    begun: bool = False
+    elapsed: bool = False
+    pause: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One row: when it holds, this move, for this reason, which people may read."""
+    """One row: when it holds, this move, for this reason, which people may read.
+
+    ``stage`` is the word for status.
+    """
 
     reason: str
+    stage: str
     when: Callable[[Facts], bool]
     move: Move
     message: str
 
 
 RULES: tuple[Rule, ...] = (
-    Rule("NoCandidate", lambda f: not f.candidate, Move.STAY, "nothing is rolling out"),
+    Rule("NoCandidate", "", lambda f: not f.candidate, Move.STAY, "nothing is rolling out"),
     Rule(
         "FirstRevision",
+        "Promoting",
         lambda f: not f.has_stable and (f.serving or f.zero),
         Move.PROMOTE,
         "it is the first revision",
     ),
     Rule(
         "Paused",
+        "Paused",
         lambda f: f.paused,
         Move.HOLD,
         "paused by hand: resume or abort it",
     ),
     Rule(
-        "StepsNotSupported",
-        lambda f: f.steps and f.has_stable and f.stable_serving,
-        Move.HOLD,
-        "this version cannot split traffic by spec.rollout.steps: remove them, and the candidate "
-        "takes over when all its pods are ready",
+        "Complete",
+        "Promoting",
+        lambda f: f.last and f.complete,
+        Move.PROMOTE,
+        "all pods of the candidate are ready",
     ),
-    Rule("Complete", lambda f: f.complete, Move.PROMOTE, "all pods of the candidate are ready"),
     Rule(
         "StableNotServing",
+        "Promoting",
         lambda f: f.has_stable and not f.stable_serving and f.serving,
         Move.PROMOTE,
         "stable does not serve, and the candidate does",
     ),
     Rule(
         "ProgressDeadlineExceeded",
+        "Scaling",
         lambda f: f.overdue and f.has_stable,
         Move.REJECT,
         "no further pod became ready in time",
     ),
-    Rule("Starting", lambda f: True, Move.WAIT, "waiting for the candidate's pods"),
+    Rule(
+        "Promoting",
+        "Promoting",
+        lambda f: f.last,
+        Move.WAIT,
+        "waiting for the candidate's pods, to give it all the traffic",
+    ),
+    Rule("Scaling", "Scaling", lambda f: not f.staffed, Move.WAIT, "waiting for the step's pods"),
+    Rule(
+        "Routing",
+        "Routing",
+        lambda f: not f.taken,
+        Move.WAIT,
+        "waiting until every router has taken the step's routes",
+    ),
+    Rule(
+        "StepBegins",
+        "Waiting",
+        lambda f: not f.begun,
+        Move.BEGIN,
+        "the step's traffic is taken",
+    ),
+    Rule(
+        "WaitingForPromote",
+        "Waiting",
+        lambda f: f.pause,
+        Move.HOLD,
+        "the step waits for promote",
+    ),
+    Rule(
+        "WaitingInStep",
+        "Waiting",
+        lambda f: not f.elapsed,
+        Move.DWELL,
+        "the step's time is not over",
+    ),
+    Rule("StepDone", "Waiting", lambda f: True, Move.NEXT, "the step's time is over"),
 )
 
 
@@ -117,7 +174,14 @@ class Progress:
 
     def deadline(self, allowed: timedelta, connected_since: datetime | None) -> datetime:
         """When waiting ends. What ran out while nobody could look is given some grace."""
-        end = self.since + allowed
-        if connected_since is None:
-            return end
-        return max(end, connected_since + min(allowed, GRACE_AFTER_GAP))
+        return ends(self.since, allowed, connected_since)
+
+
+def ends(since: datetime, lasts: timedelta, connected_since: datetime | None) -> datetime:
+    """When a time is over that began at ``since``. Time in which nobody could look does not count
+    for its end alone: after a gap at least a minute of it is left.
+    """
+    end = since + lasts
+    if connected_since is None:
+        return end
+    return max(end, connected_since + min(lasts, GRACE_AFTER_GAP))

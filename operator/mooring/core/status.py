@@ -8,12 +8,17 @@ from __future__ import annotations
 
 from typing import Any
 
+from mooring.core import kinds
+from mooring.core.allocation import REPLICAS
+from mooring.core.capacity import capacity
 from mooring.core.clock import format_time
 from mooring.core.conditions import Finding, bounded, merge
 from mooring.core.observed import Manifest, Observed
 from mooring.core.render.metadata import selector
+from mooring.core.render.router.objects import router_name
 from mooring.core.revision import Revision
 from mooring.core.situation import Situation
+from mooring.core.steps import in_words
 
 _REJECTED_LIMIT = 10
 
@@ -30,7 +35,9 @@ def status(observed: Observed, situation: Situation, findings: dict[str, Finding
         "replicas": situation.capacity(serving).pods,
         "stable": _revision(situation, situation.stable),
         "candidate": _revision(situation, situation.candidate),
+        "previous": _revision(situation, situation.previous),
         "rollout": _rollout(situation),
+        "router": _router(observed, situation),
         "rejectedRevisions": _rejected(situation),
         "lastAction": _last_action(observed, situation),
     }
@@ -76,7 +83,12 @@ def _headline(situation: Situation, findings: dict[str, Finding]) -> tuple[str, 
     if situation.candidate is not None and situation.candidate.paused:
         return "Paused", reconciling.message
     if situation.candidate is not None and situation.stable is not None:
-        return "RollingOut", reconciling.message
+        back = situation.stable.rejected is not None
+        return "RollingBack" if back else "RollingOut", reconciling.message
+    if reconciling.reason == "RollingBack":
+        return "RollingBack", reconciling.message
+    if reconciling.reason == "Baking" and ready.status == "True":
+        return "Baking", reconciling.message
     if ready.status == "True":
         return ("ScaledToZero" if situation.total == 0 else "Serving"), ready.message
     if situation.stable is None:
@@ -95,24 +107,86 @@ def _revision(situation: Situation, revision: Revision | None) -> Manifest | Non
         "modelUri": revision.model_uri,
         "modelDigest": revision.resolved_digest,
         "runtime": revision.rendered.runtime.get("name"),
-        "replicas": {"desired": situation.total, "ready": has.available},
+        "replicas": {
+            "desired": situation.counts.get(revision.hash, has.set if stable else situation.total),
+            "ready": has.available,
+        },
+        "weight": _weight(situation, revision),
         "since": format_time(since) if since else None,
     }
     return {key: value for key, value in found.items() if value is not None}
 
 
+def _weight(situation: Situation, revision: Revision) -> int | None:
+    """What the router was told to send it; with router replicas what the ratio of pods gives."""
+    if situation.setting.router != REPLICAS:
+        table = situation.setting.routing.table
+        return table.route.weight(revision.hash) if table is not None else None
+    live = [r for r in (situation.stable, situation.candidate) if r is not None]
+    if situation.route.weight(revision.hash) in (0, 100) or revision not in live:
+        return situation.route.weight(revision.hash)
+    pods = sum(situation.capacity(r).available for r in live)
+    return round(100 * situation.capacity(revision).available / pods) if pods else 0
+
+
 def _rollout(situation: Situation) -> Manifest | None:
-    if situation.candidate is None or situation.progress is None:
-        return None
-    found = {
-        "revision": situation.candidate.hash,
+    candidate = situation.candidate
+    if candidate is None or situation.progress is None:
+        return _bake(situation)
+    found: Manifest = {
+        "revision": candidate.hash,
+        "stage": _stage(situation),
         "maxAvailable": situation.progress.most_available,
         "progressedAt": format_time(situation.progress.since),
         "waitingFor": situation.rule.message,
     }
+    plan = candidate.rollout
+    if plan is not None and plan.steps:
+        found["steps"] = len(plan.steps)
+        if not plan.done:
+            found["step"] = (plan.index or 0) + 1
+            later = plan.advanced()
+            found["next"] = in_words(later.step)
+        found["doing"] = in_words(plan.step)
+        if plan.since is not None:
+            found["since"] = format_time(plan.since)
+    if situation.until is not None:
+        found["until"] = format_time(situation.until)
     if situation.deadline is not None:
         found["deadline"] = format_time(situation.deadline)
     return found
+
+
+def _stage(situation: Situation) -> str:
+    stable = situation.stable
+    return "Returning" if stable is not None and stable.rejected else situation.rule.stage
+
+
+def _bake(situation: Situation) -> Manifest | None:
+    if situation.baking_until is None or situation.stable is None or situation.previous is None:
+        return None
+    return {
+        "revision": situation.stable.hash,
+        "stage": "Baking",
+        "until": format_time(situation.baking_until),
+        "waitingFor": f"revision {situation.previous.hash} is kept to take the traffic back",
+    }
+
+
+def _router(observed: Observed, situation: Situation) -> Manifest | None:
+    if situation.setting.router == REPLICAS:
+        return None
+    routing = situation.setting.routing
+    before = (observed.status.get("router") or {}).get("taken")
+    routers = capacity(observed.child(kinds.DEPLOYMENT, router_name(observed.name)))
+    found = {
+        "kind": situation.setting.router,
+        "version": routing.version or None,
+        "taken": routing.version if routing.taken else before,
+        "routers": {"desired": routers.set, "ready": routers.available} if routers.exists else None,
+        "message": bounded(routing.problem) or None,
+    }
+    return {key: value for key, value in found.items() if value is not None}
 
 
 def _rejected(situation: Situation) -> list[Manifest]:

@@ -6,7 +6,7 @@ and backends in, objects out; and what its pods report back, as :class:`RouterRe
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -78,6 +78,17 @@ class BackendPort:
     http2: bool = False
 
 
+def backend_ports(ports: Iterable[Mapping[str, Any]]) -> tuple[BackendPort, ...]:
+    """The public ports of a revision as its record has them."""
+    return tuple(_backend_port(port) for port in ports)
+
+
+def _backend_port(port: Mapping[str, Any]) -> BackendPort:
+    protocol = str(port.get("appProtocol") or "")
+    http2 = protocol in ("grpc", "kubernetes.io/h2c") or port["name"] == "grpc"
+    return BackendPort(str(port["name"]), int(port["targetPort"]), http2)
+
+
 @dataclass(frozen=True, slots=True)
 class Backend:
     """A revision that routes may name. ``host`` is its headless Service's full DNS name.
@@ -110,6 +121,7 @@ class RouterReport:
 
     ``told`` is the version that its pod's annotation was last set to, which makes the kubelet
     bring the new files at once. ``problem`` is its own word for why it has not taken them.
+    ``endpoints`` counts the pods that it knows and may use, by cluster (a revision's hash is one).
     """
 
     pod: str
@@ -118,3 +130,4 @@ class RouterReport:
     taken: str = ""
     told: str = ""
     problem: str = ""
+    endpoints: Mapping[str, int] = field(default_factory=dict)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from mooring.core.revision import History, Rejection, Revision
+from mooring.core.steps import RolloutPlan, in_words
 
 _FORM = re.compile(
     r"(?P<verb>[a-z-]{1,32})/(?P<revision>[a-z0-9-]{1,63})/(?P<token>[A-Za-z0-9._:-]{1,64})"
@@ -142,10 +143,82 @@ def _resume(action: Action, revision: Revision, scene: Scene) -> Outcome:
     return Outcome(action, True, f"revision {revision.hash} goes on", changed)
 
 
+def _promote(action: Action, revision: Revision, scene: Scene) -> Outcome:
+    refused = _not_rolling(action, revision, scene)
+    if refused is not None or revision.rollout is None:
+        return refused or _no_rollout(action, revision)
+    if revision.rollout.done and not revision.paused:
+        return Outcome(
+            action, False, f"revision {revision.hash} has no step left: it takes over when its "
+            "pods are ready"
+        )  # fmt: skip
+    plan = revision.rollout.advanced() if not revision.rollout.done else revision.rollout
+    changed = replace(revision, rollout=plan, paused=False)
+    return Outcome(action, True, f"revision {revision.hash} goes on: {_place(plan)}", changed)
+
+
+def _promote_full(action: Action, revision: Revision, scene: Scene) -> Outcome:
+    refused = _not_rolling(action, revision, scene)
+    if refused is not None or revision.rollout is None:
+        return refused or _no_rollout(action, revision)
+    changed = replace(revision, rollout=revision.rollout.skipped(), paused=False)
+    return Outcome(
+        action, True, f"revision {revision.hash} takes over as soon as its pods are ready", changed
+    )
+
+
+def _undo(action: Action, revision: Revision, scene: Scene) -> Outcome:
+    if scene.stable is None or revision.hash != scene.stable.hash:
+        return Outcome(action, False, f"revision {revision.hash} is not stable: undo names stable")
+    if revision.rejected is not None:
+        return Outcome(action, False, f"revision {revision.hash} is being taken back already")
+    if _rolls_out(scene):
+        return Outcome(action, False, "another revision is rolling out: abort that one first")
+    before = scene.history.before(revision)
+    if before is None:
+        return Outcome(action, False, f"there is no revision before {revision.hash} to go back to")
+    rejection = Rejection("Undone", "taken back by hand", scene.now)
+    changed = replace(revision, rejected=rejection)
+    return Outcome(
+        action, True, f"revision {revision.hash} is taken back, {before.hash} takes over", changed
+    )
+
+
+def _rolls_out(scene: Scene) -> bool:
+    target, stable = scene.target, scene.stable
+    if target is None or target.rejected is not None or stable is None:
+        return False
+    return target.hash != stable.hash
+
+
+def _not_rolling(action: Action, revision: Revision, scene: Scene) -> Outcome | None:
+    """Why it cannot be promoted; None when it can."""
+    if scene.stable is not None and revision.hash == scene.stable.hash:
+        return Outcome(action, False, f"revision {revision.hash} is stable already")
+    if scene.target is None or revision.hash != scene.target.hash:
+        return Outcome(action, False, f"revision {revision.hash} is not rolling out")
+    if revision.rejected is not None:
+        return Outcome(action, False, f"revision {revision.hash} was rejected: retry it first")
+    return None
+
+
+def _no_rollout(action: Action, revision: Revision) -> Outcome:
+    return Outcome(action, False, f"the rollout of revision {revision.hash} has not begun yet")
+
+
+def _place(plan: RolloutPlan) -> str:
+    if plan.done:
+        return "all traffic follows when its pods are ready"
+    return f"step {(plan.index or 0) + 1} of {len(plan.steps)}, {in_words(plan.step)}"
+
+
 _VERBS: dict[str, Callable[[Action, Revision, Scene], Outcome]] = {
     "abort": _abort,
     "pause": _pause,
+    "promote": _promote,
+    "promote-full": _promote_full,
     "restart": _restart,
     "resume": _resume,
     "retry": _retry,
+    "undo": _undo,
 }

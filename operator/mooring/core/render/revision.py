@@ -12,7 +12,9 @@ from mooring.core.model_uri import ModelLocation, parse
 from mooring.core.observed import RenderSettings, RuntimeSource
 from mooring.core.placeholders import UnknownPlaceholder, Values
 from mooring.core.render.pod import config_key, pod_template
+from mooring.core.render.router.objects import router_template
 from mooring.core.revision import Rendered
+from mooring.core.traffic import backend_ports
 
 
 class CannotRender(Exception):
@@ -66,6 +68,7 @@ def render_revision(
             "namespace": namespace,
         }
     )
+    ports = _service_ports(runtime, source)
     try:
         template = pod_template(name, spec, runtime, revision, location, values, settings)
         config = {config_key(file.path): values.fill(file.content) for file in runtime.config or ()}
@@ -74,12 +77,19 @@ def render_revision(
     return Rendered(
         template=template,
         config=config,
-        ports=_service_ports(runtime, source),
+        ports=ports,
         metrics_port=_metrics_port(runtime, source),
         fetched=location.fetched,
         remote=location.remote,
         own_service_account=not spec.runtime.service_account_name,
         runtime={"kind": source.kind, "name": source.name},
+        router=router_template(
+            backend_ports(ports),
+            spec.traffic,
+            settings,
+            deployment=name,
+            pull_secrets=[s.name for s in spec.runtime.image_pull_secrets or ()],
+        ),
         signals=runtime.signals.as_dict() if runtime.signals else None,
     )
 

@@ -14,14 +14,27 @@ from mooring.core.revision import Revision
 
 
 def public_service(
-    revision: Revision, *, deployment: str, namespace: str, uid: str, since: datetime
+    revision: Revision,
+    *,
+    deployment: str,
+    namespace: str,
+    uid: str,
+    selected: Mapping[str, str],
+    targets: Mapping[str, str],
+    since: datetime,
 ) -> dict[str, Any]:
-    """The address that clients use. Its selector names the revision that takes the traffic.
+    """The address that clients use, with the public ports of this revision.
 
-    ``since`` is when it began to: the pods that it left before are drained from then on.
+    ``selected`` are the labels of the pods that take the requests, ``targets`` the names of their
+    ports where those have other numbers than the revision's own. ``since`` is when the Service
+    began to select them: the pods that it left before are drained from then on.
     """
     ports = [
-        _port(port) | {"port": PUBLIC_PORTS.get(port["name"], port["port"])}
+        _port(port)
+        | {
+            "port": PUBLIC_PORTS.get(port["name"], port["port"]),
+            "targetPort": targets.get(port["name"], port["targetPort"]),
+        }
         for port in revision.rendered.ports
     ]
     return manifest(
@@ -33,7 +46,7 @@ def public_service(
         annotations={kinds.ANNOTATION_ROUTED: format_time(since)},
         spec={
             "type": "ClusterIP",
-            "selector": selector(deployment, revision.hash),
+            "selector": dict(selected),
             "ports": ports,
         },
     )

@@ -1,0 +1,309 @@
+"""The course of a rollout: who has which role, what the table decides, and what follows from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
+
+from mooring.api import ModelDeployment, ModelDeploymentSpec, parse_duration
+from mooring.core import kinds
+from mooring.core.allocation import REPLICAS, Roles, Setting, allocate
+from mooring.core.capacity import Capacity, capacity, digest_pinned, needed, total
+from mooring.core.clock import parse_time
+from mooring.core.observed import Observed
+from mooring.core.pods import worst
+from mooring.core.render.metadata import child_name
+from mooring.core.revision import History, Rejection, Revision
+from mooring.core.rollout import Facts, Move, Progress, ends, next_move
+from mooring.core.routing import read_routing
+from mooring.core.situation import Situation
+from mooring.core.steps import RolloutPlan, duration, in_words
+from mooring.core.traffic import Route
+
+#: What is kept of them in a record (characters).
+_LAST_WORDS_LIMIT = 1000
+
+
+def go_on(
+    observed: Observed, resource: ModelDeployment, history: History, target: Revision | None
+) -> Situation:
+    """Finds the roles, lets the table decide, and says what everybody should have afterwards."""
+    spec = resource.spec
+    stable = history.stable
+    capacities = {
+        r.hash: capacity(observed.child(kinds.DEPLOYMENT, child_name(observed.name, r.hash)))
+        for r in history.revisions
+    }
+    setting = Setting(
+        total=total(spec, capacities[stable.hash] if stable else Capacity()),
+        autoscaled=spec.autoscaling is not None,
+        router=spec.traffic.router,
+        capacities=capacities,
+        routing=read_routing(observed),
+    )
+    candidate = _candidate(history, target, capacities)
+    history = _drop_others(history, candidate)
+    if candidate is not None and (candidate.rollout is None or not candidate.rollout.rolling):
+        candidate = replace(candidate, rollout=_begin(spec, stable, candidate))
+        history = history.with_revision(candidate)
+    situation = Situation(
+        history=history, stable=stable, target=_same(target, candidate), candidate=candidate,
+        blocked=None, verb=None, rule=next_move(Facts(candidate=False)), progress=None,
+        deadline=None, until=None, setting=setting, capacities=capacities, counts={},
+        route=Route(), total=setting.total, needed=needed(spec), autoscaled=setting.autoscaled,
+    )  # fmt: skip
+    return _placed(observed, _decided(observed, spec, situation))
+
+
+def _same(target: Revision | None, candidate: Revision | None) -> Revision | None:
+    """The target as it is now: when it is the candidate, that has changed."""
+    if target is None or candidate is None or target.hash != candidate.hash:
+        return target
+    return candidate
+
+
+def _candidate(
+    history: History, target: Revision | None, capacities: Mapping[str, Capacity]
+) -> Revision | None:
+    """Who is to become stable: the revision before it while stable is taken back, else the target.
+
+    A stable revision that was rejected (undone, or failed after its promotion) goes before
+    anything else: what it was promoted over takes its place again.
+    """
+    stable = history.stable
+    if stable is not None and stable.rejected is not None:
+        before = history.before(stable)
+        if before is not None:
+            return before
+    if target is None or target.rejected is not None:
+        return None
+    return None if stable is not None and target.hash == stable.hash else target
+
+
+def _begin(spec: ModelDeploymentSpec, stable: Revision | None, candidate: Revision) -> RolloutPlan:
+    """Its steps; none for the first revision, nor on the way back to the one before."""
+    plan = RolloutPlan.begin(spec.rollout)
+    if stable is None or (stable.rejected is not None and candidate.promotion is not None):
+        return replace(plan, steps=())
+    return plan
+
+
+def _drop_others(history: History, candidate: Revision | None) -> History:
+    """Ends the rollout of whoever is not the candidate any more; it begins anew when it is again.
+
+    A pause ends with it.
+    """
+    for revision in history.revisions:
+        if candidate is not None and revision.hash == candidate.hash:
+            continue
+        if revision.rollout is not None and revision.rollout.rolling:
+            ended = replace(revision, rollout=revision.rollout.ended(), paused=False)
+            history = history.with_revision(ended)
+    return history
+
+
+def _decided(observed: Observed, spec: ModelDeploymentSpec, situation: Situation) -> Situation:
+    """Asks the table until it wants to wait; every turn but the last ends a step or begins one."""
+    while True:
+        situation = _judged(observed, spec, situation)
+        candidate, move = situation.candidate, situation.rule.move
+        if candidate is None or candidate.rollout is None:
+            return situation
+        if move is Move.BEGIN:
+            plan = replace(candidate.rollout, since=observed.now)
+            situation = replace(situation, begun=(*situation.begun, _told(candidate)))
+        elif move is Move.NEXT:
+            plan = candidate.rollout.advanced()
+        else:
+            return _carry_out(observed, situation)
+        changed = replace(candidate, rollout=plan)
+        situation = replace(
+            situation,
+            history=situation.history.with_revision(changed),
+            candidate=changed,
+            target=_same(situation.target, changed),
+        )
+
+
+def _told(candidate: Revision) -> str:
+    """What an Event says of the step that begins."""
+    plan = candidate.rollout or RolloutPlan()
+    place = f"step {(plan.index or 0) + 1} of {len(plan.steps)}"
+    return f"revision {candidate.hash}: {place}: {in_words(plan.step)}"
+
+
+def _judged(observed: Observed, spec: ModelDeploymentSpec, situation: Situation) -> Situation:
+    """What the table says of the candidate as it stands."""
+    candidate, stable, setting = situation.candidate, situation.stable, situation.setting
+    if candidate is None or candidate.rollout is None:
+        return situation
+    plan = candidate.rollout
+    roles = _roles(observed, situation)
+    wants = allocate(roles, setting)
+    has = setting.capacity(candidate)
+    count = _count(observed, candidate, wants.counts.get(candidate.hash, 0), has)
+    everything = _count(observed, candidate, setting.total, has)
+    begun = plan.since is not None
+    ends_at = None
+    if plan.since is not None and plan.step is not None and plan.step.pause is None:
+        since = min(plan.since, observed.now)
+        ends_at = ends(since, duration(plan.step), observed.connected_since)
+    facts = Facts(
+        candidate=True,
+        has_stable=stable is not None,
+        stable_serving=stable is not None
+        and (setting.capacity(stable).available > 0 or wants.counts.get(stable.hash) == 0),
+        complete=everything == setting.total and has.serves(setting.total),
+        serving=has.available > 0,
+        staffed=wants.staffed and has.available >= count,
+        paused=candidate.paused,
+        zero=setting.total == 0,
+        last=plan.done,
+        taken=_taken(observed, setting, wants.route),
+        begun=begun,
+        elapsed=ends_at is not None and observed.now >= ends_at,
+        pause=plan.step is not None and plan.step.pause is not None,
+    )
+    rule = next_move(facts)
+    waits_for_pods = rule.move is Move.WAIT and rule.stage != "Routing"
+    progress = _progress(observed, candidate, has, held=not waits_for_pods)
+    deadline = None
+    if waits_for_pods:
+        allowed = parse_duration(spec.rollout.progress_deadline)
+        deadline = progress.deadline(allowed, observed.connected_since)
+        rule = next_move(replace(facts, overdue=observed.now >= deadline))
+    until = ends_at if rule.move is Move.DWELL else None
+    return replace(situation, rule=rule, progress=progress, deadline=deadline, until=until)
+
+
+def _taken(observed: Observed, setting: Setting, route: Route) -> bool:
+    """Whether requests go by the route that the step asks for."""
+    if setting.router == REPLICAS:
+        return True  # the Service follows the pods by itself
+    return setting.routing.carries(route)
+
+
+def _roles(observed: Observed, situation: Situation) -> Roles:
+    stable, candidate, setting = situation.stable, situation.candidate, situation.setting
+    previous = None
+    if stable is not None and candidate is None and _baking(observed, stable) is not None:
+        previous = situation.history.before(stable)
+        if previous is not None and not setting.capacity(previous).exists:
+            previous = None
+    live = {r.hash for r in (stable, candidate, previous) if r is not None}
+    leaving = tuple(
+        r
+        for r in situation.history.revisions
+        if stable is not None and r.hash not in live and setting.capacity(r).exists
+    )
+    return Roles(stable, candidate, previous, leaving)
+
+
+def _baking(observed: Observed, stable: Revision) -> datetime | None:
+    """Until when the revision before this one is kept; None when it is not (any more)."""
+    plan = stable.rollout
+    if plan is None or plan.bake is None or stable.promoted_at is None or stable.rejected:
+        return None
+    since = min(stable.promoted_at, observed.now)
+    until = ends(since, plan.bake, observed.connected_since)
+    return until if observed.now < until else None
+
+
+def _placed(observed: Observed, situation: Situation) -> Situation:
+    """Pods and traffic for the roles as they are after the decision."""
+    roles = _roles(observed, situation)
+    wants = allocate(roles, situation.setting)
+    by_hash = {r.hash: r for r in situation.history.revisions}
+    counts = {
+        name: _count(observed, by_hash[name], count, situation.capacities.get(name, Capacity()))
+        for name, count in wants.counts.items()
+    }
+    baking = _baking(observed, roles.stable) if roles.stable and roles.previous else None
+    return replace(
+        situation,
+        previous=roles.previous,
+        leaving=roles.leaving,
+        counts=counts,
+        route=wants.route,
+        baking_until=baking,
+    )
+
+
+def _count(observed: Observed, revision: Revision, wanted: int, has: Capacity) -> int:
+    """All pods, or one until the first has fixed which bytes the others must find.
+
+    What serves already is never taken back for that: its ConfigMap may have been deleted by hand.
+    """
+    config_map = observed.child(kinds.CONFIG_MAP, child_name(observed.name, revision.hash))
+    if digest_pinned(revision, config_map):
+        return wanted
+    proven = revision.digest is not None or revision.promotion is not None
+    return min(wanted, max(1, has.set if proven else 0))
+
+
+def _progress(observed: Observed, candidate: Revision, has: Capacity, *, held: bool) -> Progress:
+    """The progress so far, from status; begins anew where it is lost, or after a hold.
+
+    A status without a deadline was written while the rollout was held. Ready pods count though
+    their Deployment does not say so: they were asked just now, and its watch may have stopped.
+    """
+    ready = sum(pod.ready for pod in observed.pods.get(candidate.hash, ()))
+    available = max(has.available, ready)
+    fresh = Progress(candidate.hash, available, observed.now)
+    recorded = observed.status.get("rollout") or {}
+    if recorded.get("revision") != candidate.hash or ("deadline" not in recorded and not held):
+        return fresh
+    try:
+        since = parse_time(recorded["progressedAt"])
+        most = int(recorded["maxAvailable"])
+    except (KeyError, TypeError, ValueError):
+        return fresh
+    # A clock that was set back must not put the deadline off by as much.
+    before = Progress(candidate.hash, most, min(since, observed.now))
+    return before.advanced(candidate.hash, available, observed.now)
+
+
+def _carry_out(observed: Observed, situation: Situation) -> Situation:
+    """Turns the table's move into changed records."""
+    candidate = situation.candidate
+    if candidate is None:
+        return situation
+    if situation.rule.move is Move.PROMOTE:
+        promoted = replace(
+            candidate,
+            promotion=situation.history.next_promotion,
+            promoted_at=observed.now,
+            paused=False,
+            rollout=candidate.rollout.ended() if candidate.rollout else None,
+        )
+        return replace(
+            situation,
+            history=situation.history.with_revision(promoted),
+            stable=promoted,
+            target=_same(situation.target, promoted),
+            candidate=None,
+            promoted=promoted,
+        )
+    if situation.rule.move is Move.REJECT:
+        words = _last_words(observed, situation, candidate)
+        rejection = Rejection(situation.rule.reason, words or situation.rule.message, observed.now)
+        plan = candidate.rollout.ended() if candidate.rollout else None
+        rejected = replace(candidate, rejected=rejection, rollout=plan)
+        return replace(
+            situation,
+            history=situation.history.with_revision(rejected),
+            target=_same(situation.target, rejected),
+            candidate=None,
+            rejected=rejected,
+        )
+    return situation
+
+
+def _last_words(observed: Observed, situation: Situation, revision: Revision) -> str:
+    """Why its pods are not ready: what refuses them, or the last words of one of them."""
+    refused = situation.capacity(revision).refused
+    if refused:
+        return refused[:_LAST_WORDS_LIMIT]
+    found = worst(observed.pods.get(revision.hash, ()))
+    return found.message if found else ""

@@ -1,0 +1,157 @@
+"""Which revision is which: reads the records, takes a verb, finds or makes the one asked for.
+
+Nothing here renders a child or a condition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from mooring.api import ModelDeployment
+from mooring.core import kinds
+from mooring.core.capacity import capacity
+from mooring.core.course import go_on
+from mooring.core.observed import Observed
+from mooring.core.render.metadata import child_name
+from mooring.core.render.revision import CannotRender, render_revision
+from mooring.core.revision import History, Revision, canonical_inputs, name_hash, read_history
+from mooring.core.routing import read_routing
+from mooring.core.situation import Situation, routed_revision
+from mooring.core.verbs import Action, Outcome, Scene, parse_action, take
+
+
+def understand(observed: Observed, resource: ModelDeployment) -> Situation:
+    """Derives the situation; raises ValueError when a record cannot be read."""
+    history = read_history(observed.children)
+    inputs = canonical_inputs(resource)
+    history = _drop_done_restarts(_pin_digests(observed, history))
+    target = history.target(inputs)
+    verb = _take_verb(observed, history, target)
+    if verb is not None:
+        if verb.revision is not None:
+            history = history.with_revision(verb.revision)
+            target = history.target(inputs)
+        if _said_before(observed, verb):
+            verb = None
+    blocked: CannotRender | None = None
+    created: Revision | None = None
+    if target is None or _restart_pending(history, target):
+        nonce = target.restart if target else None
+        try:
+            created = _new_revision(observed, resource, history, inputs, nonce)
+        except CannotRender as error:
+            blocked = error
+        else:
+            history = history.with_revision(created)
+            target = created
+    first = _first_serving(observed, history, target)
+    if first is not None:
+        history = history.with_revision(first)
+    situation = go_on(observed, resource, history, target)
+    promoted = situation.promoted or first
+    return replace(situation, blocked=blocked, verb=verb, created=created, promoted=promoted)
+
+
+def _first_serving(
+    observed: Observed, history: History, target: Revision | None
+) -> Revision | None:
+    """The first revision, where nobody was there to promote it before the spec went on.
+
+    The public Service names it and its pods answer: it is stable, whatever is asked for now.
+    """
+    revision = history.by_hash(routed_revision(observed, read_routing(observed)) or "")
+    if history.stable is not None or revision is None or revision is target:
+        return None  # there is a stable one, or the table decides
+    live = observed.child(kinds.DEPLOYMENT, child_name(observed.name, revision.hash))
+    if revision.rejected is not None or capacity(live).available == 0:
+        return None
+    return replace(revision, promotion=history.next_promotion, promoted_at=observed.now)
+
+
+def _pin_digests(observed: Observed, history: History) -> History:
+    """Records the digest that a revision's first pod has found."""
+    for revision in history.revisions:
+        if revision.digest or revision.declared_digest or not revision.rendered.fetched:
+            continue
+        found = {r.digest for r in observed.pods.get(revision.hash, ()) if r.digest}
+        if found:
+            # More than one is possible only where somebody scaled by hand before the first was
+            # pinned; the smallest is as good as any, and the same at every attempt.
+            history = history.with_revision(replace(revision, digest=min(found)))
+    return history
+
+
+def _take_verb(observed: Observed, history: History, target: Revision | None) -> Outcome | None:
+    if observed.action is None:
+        return None
+    try:
+        action = parse_action(observed.action, observed.name)
+    except ValueError as error:
+        return Outcome(Action("unknown", "", observed.action[:80]), False, str(error))
+    return take(action, Scene(history, history.stable, target, observed.now))
+
+
+def _said_before(observed: Observed, outcome: Outcome) -> bool:
+    """Whether status shows this outcome: its record was refused or overtaken, or there is none."""
+    last = observed.status.get("lastAction") or {}
+    action = outcome.action
+    said = (last.get("verb"), last.get("revision"), last.get("token"), last.get("result"))
+    return said == (action.verb, action.revision, action.token, outcome.result)
+
+
+def _restart_pending(history: History, target: Revision) -> bool:
+    return target.restart is not None and all(r.nonce != target.restart for r in history.revisions)
+
+
+def _drop_done_restarts(history: History) -> History:
+    """Forgets a restart once its revision is recorded: that one may be forgotten in its turn, and
+    coming back to these inputs must not restart them again.
+    """
+    made = {r.nonce for r in history.revisions}
+    for revision in history.revisions:
+        if revision.restart is not None and revision.restart in made:
+            history = history.with_revision(replace(revision, restart=None))
+    return history
+
+
+def _new_revision(
+    observed: Observed,
+    resource: ModelDeployment,
+    history: History,
+    inputs: Mapping[str, object],
+    nonce: str | None,
+) -> Revision:
+    full = dict(inputs) if nonce is None else {**inputs, "restart": nonce}
+    taken = {r.hash for r in history.revisions if r.inputs != full}
+    name = name_hash(full, taken)
+    runtime = resource.spec.runtime.name
+    rendered = render_revision(
+        observed.name,
+        observed.namespace,
+        resource,
+        observed.runtimes.get(runtime),
+        tuple(observed.runtimes),
+        name,
+        observed.settings,
+    )
+    return Revision(
+        name,
+        history.next_sequence,
+        full,
+        rendered,
+        acknowledged=_too_early(observed, name),
+    )
+
+
+def _too_early(observed: Observed, name: str) -> tuple[str, ...]:
+    """The mark of a verb that is older than the record which it names.
+
+    Nobody can have meant this record. It is the verb of an earlier one of the same inputs, which
+    the history limit has taken, and with it the acknowledgement.
+    """
+    try:
+        action = parse_action(observed.action or "", observed.name)
+    except ValueError:
+        return ()
+    return (action.mark,) if action.revision == name else ()
