@@ -28,8 +28,8 @@ SOURCES := operator/mooring dev/mooring_dev components tests bench
 UV_COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url \
 	--python-version 3.11 --custom-compile-command "make lock"
 
-UNIT := not apiserver and not s3 and not helm and not faults and not e2e and not slow
-APISERVER := (apiserver or s3 or helm or faults) and not e2e and not slow
+UNIT := not apiserver and not s3 and not helm and not faults and not prometheus and not e2e and not slow
+APISERVER := (apiserver or s3 or helm or faults or prometheus) and not e2e and not slow
 E2E := e2e and not slow
 SLOW := slow
 # Arguments for pytest: make test-unit PYTEST_ARGS="-k revision"
@@ -136,8 +136,8 @@ test-unit: $(STAMP) ## Everything that needs no server (below 60 s)
 	@$(call RUN_TIER,unit,$(STEADY) -n 2 --dist=worksteal -m "$(UNIT)")
 
 .PHONY: test-apiserver
-test-apiserver: $(STAMP) ## Against a real kube-apiserver and etcd, a real S3 server, with faults
-	@$(MOORING_DEV) binaries kubernetes s3 helm >/dev/null
+test-apiserver: $(STAMP) ## Against a real kube-apiserver and etcd, S3 server and Prometheus, with faults
+	@$(MOORING_DEV) binaries kubernetes s3 helm prometheus >/dev/null
 	@$(call RUN_TIER,apiserver,$(STEADY) -m "$(APISERVER)")
 
 .PHONY: test-e2e

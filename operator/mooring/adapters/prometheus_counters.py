@@ -1,0 +1,45 @@
+"""Reading the counters of many rollouts' routers: as few questions as keep each answer small."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+from mooring.adapters.prometheus import Prometheus
+from mooring.core.answers import NoAnswer, Reason
+from mooring.core.router_counters import Reading, ScrapeLabels, Target, query, read, shards
+
+
+async def read_counters(
+    prometheus: Prometheus, targets: Iterable[Target], labels: ScrapeLabels | None = None
+) -> Reading:
+    """One question per shard, all at once. A shard whose answer is too large is halved."""
+    found = await asyncio.gather(
+        *(_read_shard(prometheus, shard, labels) for shard in shards(targets))
+    )
+    return _joined(found)
+
+
+async def _read_shard(
+    prometheus: Prometheus, shard: tuple[Target, ...], labels: ScrapeLabels | None
+) -> Reading:
+    answer = await prometheus.query(query(shard, labels))
+    if not isinstance(answer, NoAnswer):
+        # In a thread: ten thousand series take the loop's time otherwise.
+        return await asyncio.to_thread(read, answer, shard)
+    if answer.reason is Reason.TOO_LARGE and len(shard) > 1:
+        middle = len(shard) // 2
+        halves = (shard[:middle], shard[middle:])
+        return _joined(
+            await asyncio.gather(*(_read_shard(prometheus, half, labels) for half in halves))
+        )
+    return Reading(failed={target.key: answer for target in shard})
+
+
+def _joined(readings: Iterable[Reading]) -> Reading:
+    parts = list(readings)
+    return Reading(
+        {key: value for part in parts for key, value in part.sources.items()},
+        {key: value for part in parts for key, value in part.failed.items()},
+        tuple(dict.fromkeys(warning for part in parts for warning in part.warnings)),
+    )

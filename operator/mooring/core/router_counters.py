@@ -1,0 +1,318 @@
+"""What the routers counted: the query that asks Prometheus for it, and the answer as numbers.
+
+One query reads everything about many rollouts at once, from one moment of Prometheus' storage: the
+counters of each router pod, its latency buckets, and when it was scraped. Prometheus shows a scrape
+to a query whole or not at all, so what is read of one router pod is one scrape, both sides of the
+split in it. (Stores that spread a scrape over several machines may show half of one for a moment;
+the counts are then right one tick later.)
+
+The raw series would do as well, but their labels are three quarters of the answer. So each series
+is reduced to one label, a key ``namespace|pod|cluster|…``, and ``max`` over what remains: two
+Prometheus servers that scrape the same pod give the newer of two values, not their sum. The time of
+the scrape cannot be seen in an instant vector, so ``timestamp()`` asks for it beside the counters,
+under the key ``namespace|pod``.
+
+Envoy counts attempts per endpoint (``envoy_cluster_endpoint_rq_*``, seen at 1.40.0): total,
+success, error (5xx, failed gRPC, timeouts, resets; 4xx is a success), timeout (among the errors)
+and active. total - success - error - active is what clients gave up.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from mooring.core.answers import Answer, NoAnswer
+
+_KEY: Final = "mooring_key"
+_NAME: Final = re.compile(r"[A-Za-z0-9]([-_.A-Za-z0-9]*[A-Za-z0-9])?")
+_LABEL: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_ENDPOINT: Final = "envoy_cluster_endpoint_rq_"
+_COUNTERS: Final = (
+    "envoy_cluster_endpoint_rq_(total|success|error|timeout|active)"
+    "|envoy_cluster_(membership_healthy|membership_total|outlier_detection_ejections_active)"
+)
+_KINDS: Final = frozenset({"total", "success", "error", "timeout", "active"})
+_GAUGES: Final = {
+    "envoy_cluster_membership_healthy": "healthy",
+    "envoy_cluster_membership_total": "members",
+    "envoy_cluster_outlier_detection_ejections_active": "ejected",
+}
+_ALWAYS_THERE: Final = "envoy_cluster_membership_total"
+_BUCKETS: Final = "envoy_cluster_upstream_rq_time_bucket"
+#: A series of an answer takes about 120 bytes, so this is about 2 MB.
+SHARD_SERIES: Final = 15_000
+
+
+@dataclass(frozen=True, slots=True)
+class ScrapeLabels:
+    """How the scrape configuration calls the namespace and the pod of a target."""
+
+    namespace: str = "namespace"
+    pod: str = "pod"
+
+    def __post_init__(self) -> None:
+        for name in (self.namespace, self.pod):
+            if not _LABEL.fullmatch(name):
+                raise ValueError(f"{name!r} is not the name of a label")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One rollout whose routers are read.
+
+    ``clusters``: Envoy's, as the router renders them. ``pods``: names of its router pods; empty
+    means that they are known by their names alone. ``edges``: upper ends of the latency buckets to
+    read, in whole or decimal milliseconds, rising; empty reads none. ``endpoints``: about how many
+    there are per cluster, to keep answers small.
+    """
+
+    namespace: str
+    deployment: str
+    clusters: tuple[str, ...]
+    pods: tuple[str, ...] = ()
+    edges: tuple[float, ...] = ()
+    endpoints: int = 3
+
+    def __post_init__(self) -> None:
+        for name in (self.namespace, self.deployment, *self.clusters, *self.pods):
+            if not _NAME.fullmatch(name):
+                raise ValueError(f"{name!r} is not a name that a router uses")
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.namespace, self.deployment
+
+    @property
+    def series(self) -> int:
+        """About how many series its two routers have."""
+        return 2 * len(self.clusters) * (5 * self.endpoints + 3 + len(self.edges))
+
+
+@dataclass(frozen=True, slots=True)
+class Attempts:
+    """Attempts since the endpoint became one, cumulative, but for ``active``: those under way."""
+
+    total: float = 0.0
+    success: float = 0.0
+    error: float = 0.0
+    timeout: float = 0.0
+    active: float = 0.0
+
+    def plus(self, other: Attempts) -> Attempts:
+        return Attempts(
+            self.total + other.total,
+            self.success + other.success,
+            self.error + other.error,
+            self.timeout + other.timeout,
+            self.active + other.active,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterCounts:
+    """One cluster of one router pod.
+
+    ``latency``: finished attempts per bucket, not summed up, one per edge of the target and one for
+    what is slower; None where it is not read, or the router has other buckets. Gauges are None
+    where the router does not say.
+    """
+
+    endpoints: Mapping[str, Attempts] = field(default_factory=dict)
+    latency: tuple[float, ...] | None = None
+    healthy: float | None = None
+    members: float | None = None
+    ejected: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One scrape of one router pod. ``at`` and ``evaluated_at``: seconds on Prometheus' clock."""
+
+    pod: str
+    at: float
+    evaluated_at: float
+    clusters: Mapping[str, ClusterCounts]
+
+    @property
+    def age(self) -> float:
+        """How old the scrape was when it was read, in seconds."""
+        return self.evaluated_at - self.at
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What was read of many rollouts, by (namespace, deployment).
+
+    A rollout without sources is left out: no router pod of it is scraped. ``failed``: those whose
+    question was not answered, with the reason. ``warnings``: Prometheus' own.
+    """
+
+    sources: Mapping[tuple[str, str], tuple[Source, ...]] = field(default_factory=dict)
+    failed: Mapping[tuple[str, str], NoAnswer] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+def shards(targets: Iterable[Target], most: int = SHARD_SERIES) -> tuple[tuple[Target, ...], ...]:
+    """The targets in groups of about ``most`` series, always the same for the same targets."""
+    found: list[tuple[Target, ...]] = []
+    group: list[Target] = []
+    size = 0
+    for target in sorted(targets, key=lambda one: one.key):
+        if group and size + target.series > most:
+            found.append(tuple(group))
+            group, size = [], 0
+        group.append(target)
+        size += target.series
+    return (*found, tuple(group)) if group else tuple(found)
+
+
+def query(targets: Sequence[Target], labels: ScrapeLabels | None = None) -> str:
+    """The PromQL that reads all ``targets``."""
+    names = labels or ScrapeLabels()
+    parts = [
+        _keyed(
+            f'{{__name__=~"{_COUNTERS}",{_where(targets, names)}}}',
+            names, "envoy_cluster_name", "envoy_endpoint_address", "__name__",
+        )
+    ]  # fmt: skip
+    timed = [target for target in targets if target.edges]
+    if timed:
+        edges = "|".join(map(_edge, sorted({edge for one in timed for edge in one.edges})))
+        buckets = f'{_BUCKETS}{{le=~"{edges}|[+]Inf",{_where(timed, names)}}}'
+        parts.append(_keyed(buckets, names, "envoy_cluster_name", "le"))
+    scraped = f"timestamp({_ALWAYS_THERE}{{{_where(targets, names)}}})"
+    parts.append(_keyed(scraped, names))
+    return " or ".join(parts)
+
+
+def _keyed(vector: str, names: ScrapeLabels, *more: str) -> str:
+    labels = ",".join(f'"{name}"' for name in (names.namespace, names.pod, *more))
+    return f'max by ({_KEY}) (label_join({vector},"{_KEY}","|",{labels}))'
+
+
+def _where(targets: Sequence[Target], names: ScrapeLabels) -> str:
+    """Alternatives of whole names, which Prometheus looks up as such. Names need no escaping."""
+    namespaces = "|".join(sorted({target.namespace for target in targets}))
+    clusters = "|".join(sorted({name for target in targets for name in target.clusters}))
+    return f'{names.namespace}=~"{_dots(namespaces)}",envoy_cluster_name=~"{_dots(clusters)}"'
+
+
+def _dots(text: str) -> str:
+    return text.replace(".", "[.]")
+
+
+def _edge(edge: float) -> str:
+    """Prometheus 3 writes ``10.0`` for an exporter's ``10``; others leave it."""
+    whole = f"{edge:.10g}"
+    return _dots(whole) if "." in whole else f"{whole}([.]0)?"
+
+
+def read(answer: Answer, targets: Sequence[Target]) -> Reading:
+    """The numbers of an answer to :func:`query` for the same targets.
+
+    Series of other pods and clusters are passed over: the query's conditions are an outer product.
+    A value that is not a finite number leaves out its whole router pod for this tick.
+    """
+    owners = _Owners.of(targets)
+    times: dict[tuple[str, str], float] = {}
+    counted: dict[tuple[str, str], dict[str, _Draft]] = defaultdict(lambda: defaultdict(_Draft))
+    odd: set[tuple[str, str]] = set()
+    for labels, _, value in answer.samples:
+        parts = labels.get(_KEY, "").split("|")
+        if len(parts) < 2:
+            continue
+        place = parts[0], parts[1]
+        if not math.isfinite(value) or value < 0:
+            odd.add(place)
+        elif len(parts) == 2:
+            times[place] = value
+        elif len(parts) == 5:
+            counted[place][parts[2]].count(parts[3], parts[4], value)
+        elif len(parts) == 4:
+            counted[place][parts[2]].buckets[parts[3]] = value
+    found: dict[tuple[str, str], list[Source]] = defaultdict(list)
+    for place, at in sorted(times.items()):
+        target = owners.owner(*place)
+        if target is None or place in odd:
+            continue
+        clusters = {
+            name: draft.finished(target.edges)
+            for name, draft in counted[place].items()
+            if name in target.clusters
+        }
+        if clusters:
+            when = at if answer.evaluated_at is None else answer.evaluated_at
+            found[target.key].append(Source(place[1], at, when, clusters))
+    return Reading({key: tuple(one) for key, one in found.items()}, warnings=answer.warnings)
+
+
+@dataclass(slots=True)
+class _Draft:
+    """A cluster while its series come in."""
+
+    endpoints: dict[str, dict[str, float]] = field(default_factory=dict)
+    gauges: dict[str, float] = field(default_factory=dict)
+    buckets: dict[str, float] = field(default_factory=dict)
+
+    def count(self, endpoint: str, name: str, value: float) -> None:
+        kind = name.removeprefix(_ENDPOINT)
+        if kind in _KINDS:
+            self.endpoints.setdefault(endpoint, {})[kind] = value
+        elif name in _GAUGES:
+            self.gauges[_GAUGES[name]] = value
+
+    def finished(self, edges: tuple[float, ...]) -> ClusterCounts:
+        return ClusterCounts(
+            endpoints={name: Attempts(**counts) for name, counts in self.endpoints.items()},
+            latency=_latency(self.buckets, edges),
+            **self.gauges,
+        )
+
+
+def _latency(buckets: Mapping[str, float], edges: tuple[float, ...]) -> tuple[float, ...] | None:
+    """Counts per bucket from sums up to each edge; None when an edge is not there."""
+    if not edges:
+        return None
+    if not buckets:  # Envoy shows a histogram from its first value on
+        return (0.0,) * (len(edges) + 1)
+    by_edge = {float(edge): value for edge, value in buckets.items()}
+    sums = [by_edge.get(edge) for edge in (*edges, math.inf)]
+    known = [value for value in sums if value is not None]
+    if len(known) < len(sums) or known != sorted(known):
+        return None
+    return tuple(after - before for before, after in zip([0.0, *known], known, strict=False))
+
+
+@dataclass(frozen=True, slots=True)
+class _Owners:
+    """Which rollout a router pod belongs to: by the pods that it names, else by the pod's name."""
+
+    by_pod: Mapping[tuple[str, str], Target]
+    by_name: Mapping[tuple[str, str], Target]
+
+    #: The Deployment's name, its hash, and five letters. When the three exceed 63 characters,
+    #: Kubernetes cuts the hash and leaves out the last hyphen.
+    _POD = re.compile(r"(.+)-router-[a-z0-9]{1,10}-?[a-z0-9]{5}")
+
+    @classmethod
+    def of(cls, targets: Iterable[Target]) -> _Owners:
+        by_pod: dict[tuple[str, str], Target] = {}
+        by_name: dict[tuple[str, str], Target] = {}
+        for target in targets:
+            if not target.pods:
+                by_name[target.key] = target
+            for pod in target.pods:
+                by_pod[target.namespace, pod] = target
+        return cls(by_pod, by_name)
+
+    def owner(self, namespace: str, pod: str) -> Target | None:
+        named = self.by_pod.get((namespace, pod))
+        if named is not None:
+            return named
+        match = self._POD.fullmatch(pod)
+        return None if match is None else self.by_name.get((namespace, match[1]))
