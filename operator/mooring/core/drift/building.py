@@ -35,14 +35,14 @@ def numeric_grid(name: str, values: FloatArray, *, quantiles: int = QUANTILES) -
     low, high = float(finite[0]), float(finite[-1])
     cuts = _quantile_cuts(finite, quantiles)
     atom_edges = _atom_edges(atoms, distinct)
-    edges = [low - slack(low), high + slack(high), *(edge for pair in atom_edges for edge in pair)]
+    first, last = _short(low - slack(low)), _short(high + slack(high))
+    edges = [edge for pair in atom_edges for edge in pair]
     edges += [
         cut
         for cut in cuts
         if low < cut < high and not any(lower <= cut <= upper for lower, upper in atom_edges)
     ]
-    rising = sorted(set(map(_short, edges[2:])) | {edges[0], edges[1]})
-    rising = [edge for edge in rising if edges[0] <= edge <= edges[1]]
+    rising = sorted({first, last, *(edge for edge in map(_short, edges) if first < edge < last)})
     return FeatureGrid(
         name=name,
         kind="numeric",

@@ -23,6 +23,8 @@ from mooring.core.drift.grid import FeatureGrid
 
 _CERTAINTY = 0.001
 _RARE_CONSTANT = 1e-6
+#: Fewer equal rows may well be one caller's, who sends the same again.
+_LEAST_ROWS = 20
 
 
 class Rule(Enum):
@@ -198,7 +200,7 @@ def _constant(grid: FeatureGrid, reference: FloatArray, current: FloatArray) -> 
     if m <= 0 or n <= 0:
         return []
     cell = int(current[listed].argmax())
-    if current[cell] < m or not is_constant(current[listed], reference[listed]):
+    if m < _LEAST_ROWS or current[cell] < m or not is_constant(current[listed], reference[listed]):
         return []
     text = (
         f"{grid.name} is always {grid.labels()[cell]} in {m:.0f} rows; "
