@@ -37,7 +37,12 @@ COUNTERS = st.builds(
     NUMBER,
     NUMBER,
     NUMBER,
-    st.one_of(st.just(()), st.lists(NUMBER, min_size=23, max_size=26).map(tuple)),
+    st.one_of(
+        st.just(()),
+        st.tuples(NUMBER, NUMBER, st.integers(19, 22)).map(
+            lambda drawn: (drawn[0], 0.0, 7.0, *(drawn[1],) * drawn[2])
+        ),
+    ),
 )
 SCRAPE = st.builds(
     Scrape,
@@ -66,8 +71,8 @@ TICK = st.builds(
 )
 
 
-@settings(max_examples=40)
-@given(st.lists(TICK, min_size=1, max_size=5))
+@settings(max_examples=30)
+@given(st.lists(TICK, min_size=1, max_size=4))
 def test_no_measurement_raises_and_every_state_can_be_written_and_read(ticks: list[Tick]) -> None:
     state = State.begin(BOTH)
     for tick in ticks:
@@ -89,16 +94,16 @@ def plausible(random: np.random.Generator) -> Tick:
 
 def test_without_requests_on_the_candidate_nothing_ever_passes() -> None:
     random = np.random.default_rng(1)
-    for _ in range(12):
+    for _ in range(6):
         state = State.begin(ERRORS)
-        for _ in range(6):
+        for _ in range(5):
             judged = judge_one(ERRORS, state, plausible(random))
             state = judged.state
             assert judged.verdict is not Verdict.PASS
 
 
 @given(before=st.integers(0, 12), errors=st.integers(0, 3), empty=st.integers(1, 6))
-@settings(max_examples=10)
+@settings(max_examples=6)
 def test_no_data_never_makes_a_verdict_better(before: int, errors: int, empty: int) -> None:
     rollout = Rollout(ERRORS)
     judged = rollout.go()
@@ -164,7 +169,7 @@ def test_with_nothing_split_nothing_is_compared(weight: float) -> None:
 def test_counts_of_billions_are_judged_like_any() -> None:
     for ratio, verdict in ((1.0, Verdict.PASS), (10.0, Verdict.FAIL)):
         rollout = Rollout(ERRORS)
-        for _ in range(20):
+        for _ in range(8):
             judged = rollout.go((1e9, 9e9), errors=(1e6 * ratio, 9e6))
         assert judged.verdict is verdict
 
@@ -172,7 +177,7 @@ def test_counts_of_billions_are_judged_like_any() -> None:
 def test_errors_that_come_in_after_their_requests_are_no_evidence_of_their_own() -> None:
     # 120 requests a minute at 5 %, half of them answered by a time-out 30 s later, on both sides.
     random = np.random.default_rng(2)
-    runs, ticks, lag = 40, 66, 6
+    runs, ticks, lag = 30, 46, 6
     analysis = Analysis((Metric("e", ErrorRate(max_ratio=1.0)),))
     states = [State.begin(analysis)] * runs
     requests = random.poisson([0.5, 9.5], (ticks, runs, 2)).cumsum(axis=0)

@@ -104,7 +104,7 @@ def shared_outage(weight: float, runs: int = 40) -> tuple[float, Play]:
     play, alone = Play(ErrorRate(max=0.02), runs), Play(ErrorRate(max=0.02), runs)
     begin = random.integers(6, 36, runs)
     mean = 50 * np.array([weight, 1 - weight])
-    for tick in range(80):  # of 5 s at 600 requests a minute
+    for tick in range(64):  # of 5 s at 600 requests a minute
         dark = (tick >= begin) & (tick < begin + 6)
         requests = random.poisson(np.broadcast_to(mean, (runs, 2)))
         bad = random.binomial(requests, np.where(dark, 0.3, 0.005)[:, None])
@@ -184,8 +184,8 @@ def test_bursts_fail_a_good_candidate_rarely_once_they_are_calibrated(size: int)
     judge = Play(ErrorRate(max_ratio=1.0), runs)
     judge.terms = replace(judge.terms, phi=np.array([halves(random, size) for _ in range(runs)]))
     for weight in (0.05, 0.1, 0.25, 0.5):
-        for _ in range(10):
-            mean = 600 * np.array([weight, 1 - weight])
+        for _ in range(5):
+            mean = 1200 * np.array([weight, 1 - weight])
             window = bursts(random, mean, (runs, 2), size)
             naive.window(window)
             judge.window(window)
