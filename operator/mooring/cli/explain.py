@@ -71,7 +71,7 @@ def show(found: Diagnosis, out: Console) -> None:
     from rich.text import Text
 
     def line(text: Text) -> None:
-        out.print(Padding(text, (0, 0, 0, 2), expand=False), soft_wrap=not out.is_terminal)
+        out.print(Padding(text, (0, 0, 0, 2), expand=False))
 
     out.print(Text(found.headline, "green" if found.ready else "red"))
     if found.findings:

@@ -50,7 +50,7 @@ def get(name: str, watch: bool, output: str, no_color: bool, target: Target) -> 
         click.echo(data(as_data(snapshot), output), nl=False)
         return
     out = console(no_color)
-    out.print(_drawing(snapshot, out), soft_wrap=not out.is_terminal)
+    out.print(_drawing(snapshot, out))
 
 
 def _watch(cluster: Cluster, name: str, output: str, no_color: bool) -> None:
@@ -70,30 +70,45 @@ def _watch(cluster: Cluster, name: str, output: str, no_color: bool) -> None:
 
 
 def _draw(follower: Follower, out: Console) -> None:
-    from rich.console import Group
     from rich.live import Live
-    from rich.text import Text
 
-    def drawing() -> RenderableType:
-        snapshot = follower.snapshot
-        if snapshot is None:
-            return Text("it was deleted")
-        below = []
-        if follower.lost:
-            below = [Text(f"connection lost, trying again: {follower.lost}", "yellow")]
-        return Group(_drawing(snapshot, out), *below)
-
-    last: RenderableType = drawing()
+    last = _screen(follower, out)
+    shown = out.render_lines(last)
     with Live(last, console=out, auto_refresh=False, transient=True) as live:
         try:
+            live.refresh()
             while follower.resource is not None:
-                last = drawing()
-                live.update(last, refresh=True)
+                last = _screen(follower, out)
+                lines = out.render_lines(last)
+                if lines != shown:  # what is redrawn without need flickers without need
+                    shown = lines
+                    live.update(last, refresh=True)
                 follower.wait(_TICK_SECONDS)
         except KeyboardInterrupt:
             live.stop()
-            out.print(last)
+            snapshot = follower.snapshot
+            if snapshot is not None:  # the last state stays, as whole as without -w
+                out.print(_drawing(snapshot, out))
             raise
+
+
+def _screen(follower: Follower, out: Console) -> RenderableType:
+    """The tree with as many pods as there are rows for, and a note while the connection is down."""
+    from rich.console import Group
+    from rich.text import Text
+
+    from mooring.cli.view import PODS_SHOWN
+
+    snapshot = follower.snapshot
+    if snapshot is None:
+        return Text("it was deleted")
+    lost = Text(f"connection lost, trying again: {follower.lost}", "yellow")
+    note = [lost] if follower.lost else []
+    for pods in PODS_SHOWN:
+        found = Group(_drawing(snapshot, out, pods), *note)
+        if len(out.render_lines(found)) < out.height:
+            break
+    return found
 
 
 def _print_lines(follower: Follower) -> None:
@@ -132,7 +147,7 @@ def _changes(follower: Follower) -> Iterator[Snapshot]:
             pass
 
 
-def _drawing(snapshot: Snapshot, out: Console) -> RenderableType:
-    from mooring.cli.view import Scene, tree
+def _drawing(snapshot: Snapshot, out: Console, pods: int | None = None) -> RenderableType:
+    from mooring.cli.view import PODS_SHOWN, Scene, tree
 
-    return tree(Scene(snapshot, datetime.now(UTC), out.width))
+    return tree(Scene(snapshot, datetime.now(UTC), out.width, pods or PODS_SHOWN[0]))

@@ -18,8 +18,9 @@ from mooring.cli.snapshot import ROLES, Snapshot, leaves
 from mooring.cli.words import age, clock, count, moment, plain, short_digest, short_uri, span
 from mooring.core import pods
 
-#: More pods of one revision than this are counted, not listed; those in trouble come first.
-_PODS_SHOWN = 8
+#: More pods of one revision than this are counted, not listed; those in trouble come first. Where
+#: the screen has too few rows, fewer are.
+PODS_SHOWN = (8, 3, 1)
 _REJECTED_SHOWN = 3
 _GUIDE = 4  # columns that each level of the tree takes
 
@@ -42,11 +43,12 @@ _NORMAL_TRUE = ("Ready", "DataHealthy")
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What is drawn, when, and how many columns there are."""
+    """What is drawn, when, how many columns there are, and how many pods of one revision."""
 
     snapshot: Snapshot
     now: datetime
     width: int
+    pods: int = PODS_SHOWN[0]
 
 
 Section = Callable[[Scene], Iterable[Tree]]
@@ -113,9 +115,9 @@ def _revision(role: str, record: Json, scene: Scene) -> Text:
 
 def _pods(found: list[Json], scene: Scene, *, of_model: bool = True) -> Iterable[Tree]:
     ordered = sorted(found, key=lambda pod: (pods.report(pod).ready, pod["metadata"]["name"]))
-    for pod in ordered[:_PODS_SHOWN]:
+    for pod in ordered[: scene.pods]:
         yield Tree(_pod(pod, of_model))
-    rest = ordered[_PODS_SHOWN:]
+    rest = ordered[scene.pods :]
     if rest:
         ready = sum(pods.report(pod).ready for pod in rest)
         yield Tree(Text(f"and {count(len(rest), 'more pod')}, {ready} of them ready", "dim"))
