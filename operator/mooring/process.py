@@ -24,6 +24,7 @@ from mooring.engine.queue import KeyedQueue
 from mooring.engine.reconciler import Reconciler
 from mooring.engine.recorder import Recorder
 from mooring.engine.resync import Resync
+from mooring.engine.routers import RouterPods
 from mooring.engine.store import Store
 from mooring.engine.web import serve
 from mooring.settings import Settings, identity, own_namespace
@@ -72,9 +73,10 @@ class Process:
             client, self.store, self.queue, self.metrics, self.settings.namespaces,
             self.settings.resync.total_seconds(), health.resynced,
         )  # fmt: skip
+        routers = RouterPods(client)
         reconciler = Reconciler(
             client, self.store, self.queue, recorder, self.metrics, self.settings.rendering(),
-            _now, lambda: self.connection.since,
+            routers, _now, lambda: self.connection.since,
         )  # fmt: skip
         web = await serve(health, self.metrics, self.settings.port)
         try:
@@ -86,6 +88,7 @@ class Process:
             )
         finally:
             await web.cleanup()
+            await routers.close()
             await client.close()
 
     async def _observe(self, resync: Resync) -> None:

@@ -14,6 +14,7 @@ from mooring.adapters.kube import ApiError
 from mooring.core import kinds
 from mooring.core.kinds import KIND_BY_NAME, Kind, Ref
 from mooring.core.observed import Observed, RenderSettings
+from mooring.core.traffic import RouterReport
 from mooring.engine import reconciler as reconciler_module
 from mooring.engine.metrics import Metrics
 from mooring.engine.queue import Key, KeyedQueue
@@ -110,6 +111,16 @@ class Told:
         self.events.append(event.reason)
 
 
+class NoRouters:
+    """No router pod has ever started."""
+
+    async def ask(self, namespace: str, deployment: str) -> tuple[RouterReport, ...]:
+        return ()
+
+    async def close(self) -> None:
+        pass
+
+
 class Setting:
     def __init__(self) -> None:
         self.server = Server()
@@ -126,6 +137,7 @@ class Setting:
             self.told,  # type: ignore[arg-type]
             self.metrics,
             RenderSettings(),
+            NoRouters(),
             lambda: self.now,
             lambda: None,
         )

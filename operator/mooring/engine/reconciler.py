@@ -19,15 +19,23 @@ from mooring.adapters.kube import REPLICAS_MANAGER, ApiError, KubeClient
 from mooring.core import kinds
 from mooring.core.events import Event
 from mooring.core.fingerprint import is_applied
+from mooring.core.front import Touch
 from mooring.core.kinds import KIND_BY_NAME, Ref
 from mooring.core.objects import owned, replicas_manifest
-from mooring.core.observed import Manifest, Observed, RenderSettings, revisions_to_inspect
+from mooring.core.observed import (
+    Manifest,
+    Observed,
+    RenderSettings,
+    revisions_to_inspect,
+    routers_to_ask,
+)
 from mooring.core.plan import Plan, decide, stalled
 from mooring.core.pods import PodReport, report
 from mooring.engine.lease import LeaseLost
 from mooring.engine.metrics import Metrics
 from mooring.engine.queue import Key, KeyedQueue
 from mooring.engine.recorder import Recorder
+from mooring.engine.routers import Routers
 from mooring.engine.store import Store, Writing
 
 log = logging.getLogger(__name__)
@@ -74,6 +82,7 @@ class Reconciler:
     recorder: Recorder
     metrics: Metrics
     settings: RenderSettings
+    routers: Routers
     now: Callable[[], datetime]
     connected_since: Callable[[], datetime | None]
     _refusals: dict[Key, Refusals] = field(default_factory=dict)
@@ -149,6 +158,9 @@ class Reconciler:
             revision: await self._pods(key, revision)
             for revision in sorted(revisions_to_inspect(children))
         }
+        routers = None
+        if routers_to_ask(resource, children):
+            routers = await self.routers.ask(key.namespace, key.name)
         before = self._refusals.get(key, Refusals())
         return Observed(
             now=self.now(),
@@ -160,6 +172,7 @@ class Reconciler:
             failures=dict(before.failures),
             connected_since=self.connected_since(),
             settings=self.settings,
+            routers=routers,
         )
 
     async def _pods(self, key: Key, revision: str) -> tuple[PodReport, ...]:
@@ -226,6 +239,8 @@ class Reconciler:
         for manifest in plan.apply:
             if manifest["kind"] != kinds.CONTROLLER_REVISION.name:
                 wrote |= await self._apply(key, observed, manifest, refusals)
+        for touch in plan.touch:
+            wrote |= await self._touch(observed, touch)
         for ref, count in plan.scale:
             wrote |= await self._scale(key, observed, ref, count, refusals)
         for deletion in plan.delete:
@@ -238,6 +253,23 @@ class Reconciler:
             await self.client.delete(kind, observed.namespace, deletion.ref.name, deletion.uid)
             wrote = True
         return wrote
+
+    async def _touch(self, observed: Observed, touch: Touch) -> bool:
+        """Annotates a router pod, whose kubelet then brings the new files within half a second
+        instead of within a minute. A pod that is gone needs none.
+        """
+        body = {
+            "metadata": {
+                "uid": touch.uid,
+                "annotations": {kinds.ANNOTATION_VERSION: touch.version},
+            }
+        }
+        try:
+            await self.client.patch(kinds.POD, observed.namespace, touch.pod, body)
+        except ApiError as error:
+            if error.status not in (404, 409):  # 409: another pod of that name by now
+                raise
+        return True
 
     async def _confirm_unwanted(self, key: Key, observed: Observed, deployment: Ref) -> None:
         """Reads the record of a revision before its pods go: our view of it may be an old one.
