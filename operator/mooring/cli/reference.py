@@ -135,6 +135,7 @@ def assemble(
 
     ``explicit``: the features were named, so one that cannot be watched is a Failure.
     """
+    from mooring.core.drift.health import Expectations
     from mooring.core.drift.reference import Reference
 
     columns = {column.name: column for column in table.columns}
@@ -162,8 +163,14 @@ def assemble(
         if not outputs:
             raise click.UsageError("--label needs --prediction: it says what a score has meant")
         calibration = _calibrated(file, columns[outputs[0]], answers[0], columns[label])
-    source = {"file": file, "rows": table.rows}
-    return Reference(tuple(kept), tuple(answers), calibration, source), tuple(left_out)
+    found = Reference(
+        features=tuple(kept),
+        outputs=tuple(answers),
+        calibration=calibration,
+        source={"file": file, "rows": table.rows},
+        expectations=Expectations().to_json(),
+    )
+    return found, tuple(left_out)
 
 
 def _unwatchable(column: Column) -> str | None:

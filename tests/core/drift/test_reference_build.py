@@ -70,6 +70,8 @@ def test_a_table_becomes_an_immutable_hashed_config_map(table: Path) -> None:
     assert by_name["colour"].grid.categories == ("NA", "green", "red")
     assert by_name["branch"].grid.categories == ("0", "1", "2")
     assert [one.name for one in found.outputs] == ["score"]
+    assert found.expectations is not None
+    assert found.expectations["missing"] == 0.01
     assert found.calibration is not None
     assert found.calibration.labelled.sum() == ROWS
     assert 0.4 < found.calibration.positives.sum() / ROWS < 0.6

@@ -15,7 +15,7 @@ from mooring.core.drift.floor import floor_text
 from mooring.core.drift.grid import grid_hash
 from mooring.core.drift.multiplicity import adjusted
 from mooring.core.drift.ordered import ordered_tests
-from mooring.core.drift.reference import FeatureReference
+from mooring.core.drift.reference import SUB_WINDOWS, FeatureReference
 from mooring.core.drift.settings import DriftSettings
 
 #: Rows that every tested bin must expect. PSI with ½ added bears two: below the floor it does not
@@ -176,7 +176,10 @@ def _own_tests(view: View, pair: Pair, found_psi: FloatArray) -> tuple[FloatArra
         part = Pair.of(pair.reference[rows], pair.current[rows], pair.mask[rows])
         spread = view.dispersion[rows]
         if method == "chiSquare":
-            statistic[rows], _, p[rows] = shift.chi_square(part, dispersion=spread)
+            learnt = np.where(spread > 1, (SUB_WINDOWS - 1) * (part.bins - 1), np.inf)
+            statistic[rows], _, p[rows] = shift.chi_square(
+                part, dispersion=spread, dispersion_df=learnt
+            )
         elif method in _ORDERED:
             statistic[rows], p[rows] = _ordered_test(
                 method, part, view.layout.centres[rows], spread
