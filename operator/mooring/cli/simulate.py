@@ -78,7 +78,7 @@ class _Asked:
 @click.option(
     "--requests",
     type=_Numbers(),
-    default="60,600,6000",
+    default="600",
     show_default=True,
     metavar="N,...",
     help="Requests a minute, over both revisions.",

@@ -201,6 +201,8 @@ def _against_objective(
     spend no more than their alpha.
     """
     size = len(rows.windows)
+    if not terms.absolute.any():
+        return rows, np.zeros(size, dtype=bool), np.zeros(size, dtype=bool)
     sums = sum_rows(np.concatenate([pairs.bad, pairs.requests], axis=1), pairs.row, size)
     c, s, n_c, n_s = (sums[:, place] for place in range(4))
     used = terms.absolute
@@ -242,6 +244,8 @@ def _against_objective(
 
 def _absolute_value(rows: Rows, terms: Terms) -> Array:
     """log E against the objective: half the Beta mixture, half the mixture over starting times."""
+    if not terms.absolute.any():
+        return np.full(len(terms.owner), -np.inf)
     p0 = np.where(terms.absolute, terms.objective, 0.5)
     tempered = rows.since / terms.phi[:, None]
     whole = log_above(tempered[:, 0], tempered[:, 1], p0)
@@ -256,6 +260,8 @@ def _compare_histograms(
 ) -> tuple[Rows, Array]:
     """Latencies against stable's, the candidate's first divided by what is tolerated."""
     size = len(rows.windows)
+    if not terms.is_latency.any():
+        return rows, histograms
     both = windows.latency[pairs.window] * terms.is_latency[pairs.row][:, None, None]
     used = terms.tilted & terms.comparable
     chosen = used[pairs.row] & (both.sum(axis=2) > 0).all(axis=1)
