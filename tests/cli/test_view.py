@@ -37,7 +37,7 @@ def paused() -> Snapshot:
     status["phase"] = "Paused"
     status["rollout"] = {
         "stage": "Paused", "step": 5, "steps": 6, "doing": "pause", "since": at(-90),
-        "waitingFor": "somebody to say promote", "next": "step 6: weight 50 for 30m",
+        "waitingFor": "waiting for somebody to say promote", "next": "step 6: weight 50 for 30m",
     }  # fmt: skip
     return Snapshot(objects.deployment(status), objects.all_pods())
 

@@ -77,7 +77,9 @@ def test_what_is_done_already_ends_at_once(api: FakeApi, mooring: Mooring) -> No
 def test_a_rollout_in_a_step_is_neither_done_nor_failed(mooring: Mooring) -> None:
     found = mooring("status", "fraud", "--timeout", "0s")
     assert found.exit_code == 3
-    assert found.output.splitlines()[-1] == ("not rolled-out within 0s: the step to last its 20m")
+    assert found.output.splitlines()[-1] == (
+        "not rolled-out within 0s: waits for the step to last its 20m"
+    )
     assert mooring("status", "fraud", "--timeout", "0s", "--for", "ready").exit_code == 0
 
 

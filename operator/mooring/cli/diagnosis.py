@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 from mooring.cli.cluster import Json
 from mooring.cli.snapshot import ROLES, Snapshot, leaves
-from mooring.cli.words import clock, moment, plain
+from mooring.cli.words import awaited, clock, moment, plain
 from mooring.core import kinds, pods
 
 _EVENTS_SHOWN = 5
@@ -103,7 +103,7 @@ def _not_ready(snapshot: Snapshot) -> str:
 def _rollout(snapshot: Snapshot) -> Iterable[Finding]:
     """A rollout that waits is no fault; but who asks wants to know that it does."""
     rollout = snapshot.part("rollout")
-    waiting = plain(rollout.get("waitingFor"))
+    waiting = awaited(rollout.get("waitingFor"))
     if waiting:
         stage = plain(rollout.get("stage")) or plain(snapshot.status.get("phase")) or "RollingOut"
         yield Finding("rollout", stage, f"waits for {waiting}")

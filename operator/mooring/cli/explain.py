@@ -67,11 +67,12 @@ def _events(cluster: Cluster, snapshot: Snapshot) -> list[Json]:
 
 def show(found: Diagnosis, out: Console) -> None:
     """The diagnosis for people."""
-    from rich.padding import Padding
     from rich.text import Text
 
     def line(text: Text) -> None:
-        out.print(Padding(text, (0, 0, 0, 2), expand=False))
+        for number, row in enumerate(text.wrap(out, max(20, out.width - 4))):
+            row.rstrip()
+            out.print(Text("    " if number else "  ") + row)
 
     out.print(Text(found.headline, "green" if found.ready else "red"))
     if found.findings:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mooring.cli.cluster import Json
 from mooring.cli.snapshot import ROLES, Snapshot
-from mooring.cli.words import plain
+from mooring.cli.words import awaited, plain
 
 
 def line(snapshot: Snapshot) -> str:
@@ -13,7 +13,7 @@ def line(snapshot: Snapshot) -> str:
     parts = [plain(status.get("phase")) or "not looked at yet"]
     parts += [_revision(role, snapshot.part(role)) for role in ROLES if snapshot.part(role)]
     parts += _rollout(snapshot.part("rollout"))
-    waiting = plain(snapshot.part("rollout").get("waitingFor"))
+    waiting = awaited(snapshot.part("rollout").get("waitingFor"))
     message = plain(status.get("message"))
     if message:
         parts.append(message)

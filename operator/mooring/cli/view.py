@@ -15,7 +15,17 @@ from rich.tree import Tree
 
 from mooring.cli.cluster import Json
 from mooring.cli.snapshot import ROLES, Snapshot, leaves
-from mooring.cli.words import age, clock, count, moment, plain, short_digest, short_uri, span
+from mooring.cli.words import (
+    age,
+    awaited,
+    clock,
+    count,
+    moment,
+    plain,
+    short_digest,
+    short_uri,
+    span,
+)
 from mooring.core import pods
 
 #: More pods of one revision than this are counted, not listed; those in trouble come first. Where
@@ -149,7 +159,7 @@ def _rollout(scene: Scene) -> Iterable[Tree]:
     branch = Tree(_step(rollout))
     branch.children.extend(Tree(line) for line in _times(rollout, scene.now))
     if rollout.get("waitingFor"):
-        branch.add(Text(f"waits for: {plain(rollout['waitingFor'])}"))
+        branch.add(Text(f"waits for: {awaited(rollout['waitingFor'])}"))
     if rollout.get("next"):
         branch.add(Text(f"next: {plain(rollout['next'])}"))
     yield branch
