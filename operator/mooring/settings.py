@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Self
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import (
@@ -21,6 +23,7 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
 
+from mooring.adapters.prometheus_access import SERVICE_ACCOUNT_FOLDER, Access
 from mooring.api import parse_duration
 from mooring.core.observed import RenderSettings, StoreEgress
 from mooring.engine.lease import LeaseSettings
@@ -83,13 +86,164 @@ class ModelStore(_Part):
 
 
 class Prometheus(_Part):
-    """Which pods may scrape the metrics port of model pods."""
+    """Where evidence is read from (Prometheus, Thanos, Mimir, VictoriaMetrics), and who scrapes."""
+
+def _address(value: str) -> str:
+    """http(s)://host[:port][/path], and nothing else: an address is shown, a password is not."""
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("must be an address such as http://prometheus.monitoring.svc:9090")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("must not hold credentials: mount them, see bearerTokenFile")
+    if parts.query or parts.fragment:
+        raise ValueError("must end with the path: queries are added by themselves")
+    if parts.path.rstrip("/").endswith(("/api/v1", "/api/v1/query")):
+        raise ValueError("must not hold /api/v1, which is added by itself")
+    try:
+        _ = parts.port
+    except ValueError as error:
+        raise ValueError("the port must be a number up to 65535") from error
+    return value.rstrip("/")
+
+
+def _text_fields(values: dict[str, str]) -> dict[str, str]:
+    for name, value in values.items():
+        if not re.fullmatch(r"[A-Za-z0-9_.\[\]-]+", name):
+            raise ValueError(f"{name!r} is not a name")
+        if not value.isascii() or not value.isprintable():
+            raise ValueError(f"{name}: must be one line of plain text")
+    return values
+
+
+#: What the client sets itself, or what belongs into a mounted file.
+_OWN_HEADERS = frozenset(
+    {"authorization", "cookie", "host", "content-length", "content-type", "transfer-encoding",
+     "connection", "accept-encoding"}
+)  # fmt: skip
+_OWN_PARAMETERS = frozenset({"query", "time", "timeout", "limit", "start", "end", "step"})
+
+
+def _headers(values: dict[str, str]) -> dict[str, str]:
+    for name in values:
+        if name.lower() in _OWN_HEADERS:
+            raise ValueError(f"{name} cannot be set here: credentials come from mounted files")
+    return _text_fields(values)
+
+
+def _parameters(values: dict[str, str]) -> dict[str, str]:
+    for name in values:
+        if name in _OWN_PARAMETERS:
+            raise ValueError(f"{name} is set by the operator")
+    return _text_fields(values)
+
+
+def _mounted(value: Path) -> Path:
+    if not value.is_absolute():
+        raise ValueError("must be an absolute path")
+    if value.is_relative_to(SERVICE_ACCOUNT_FOLDER):
+        raise ValueError("the service account's token goes to the API server only")
+    return value
+
+
+MountedFile = Annotated[Path, AfterValidator(_mounted)]
+LabelName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+
+
+class BasicAuth(_Part):
+    """Basic authentication at Prometheus."""
+
+    username: str = Field(min_length=1, pattern=r"^[^:\x00-\x1f]+$")
+    password_file: MountedFile
+    """A mounted file; read again for every query."""
+
+
+class PrometheusTls(_Part):
+    """TLS to Prometheus."""
+
+    ca_file: MountedFile | None = None
+    """The authority that signed its certificate; None: the public ones."""
+    cert_file: MountedFile | None = None
+    """The operator's own certificate, for a Prometheus that asks for one."""
+    key_file: MountedFile | None = None
+    insecure_skip_verify: bool = False
+    """Believe any certificate. Whoever is on the way can then answer for Prometheus."""
+
+    @model_validator(mode="after")
+    def _paired(self) -> Self:
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("certFile and keyFile go together")
+        return self
+
+
+class ScrapeLabelNames(_Part):
+    """How the scrape configuration calls what a target is."""
+
+    namespace: LabelName = "namespace"
+    pod: LabelName = "pod"
+
 
     namespace_labels: dict[str, str] = {"kubernetes.io/metadata.name": "monitoring"}
     pod_labels: dict[str, str] = {}
 
 
+    """Namespace of the pods that may scrape the metrics port of model pods."""
 class Lease(_Part):
+    """Those pods; empty: all of the namespace."""
+    url: Annotated[str, AfterValidator(_address)] | None = None
+    """Up to, and without, /api/v1. None: nothing is judged by metrics."""
+    bearer_token_file: MountedFile | None = None
+    """A mounted file; read again for every query."""
+    basic_auth: BasicAuth | None = None
+    tls: PrometheusTls = PrometheusTls()
+    headers: Annotated[dict[str, str], AfterValidator(_headers)] = {}
+    """Sent with every query, such as X-Scope-OrgID for a tenant of Mimir."""
+    parameters: Annotated[dict[str, str], AfterValidator(_parameters)] = {}
+    """Sent with every query, such as dedup for Thanos."""
+    labels: ScrapeLabelNames = ScrapeLabelNames()
+    timeout: Annotated[Duration, AfterValidator(_at_least_a_second)] = timedelta(seconds=10)
+    """For a whole query, from asking to the last byte."""
+    connect_timeout: Annotated[Duration, AfterValidator(_at_least_a_second)] = timedelta(seconds=2)
+    """For a connection."""
+    max_response_mebibytes: int = Field(default=8, ge=1, le=256)
+    """A larger answer is not read to its end."""
+    concurrency: int = Field(default=4, ge=1, le=32)
+    """Queries at the same time, each in a thread of its own."""
+
+    @model_validator(mode="after")
+    def _one_identity(self) -> Self:
+        if self.bearer_token_file is not None and self.basic_auth is not None:
+            raise ValueError("give bearerTokenFile or basicAuth, not both")
+        if self.connect_timeout > self.timeout:
+            raise ValueError("connectTimeout must not exceed timeout")
+        return self
+
+    def access(self) -> Access | None:
+        """What the client needs; None without an address."""
+        if self.url is None:
+            return None
+        tls = self.tls
+        pair = (tls.cert_file, tls.key_file) if tls.cert_file and tls.key_file else None
+        timeout = self.timeout.total_seconds()
+        return Access(
+            url=self.url,
+            bearer_token_file=self.bearer_token_file,
+            username=self.basic_auth.username if self.basic_auth else None,
+            password_file=self.basic_auth.password_file if self.basic_auth else None,
+            ca_file=tls.ca_file,
+            client_certificate=pair,
+            verify=not tls.insecure_skip_verify,
+            headers=self.headers,
+            parameters=self.parameters,
+            deadline=timeout,
+            connect=self.connect_timeout.total_seconds(),
+            pause=timeout,
+            body_limit=self.max_response_mebibytes * 1024 * 1024,
+            concurrency=self.concurrency,
+        )
+
+    def scrape_labels(self) -> ScrapeLabels:
+        """The names of labels for queries."""
+        return ScrapeLabels(self.labels.namespace, self.labels.pod)
     """Leader election, as in client-go."""
 
     name: str = "mooring-operator"
