@@ -22,6 +22,7 @@ VALUES = CHART / "ci" / "dev-values.yaml"
 _KEYS = {
     "operator": "operator",
     "fetcher": "fetcher",
+    "router": "router",
     "onnx-server": "onnxServer",
     "torchserve": "torchserve",
     "tfserving-standin": "tfserving",

@@ -53,6 +53,7 @@ CATALOG: dict[str, Image] = {
         Image("operator", "operator"),
         Image("fetcher", "components/fetcher"),
         Image("onnx-server", "components/onnx-server"),
+        Image("router", "components/router"),
         Image("torchserve", "components/torchserve", on_demand=True),
         Image("tfserving-standin", "dev/tfserving-standin", on_demand=True),
         Image("sklearn-server", "examples/custom-runtime", on_demand=True),

@@ -26,6 +26,7 @@ from pydantic_core import ErrorDetails
 from mooring.adapters.prometheus_access import SERVICE_ACCOUNT_FOLDER, Access
 from mooring.api import parse_duration
 from mooring.core.observed import RenderSettings, StoreEgress
+from mooring.core.router_counters import ScrapeLabels
 from mooring.engine.lease import LeaseSettings
 
 
@@ -65,8 +66,10 @@ class Images(_Part):
 
     fetcher: str = "mooring.dev/fetcher:dev"
     """The init container that fetches models. Only new revisions take a changed one."""
+    router: str = "mooring.dev/router:dev"
+    """The proxy that splits the traffic. Only new revisions take a changed one."""
     pull_policy: str | None = None
-    """imagePullPolicy of model pods; None leaves it to the API server's default."""
+    """imagePullPolicy of model and router pods; None leaves it to the API server's default."""
 
 
 class ModelStore(_Part):
@@ -84,9 +87,6 @@ class ModelStore(_Part):
                 raise ValueError(f"except: {part} lies outside {whole}")
         return self
 
-
-class Prometheus(_Part):
-    """Where evidence is read from (Prometheus, Thanos, Mimir, VictoriaMetrics), and who scrapes."""
 
 def _address(value: str) -> str:
     """http(s)://host[:port][/path], and nothing else: an address is shown, a password is not."""
@@ -182,12 +182,12 @@ class ScrapeLabelNames(_Part):
     pod: LabelName = "pod"
 
 
+class Prometheus(_Part):
+    """Where evidence is read from (Prometheus, Thanos, Mimir, VictoriaMetrics), and who scrapes."""
+
     namespace_labels: dict[str, str] = {"kubernetes.io/metadata.name": "monitoring"}
-    pod_labels: dict[str, str] = {}
-
-
     """Namespace of the pods that may scrape the metrics port of model pods."""
-class Lease(_Part):
+    pod_labels: dict[str, str] = {}
     """Those pods; empty: all of the namespace."""
     url: Annotated[str, AfterValidator(_address)] | None = None
     """Up to, and without, /api/v1. None: nothing is judged by metrics."""
@@ -244,6 +244,9 @@ class Lease(_Part):
     def scrape_labels(self) -> ScrapeLabels:
         """The names of labels for queries."""
         return ScrapeLabels(self.labels.namespace, self.labels.pod)
+
+
+class Lease(_Part):
     """Leader election, as in client-go."""
 
     name: str = "mooring-operator"
@@ -280,6 +283,10 @@ class Settings(_Part):
     """How long pods of a replaced revision stay after traffic has left them."""
     pre_stop_seconds: int = Field(default=5, ge=0, le=600)
     """Pods sleep so long before they stop, so that endpoints are withdrawn first."""
+    cluster_domain: str = Field(
+        default="cluster.local", pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
+    )
+    """The cluster's DNS domain, in which routers look for model pods."""
     resync: Annotated[Duration, AfterValidator(_at_least_a_second)] = timedelta(minutes=5)
     """How often everything is compared with the API server."""
     workers: int = Field(default=8, ge=1, le=64)
@@ -302,6 +309,10 @@ class Settings(_Part):
             prometheus_pod_labels=self.prometheus.pod_labels,
             drain=self.drain,
             pre_stop_seconds=self.pre_stop_seconds,
+            router_image=self.images.router,
+            router_pull_policy=self.images.pull_policy,
+            operator_namespace=own_namespace(),
+            cluster_domain=self.cluster_domain,
         )
 
     def election(self) -> LeaseSettings:

@@ -30,13 +30,16 @@ def test_every_part_is_read(tmp_path: Path) -> None:
         written(
             tmp_path,
             """
-            images: {fetcher: registry.example/fetcher:1, pullPolicy: IfNotPresent}
+            images:
+              {fetcher: registry.example/fetcher:1, router: registry.example/router:1,
+               pullPolicy: IfNotPresent}
             namespaces: [shop, bank]
             requireDigest: true
             modelStores: [{cidr: 10.0.0.0/8, except: [10.1.0.0/16], ports: [443]}]
             prometheus: {namespaceLabels: {team: obs}, podLabels: {app: prometheus}}
             drain: 1m
             preStopSeconds: 7
+            clusterDomain: example.internal
             resync: 1h30m
             workers: 3
             lease: {name: other, duration: 30s, renewDeadline: 20s, retryPeriod: 4s}
@@ -46,6 +49,11 @@ def test_every_part_is_read(tmp_path: Path) -> None:
     )
     rendering = found.rendering()
     assert rendering.fetcher_image == "registry.example/fetcher:1"
+    assert rendering.router_image == "registry.example/router:1"
+    assert (rendering.router_pull_policy, rendering.cluster_domain) == (
+        "IfNotPresent",
+        "example.internal",
+    )
     assert rendering.model_stores[0].excluded == ("10.1.0.0/16",)
     assert rendering.require_digest
     assert rendering.drain == timedelta(minutes=1)

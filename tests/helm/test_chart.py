@@ -54,7 +54,7 @@ SERVED_RULES = [
     ("autoscaling", ["horizontalpodautoscalers"], CHILD),
     ("networking.k8s.io", ["networkpolicies"], CHILD),
     ("policy", ["poddisruptionbudgets"], CHILD),
-    ("", ["pods"], ["get", "list"]),
+    ("", ["pods"], ["get", "list", "patch"]),
     ("", ["events"], ["create", "patch"]),
 ]
 CLUSTER_RULES = [*SERVED_RULES, ("mooring.dev", ["clustermodelruntimes"], READ)]
@@ -285,6 +285,7 @@ def test_rendered_settings_are_those_that_the_operator_reads(
     settings = settings_of(render(*values), tmp_path)
     assert settings.namespaces == (("red", "blue") if values == NAMESPACED else ())
     assert settings.images.fetcher.startswith("mooring.dev/fetcher:")
+    assert settings.images.router.startswith("mooring.dev/router:")
     assert settings.port == 8080
 
 

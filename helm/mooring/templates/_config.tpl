@@ -2,6 +2,7 @@
 {{- define "mooring.config" -}}
 images:
   fetcher: {{ include "mooring.image" (list . .Values.images.fetcher) }}
+  router: {{ include "mooring.image" (list . .Values.images.router) }}
 namespaces: {{ toJson .Values.namespaces }}
 requireDigest: {{ .Values.config.requireDigest }}
 {{- if not (kindIs "invalid" .Values.config.modelStores) }}
@@ -16,6 +17,7 @@ prometheus:
   {{- toYaml .Values.config.prometheus | nindent 2 }}
 drain: {{ .Values.config.drain }}
 preStopSeconds: {{ .Values.config.preStopSeconds }}
+clusterDomain: {{ .Values.config.clusterDomain }}
 resync: {{ .Values.config.resync }}
 workers: {{ .Values.config.workers }}
 lease:

@@ -29,10 +29,11 @@ by the kubelet. No Roles, no bindings, and children are written by server-side a
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
   verbs: [get, list, watch, create, patch, delete]
-# The last words of a container that does not become ready.
+# The last words of a container that does not become ready. Patched is one annotation of router pods,
+# mooring.dev/routes-version: so the kubelet brings them their new routes at once, not in a minute.
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list]
+  verbs: [get, list, patch]
 - apiGroups: [""]
   resources: [events]
   verbs: [create, patch]
