@@ -10,6 +10,7 @@ from tests.core.drift.samples import (
     drawn,
     normal,
     normal_grid,
+    references,
     replicas,
     share_below,
 )
@@ -18,9 +19,10 @@ from mooring.core.drift import cusum
 from mooring.core.drift.arrays import FloatArray
 from mooring.core.drift.dispersion import dispersion
 from mooring.core.drift.distances import Pair, psi
-from mooring.core.drift.measure import measure
+from mooring.core.drift.measure import View, measure
 from mooring.core.drift.multiplicity import adjusted
 from mooring.core.drift.season import PastWindow, is_short, seasonal_reference, wanted_starts
+from mooring.core.drift.settings import DriftSettings
 from mooring.core.drift.shift import chi_square, minimum_effect, z_scores
 
 DECILES = np.full(10, 0.1)
@@ -82,6 +84,8 @@ def test_the_same_hour_of_earlier_weeks_is_silent_where_a_whole_week_alarms() ->
         found = seasonal_reference(past, h * hour, hour, offset=week, weeks=4)
         assert found.counts is not None
         assert found.windows == 12
+        assert found.same is not None
+        assert len(found.same) == 4
         current = np.stack((past[h].counts, drawn(generator, 2000, swung(h, 0.25), 1)[0]))
         tested = view.layout.assign[0]
         week_pair = pair_of(whole_week, current, tested)
@@ -96,6 +100,18 @@ def test_the_same_hour_of_earlier_weeks_is_silent_where_a_whole_week_alarms() ->
     assert alarms["season"] == 0
     assert alarms["season psi"] == 0
     assert alarms["power"] >= 0.9
+
+
+def test_an_hour_has_a_dispersion_of_its_own_and_not_the_seasons() -> None:
+    chance = np.random.default_rng(3)
+    week = np.concatenate([chance.normal(0.5 * np.sin(h / 4), 1, size=300) for h in range(168)])
+    view = View.of(references({"x": week}), DriftSettings())
+    assert view.dispersion[0] > 3
+    shares = cell_shares(view.features[0].grid, normal(0.5))
+    hours = np.stack([drawn(chance, 1000, shares, 1) for _ in range(4)])
+    assert view.rebased(hours.sum(axis=0), hours).dispersion[0] < 1.8
+    # From two windows nothing is learnt.
+    assert view.rebased(hours.sum(axis=0), hours[:2]).dispersion[0] == view.dispersion[0]
 
 
 def pair_of(reference: FloatArray, current: FloatArray, assign: np.ndarray) -> Pair:
@@ -119,6 +135,8 @@ def test_a_season_leaves_out_what_alarmed_and_never_reaches_the_present() -> Non
     assert (found.windows, found.left_out) == (2, 1)
     assert found.counts is not None
     assert found.counts.tolist() == [2, 2, 2]
+    # The very same hour was the unusable one.
+    assert found.same is None
     assert seasonal_reference(past, 60, 10, offset=100, weeks=2).counts is None
     assert wanted_starts(100, 10, offset=10, weeks=1) == (80.0, 90.0)
     assert is_short(np.array([29.0, 30.0]), np.array([1.0, 1.0])).tolist() == [1.0, 0.0]

@@ -10,6 +10,7 @@ own windows differ (Rao & Scott's design effect):
 from __future__ import annotations
 
 import numpy as np
+from scipy.special import chdtri
 
 from mooring.core.drift.arrays import BoolArray, FloatArray
 
@@ -32,3 +33,14 @@ def dispersion(windows: FloatArray, mask: BoolArray | None = None) -> FloatArray
     bins = (pooled > 0).sum(axis=1)
     df = np.maximum((filled - 1) * (bins - 1), 1)
     return np.asarray(np.maximum(1.0, square.sum(axis=(0, 2)) / df), dtype=np.float64)
+
+
+def learnt(windows: FloatArray, mask: BoolArray) -> FloatArray:
+    """δ̂ where it is more than chance, else 1; shape (F,), from (W, F, K).
+
+    Of independent rows δ̂ is 1 on average and above it half of the time; below its 99 % point it
+    is taken as 1, so that quiet traffic pays nothing for the estimate.
+    """
+    found = dispersion(windows, mask)
+    df = np.maximum((windows.shape[0] - 1) * np.maximum(mask.sum(axis=1) - 1, 1), 1)
+    return np.where(found > chdtri(df, 0.01) / df, found, 1.0)

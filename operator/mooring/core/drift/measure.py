@@ -10,6 +10,7 @@ import numpy as np
 from mooring.core.drift import shift, tails
 from mooring.core.drift.arrays import BoolArray, FloatArray
 from mooring.core.drift.coarse import Layout, layout
+from mooring.core.drift.dispersion import learnt
 from mooring.core.drift.distances import Pair, psi
 from mooring.core.drift.floor import floor_text
 from mooring.core.drift.grid import grid_hash
@@ -21,6 +22,8 @@ from mooring.core.drift.settings import DriftSettings
 #: Rows that every tested bin must expect. PSI with ½ added bears two: below the floor it does not
 #: alarm anyway (tests hold its size there).
 LEAST_EXPECTED = 2.0
+#: Windows of one hour from which its own dispersion can be learnt.
+_LEAST_WINDOWS = 3
 _ORDERED = ("kolmogorovSmirnov", "andersonDarling", "wasserstein")
 
 
@@ -93,10 +96,19 @@ class View:
             floors=tuple(texts),
         )
 
-    def rebased(self, fine: FloatArray) -> View:
-        """The same bins and floors with other counts: a seasonal or a re-based reference."""
+    def rebased(self, fine: FloatArray, same: FloatArray | None = None) -> View:
+        """The same bins and floors with other counts: a seasonal or a re-based reference.
+
+        ``same`` are the counts of three or more windows of the very same hour, shape
+        (windows, F, max cells): a reference of a whole week takes the season for over-dispersion,
+        so δ̂ is learnt anew from what differs within the hour. Without them δ̂ stays.
+        """
+        spread = self.dispersion
+        if same is not None and len(same) >= _LEAST_WINDOWS:
+            spread = learnt(self.layout.coarsen(same), self.layout.mask)
         return replace(
             self,
+            dispersion=spread,
             fine=fine,
             coarse=self.layout.coarsen(fine),
             tails=self.layout.tail_counts(fine),

@@ -16,7 +16,7 @@ import numpy as np
 
 from mooring.core.drift.arrays import FloatArray
 from mooring.core.drift.coarse import layout
-from mooring.core.drift.dispersion import dispersion
+from mooring.core.drift.dispersion import learnt
 from mooring.core.drift.grid import FeatureGrid, InvalidGrid, grid_hash
 
 FORMAT = 1
@@ -270,8 +270,5 @@ def feature_reference(
     fine = np.array(parts)[:, None, :]
     counts = fine.sum(axis=0)[0]
     tested = layout([grid], [counts])
-    spread = float(dispersion(tested.coarsen(fine), tested.mask)[0]) if tested.mask.size else 1.0
-    # δ̂ of independent rows is 1 on average only: below its 99 % point it is taken as 1.
-    df = max((len(parts) - 1) * max(int(tested.bins[0]) - 1, 1), 1)
-    by_chance = 1 + 2.33 * float(np.sqrt(2 / df))
-    return FeatureReference(grid, counts, type_, spread if spread > by_chance else 1.0)
+    spread = float(learnt(tested.coarsen(fine), tested.mask)[0]) if tested.mask.size else 1.0
+    return FeatureReference(grid, counts, type_, spread)

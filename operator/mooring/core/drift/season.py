@@ -45,11 +45,13 @@ class SeasonalReference:
         counts: the pooled fine counts; None when no window is usable.
         windows: how many were pooled.
         left_out: how many matched but were alarmed or unhealthy.
+        same: the windows of the very same hour alone, without neighbours, shape (…, F, cells).
     """
 
     counts: FloatArray | None
     windows: int
     left_out: int
+    same: FloatArray | None = None
 
 
 def wanted_starts(
@@ -85,6 +87,7 @@ def seasonal_reference(
     wanted = wanted_starts(start, window, offset=offset, weeks=weeks, neighbours=neighbours)
     total: FloatArray | None = None
     used = left_out = 0
+    same = []
     for one in past:
         if one.end > start or not any(abs(one.start - at) < window / 2 for at in wanted):
             continue
@@ -93,7 +96,10 @@ def seasonal_reference(
             continue
         total = one.counts.copy() if total is None else total + one.counts
         used += 1
-    return SeasonalReference(total, used, left_out)
+        away = (start - one.start) % offset
+        if min(away, offset - away) < window / 2:
+            same.append(one.counts)
+    return SeasonalReference(total, used, left_out, np.stack(same) if same else None)
 
 
 def is_short(reference_rows: FloatArray, window_rows: FloatArray) -> FloatArray:
