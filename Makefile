@@ -107,6 +107,7 @@ lint-generated: $(STAMP) ## Generated files (CRDs, chart, manifests, locks) are 
 	@$(BIN)/python dev/copy_crds.py --check
 	@$(BIN)/python -m mooring.api.reference --check
 	@$(BIN)/python dev/generate_chart_reference.py --check
+	@$(BIN)/python dev/generate_rollout_table.py --check
 	@$(BIN)/python dev/check_locks.py
 
 .PHONY: format
@@ -188,6 +189,7 @@ manifests: $(STAMP) ## Render manifests/ from the chart
 docs: $(STAMP) ## Generate the documentation's reference parts
 	@$(BIN)/python -m mooring.api.reference
 	@$(BIN)/python dev/generate_chart_reference.py
+	@$(BIN)/python dev/generate_rollout_table.py
 
 .PHONY: clean
 clean: ## Remove what was built here (not the cluster, not the binaries' cache)

@@ -115,21 +115,26 @@ class Client:
         cluster.kubectl(*ready, f"--timeout={_READY_TIMEOUT}")
         return Client(cluster, namespace)
 
-    def infer(self, url: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    def infer(
+        self, url: str, body: Mapping[str, Any], *, headers: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
         """The answer to one request.
 
         Raises:
             DevError: the answer was not 200, or there was none.
         """
-        code, text = self.post(url, body)
+        code, text = self.post(url, body, headers=headers)
         if code != 200:
             raise DevError(f"{url} answered {code}: {text}")
         answer: dict[str, Any] = json.loads(text)
         return answer
 
-    def post(self, url: str, body: Mapping[str, Any]) -> tuple[int, str]:
+    def post(
+        self, url: str, body: Mapping[str, Any], *, headers: Mapping[str, str] | None = None
+    ) -> tuple[int, str]:
         """Status code and text of the answer to one request."""
-        arguments = ("exec", "-i", "-n", self.namespace, NAME, "--", "python", _PATH, "infer", url)
+        program = ("python", _PATH, "infer", url, json.dumps(dict(headers or {})))
+        arguments = ("exec", "-i", "-n", self.namespace, NAME, "--", *program)
         answer = json.loads(self.cluster.kubectl(*arguments, input=json.dumps(body)))
         return int(answer["code"]), str(answer["body"])
 

@@ -1,6 +1,7 @@
 """Runs in a pod: sends predictions to a Service the way an application in the cluster would.
 
-    python program.py infer URL            body on standard input; prints {"code", "body"}
+    python program.py infer URL HEADERS    body on standard input; prints {"code", "body"}; further
+                                           headers as a JSON object
     python program.py stream URL SECONDS   body on the first line; sends it over and over, SECONDS
                                            apart, until standard input ends; prints what came of it
 
@@ -21,12 +22,13 @@ _TIMEOUT = 10.0
 _KEPT_FAILURES = 5
 
 
-def post(url: str, body: bytes) -> tuple[int, str]:
+def post(url: str, body: bytes, headers: dict[str, str] | None = None) -> tuple[int, str]:
     """One request on a connection of its own, so that the Service chooses a pod each time."""
     parts = urllib.parse.urlsplit(url)
     connection = http.client.HTTPConnection(parts.netloc, timeout=_TIMEOUT)
     try:
-        connection.request("POST", parts.path, body, {"Content-Type": "application/json"})
+        sent = {"Content-Type": "application/json", **(headers or {})}
+        connection.request("POST", parts.path, body, sent)
         response = connection.getresponse()
         return response.status, response.read().decode()
     finally:
@@ -46,9 +48,9 @@ def answer_of(text: str) -> str:
     return json.dumps([output["data"] for output in json.loads(text)["outputs"]])
 
 
-def infer(url: str) -> None:
+def infer(url: str, headers: str) -> None:
     """Send standard input once."""
-    code, text = post(url, sys.stdin.buffer.read())
+    code, text = post(url, sys.stdin.buffer.read(), json.loads(headers))
     json.dump({"code": code, "body": text}, sys.stdout)
 
 
@@ -92,6 +94,6 @@ def _set_at_end_of_input(ended: threading.Event) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1] == "infer":
-        infer(sys.argv[2])
+        infer(sys.argv[2], sys.argv[3])
     else:
         stream(sys.argv[2], float(sys.argv[3]))
