@@ -66,12 +66,16 @@ class Server:
     environment: Mapping[str, str]
 
 
+_OURS = (
+    "-m", "mooring_onnx_server", "--model-name", "m", "--host", "127.0.0.1", "--port", "{port}",
+    "--grpc-port", "0", "--intra-op-threads", "1", "--model-dir", "{folder}",
+)  # fmt: skip
 SERVERS = (
+    Server("mooring-onnx-server", (), _OURS, {"PYTHONPATH": str(COMPONENT)}),
     Server(
-        "mooring-onnx-server",
+        "the same, batching",
         (),
-        ("-m", "mooring_onnx_server", "--model-name", "m", "--host", "127.0.0.1", "--port",
-         "{port}", "--grpc-port", "0", "--intra-op-threads", "1", "--model-dir", "{folder}"),
+        (*_OURS, "--batch-max-rows", "16"),
         {"PYTHONPATH": str(COMPONENT)},
     ),
     Server(
@@ -161,7 +165,7 @@ def running(server: Server, folder: Path, logs: Path) -> Iterator[Running]:
         **os.environ, **_ONE_THREAD, **server.environment,
         "BENCH_MODEL": str(folder / "model.onnx"), "BENCH_PORT": str(port),
     }  # fmt: skip
-    log = logs / f"{server.name.split()[0]}-{folder.name}.log"
+    log = logs / f"{port}-{folder.name}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
             ["taskset", "-c", SERVER_CORE, str(python_of(server)), *command],
@@ -256,8 +260,8 @@ def _wrk(url: str, seconds: float, files: Path) -> tuple[float, float, float, fl
     )
     options = ("-t1", f"-c{CONNECTIONS}", f"-d{seconds:g}s", "--timeout", "20s", "--latency")
     said = _run("wrk", *options, "-s", str(script), url)
-    if wrong := re.search(r"Non-2xx.*|Socket errors.*", said):
-        raise click.ClickException(f"{url}: {wrong[0]}")
+    if re.search(r"Non-2xx|Socket errors| 0 requests in", said):
+        raise click.ClickException(f"{url}: {said}")
     rate = float(re.findall(r"Requests/sec:\s+(\S+)", said)[0])
     count = float(re.findall(r"(\d+) requests in", said)[0])
     p50, p99 = (_milliseconds(re.findall(rf"{q}%\s+(\S+)", said)[0]) for q in (50, 99))
@@ -397,7 +401,7 @@ def _show(result: dict[str, Any]) -> None:
     for key, title in (("tiny", "30 features"), ("slow", "about 5 ms")):
         found = result[key]
         table = Table(title=f"{title}: bare loop {found['loop_per_second']:,.0f} a second")
-        table.add_column("server")
+        table.add_column("server", no_wrap=True)
         for column in ("requests/s", "of the loop", "p50 ms", "p99 ms", "CPU µs each"):
             table.add_column(column, justify="right")
         for name, row in found["servers"].items():

@@ -5,15 +5,16 @@ apart again, which pays where a run costs much more than its rows do (most of al
 model whose every input and output begins with a length left open is batched, and only requests
 that agree in everything else: outputs asked for, and all lengths but the first.
 
-A batch is run when it is full, when its first request has waited long enough, or as soon as no
-other run is under way. So it adapts: a lone client waits for nobody, and under load what comes
-while one batch is computed is the next.
+A batch starts at once while no run is under way, and else when it is full or its first request has
+waited long enough; but never more at a time than the engine runs. So it adapts: a lone client waits
+for nobody, and under load what comes while one batch is computed is the next.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +60,8 @@ class _Batch:
     waiting: list[tuple[InferRequest, int, _Answer]] = field(default_factory=list)
     rows: int = 0
     timer: asyncio.TimerHandle | None = None
+    due: bool = False
+    """It waits for nothing but its turn; who comes until then may still join it."""
 
 
 class Batcher:
@@ -68,6 +71,7 @@ class Batcher:
         self,
         engine: Infers,
         settings: BatchSettings,
+        parallel_runs: int,
         observe_rows: Callable[[int], None],
     ) -> None:
         """Sets up an empty batcher.
@@ -75,13 +79,16 @@ class Batcher:
         Args:
             engine: runs the batches, and what is not to be batched.
             settings: how many rows, and for how long they may wait.
+            parallel_runs: how many batches are run at a time.
             observe_rows: told the rows of each batch that is run.
         """
         self._engine = engine
         self._max_rows = settings.max_rows
         self._max_delay = settings.max_delay_seconds
+        self._parallel_runs = parallel_runs
         self._observe_rows = observe_rows
         self._open: dict[_Key, _Batch] = {}
+        self._due: deque[_Batch] = deque()
         self._runs: set[asyncio.Task[None]] = set()
 
     async def infer(self, request: InferRequest) -> Sequence[Any]:
@@ -97,35 +104,51 @@ class Batcher:
         key = _key(request)
         batch = self._open.get(key)
         if batch is not None and batch.rows + rows > self._max_rows:
-            self._start(batch)
+            self._close(batch)
             batch = None
         if batch is None:
             batch = self._open[key] = _Batch(key)
             # With nothing under way it starts once the requests that came with this one have
             # joined it: they are read in the same turn of the event loop.
             delay = self._max_delay if self._runs else 0.0
-            batch.timer = loop.call_later(delay, self._start, batch)
+            batch.timer = loop.call_later(delay, self._fall_due, batch)
         answer: _Answer = loop.create_future()
         batch.waiting.append((request, rows, answer))
         batch.rows += rows
         if batch.rows >= self._max_rows:
-            self._start(batch)
+            self._close(batch)
         return await answer
 
-    def _start(self, batch: _Batch) -> None:
+    def _close(self, batch: _Batch) -> None:
+        """Lets nobody join any more, and does not wait for anybody."""
         if self._open.get(batch.key) is batch:
             del self._open[batch.key]
+        self._fall_due(batch)
+
+    def _fall_due(self, batch: _Batch) -> None:
         if batch.timer is not None:
             batch.timer.cancel()
-        task = asyncio.get_running_loop().create_task(self._run(batch))
-        self._runs.add(task)
-        task.add_done_callback(self._ended)
+        if not batch.due:
+            batch.due = True
+            self._due.append(batch)
+        self._start()
+
+    def _start(self) -> None:
+        """Starts what is due, as far as the engine has room."""
+        while self._due and len(self._runs) < self._parallel_runs:
+            batch = self._due.popleft()
+            if self._open.get(batch.key) is batch:
+                del self._open[batch.key]
+            task = asyncio.get_running_loop().create_task(self._run(batch))
+            self._runs.add(task)
+            task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._runs.discard(task)
         if not self._runs:
             for batch in list(self._open.values()):
-                self._start(batch)
+                self._fall_due(batch)
+        self._start()
 
     async def _run(self, batch: _Batch) -> None:
         # A request whose client has gone is not computed for nobody.

@@ -163,7 +163,7 @@ class _Process:
         if reason := why_not(model.signature):
             _log.warning("requests are not batched, the model cannot take it: %s", reason)
             return engine
-        return Batcher(engine, batch, self._metrics.observe_batch)
+        return Batcher(engine, batch, self._settings.parallel_runs, self._metrics.observe_batch)
 
     async def _listen_for_grpc(self) -> None:
         settings = self._settings
