@@ -193,7 +193,7 @@ class Prometheus(_Part):
     """Up to, and without, /api/v1. None: nothing is judged by metrics."""
     bearer_token_file: MountedFile | None = None
     """A mounted file; read again for every query."""
-    basic_auth: BasicAuth | None = None
+    basic_auth: Annotated[BasicAuth | None, BeforeValidator(lambda given: given or None)] = None
     tls: PrometheusTls = PrometheusTls()
     headers: Annotated[dict[str, str], AfterValidator(_headers)] = {}
     """Sent with every query, such as X-Scope-OrgID for a tenant of Mimir."""
