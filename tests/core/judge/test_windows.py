@@ -69,14 +69,28 @@ def test_both_halves_of_stable_are_one_side() -> None:
     assert rollout.samples() == (10 + 20, 190)
 
 
-def test_a_restart_of_the_router_pod_counts_from_zero() -> None:
+def restarted(born: float | None) -> tuple[int, int]:
     rollout = Rollout()
     rollout.go(requests=(100, 900))
     rollout.go()
     rollout.candidate, rollout.stable = Counters(3, 0), Counters(27, 0)
     rollout.now += 5
-    rollout.look()
-    assert rollout.samples() == (13, 117)
+    rollout.look(scrapes={"router-0": replace(rollout.scrape(), born=born)})
+    before = rollout.samples()
+    rollout.go()
+    assert rollout.samples() == (before[0] + 10, before[1] + 90)
+    return before
+
+
+def test_a_restart_of_the_router_pod_counts_from_zero() -> None:
+    assert restarted(born=12.0) == (13, 117)
+
+
+@pytest.mark.parametrize("born", [None, 3.0])
+def test_counters_that_fell_without_a_restart_cost_one_window_and_count_nothing_twice(
+    born: float | None,
+) -> None:
+    assert restarted(born) == (10, 90)
 
 
 def test_a_cluster_that_began_anew_alone_costs_one_window_and_no_more() -> None:
@@ -109,6 +123,19 @@ def test_an_answer_with_a_part_missing_is_refused_and_counts_nothing_twice() -> 
     assert rollout.samples() == (1010, 9090)
     assert rollout.state is not None
     assert sum(rollout.state.histograms[1][0]) == 1010
+
+
+def test_errors_that_fall_by_a_few_are_no_contradiction_and_count_once() -> None:
+    rollout = Rollout()
+    rollout.go((100, 900))
+    rollout.go((100, 900), errors=(5, 0))
+    rollout.candidate = replace(rollout.candidate, errors=3)
+    rollout.go((100, 900))
+    judged = rollout.go((100, 900), errors=(2, 0))
+    assert not any("no sense" in note for note in judged.notes)
+    assert rollout.samples() == (300, 2700)
+    assert judged.metrics[0].estimate is not None
+    assert judged.metrics[0].estimate.value == pytest.approx(5 / 300)
 
 
 @pytest.mark.parametrize("since", [6.0, 9.9, 10.0])
@@ -175,7 +202,7 @@ def test_a_scrape_with_a_number_that_makes_no_sense_is_as_good_as_missing(
     rollout.go()
     rollout.go()
     rollout.now += 5
-    broken = replace(rollout.candidate, **{field: bad})
+    broken = replace(rollout.candidate, **{field: bad})  # type: ignore[arg-type]
     judged = rollout.look(scrapes={"router-0": Scrape(rollout.now, broken, (rollout.stable,))})
     assert any("no sense" in note for note in judged.notes)
     rollout.go()

@@ -48,8 +48,8 @@ class Scrape:
     ``time``: the timestamp of the samples, seconds on Prometheus' clock. ``stable``: the clusters
     of the revision that the candidate is compared with, one or its two halves. A cluster that the
     scrape does not have is left out: its counters are 0. ``born``: when the router pod began, on
-    the same clock; what a pod counted before it was first seen is counted only when this is known.
-    ``ejections``: candidate pods that outlier detection keeps out at the moment.
+    the same clock; what a pod counted before it was first seen, or since it restarted, is counted
+    only when this is known. ``ejections``: candidate pods that outlier detection keeps out now.
     """
 
     time: float

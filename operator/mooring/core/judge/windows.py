@@ -5,9 +5,9 @@ in itself. Windows of several pods are never mixed: each has its own share π, a
 a scrape contributes a longer window later.
 
 A remembered source is one flat tuple: its sample time, the times of two older samples a and b,
-then for the candidate and for stable attempts, errors, attempts at a and b, the counted bad
-requests per channel, and the latency buckets. Channel 0 is errors; each latency metric has one of
-its own, requests slower than its objective.
+then for the candidate and for stable attempts, attempts at a and b, the counted bad requests per
+channel, and the latency buckets. Channel 0 is errors; each latency metric has one of its own,
+requests slower than its objective.
 """
 
 from __future__ import annotations
@@ -30,8 +30,10 @@ from mooring.core.judge.settings import Analysis, Latency
 _CONTRADICTION: Final = 60.0
 #: A sample that is older than the last by less is a late answer, else the clock was set back (s).
 _CLOCK_SET_BACK: Final = 300.0
+#: No counter of a router gets there, and above it one more would be lost in rounding.
+_MOST: Final = 1e15
 _HEAD: Final = 3
-_SIDE: Final = 4
+_SIDE: Final = 3
 #: Stands for "there is no such sample".
 _NEVER: Final = -1.0
 
@@ -202,11 +204,13 @@ def _cut(new: Array, old: Array, frame: _Frame, channels: int, buckets: int) -> 
     time, born = new[:, 0], new[:, 1]
     sides = new[:, 2:].reshape(len(new), 2, 3 + buckets)
     numbers = sides.reshape(len(new), -1)
-    valid = np.isfinite(time) & np.isfinite(numbers).all(axis=1) & (numbers >= 0).all(axis=1)
+    sane = (numbers >= 0) & (numbers < _MOST)
+    valid = np.isfinite(time) & sane.all(axis=1)
     sides = np.where(valid[:, None, None], sides, 0.0)
     before = old[:, _HEAD:].reshape(len(old), 2, _SIDE + channels + buckets)
-    raw_new = np.concatenate([sides[:, :, :2], sides[:, :, 3:]], axis=2)
-    raw_old = np.concatenate([before[:, :, :2], before[:, :, _SIDE + channels :]], axis=2)
+    # Errors are not among them: what clients gave up is a difference, which may fall by one or two.
+    raw_new = np.concatenate([sides[:, :, :1], sides[:, :, 3:]], axis=2)
+    raw_old = np.concatenate([before[:, :, :1], before[:, :, _SIDE + channels :]], axis=2)
     known = old[:, 0] > _NEVER
     set_back = known & (time < old[:, 0] - _CLOCK_SET_BACK)
     fresh = valid & (~known | set_back | (time > old[:, 0]))
@@ -223,9 +227,13 @@ def _cut(new: Array, old: Array, frame: _Frame, channels: int, buckets: int) -> 
     valid &= ~(contradicts & fresh & (time - old[:, 0] < _CONTRADICTION))
     fresh &= valid
     from_zero = first | restarted
-    # A window counts when all of it lies under the weights in force.
+    # A window counts when all of it lies under the weights in force. Counters that began at zero
+    # count from there only when it is known that their process did: sums over endpoints fall, too,
+    # when somebody forgets those that went.
     young = (born >= frame.since) & ~set_back
-    begins_inside = np.where(first, young, (old[:, 0] >= frame.since) | (restarted & young))
+    reborn = (born >= old[:, 0]) & (young | (old[:, 0] >= frame.since))
+    inside = np.where(restarted, reborn, old[:, 0] >= frame.since)
+    begins_inside = np.where(first, young, inside)
     emit = fresh & ~partial & begins_inside & frame.random
     base = np.where((from_zero[:, None] | fell)[:, :, None], 0.0, raw_old)
     counted_base = np.where(
@@ -245,7 +253,7 @@ def _cut(new: Array, old: Array, frame: _Frame, channels: int, buckets: int) -> 
         [
             time[:, None],
             anchors,
-            np.concatenate([sides[:, :, :2], anchor_counts, counted, sides[:, :, 3:]], 2).reshape(
+            np.concatenate([sides[:, :, :1], anchor_counts, counted, sides[:, :, 3:]], 2).reshape(
                 len(new), -1
             ),
         ],
@@ -255,7 +263,7 @@ def _cut(new: Array, old: Array, frame: _Frame, channels: int, buckets: int) -> 
     begins = np.where(from_zero, np.where(first, born, old[:, 0]), old[:, 0])
     return _Cut(
         fresh, valid, emit, begins >= frame.warm_from, difference[:, :, 0], bad,
-        difference[:, :, 2:], memory,
+        difference[:, :, 1:], memory,
     )  # fmt: skip
 
 
@@ -282,7 +290,7 @@ def _overdue(sides: Array, before: Array, head: Array, time: Array, limit: Array
     started = np.full_like(attempts, np.inf)
     for anchor in (1, 2):  # a, then b, which is younger and so closer
         old_enough = (head[:, anchor] > _NEVER) & (time - head[:, anchor] >= limit)
-        since = np.maximum(attempts - before[:, :, 1 + anchor], 0.0)
+        since = np.maximum(attempts - before[:, :, anchor], 0.0)
         started = np.where(old_enough[:, None], since, started)
     last_enough = (head[:, 0] > _NEVER) & (age >= limit)
     started = np.where(last_enough[:, None], by_last, started)
@@ -297,7 +305,7 @@ def _rotate(head: Array, before: Array, time: Array, limit: Array) -> tuple[Arra
     last, a, b = head[:, 0], head[:, 1], head[:, 2]
     move = (b <= _NEVER) | (time - b >= limit)
     times = np.stack([np.where(move, b, a), np.where(move, last, b)], axis=1)
-    old_a, old_b, attempts = before[:, :, 2], before[:, :, 3], before[:, :, 0]
+    attempts, old_a, old_b = before[:, :, 0], before[:, :, 1], before[:, :, 2]
     counts = np.stack(
         [np.where(move[:, None], old_b, old_a), np.where(move[:, None], attempts, old_b)], axis=2
     )
