@@ -104,6 +104,12 @@ DEFINITIONS: tuple[Definition, ...] = (
                 ".status.candidate.revision",
                 description="The revision that is to take over.",
             ),
+            Column(
+                "Weight",
+                ".status.candidate.weight",
+                type="integer",
+                description="Percent of the traffic that it gets.",
+            ),
             AGE,
             Column("URI", ".spec.model.uri", description="Where the model is.", priority=1),
             Column("Message", ".status.message", description="What is going on.", priority=1),
