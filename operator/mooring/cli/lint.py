@@ -119,7 +119,7 @@ def check(file: str, text: str) -> Report:
                 skipped.append(f"{file}:{document.line}: {other}")
                 continue
             checked += 1
-            problems += _problems(file, document)
+            problems += sorted(_problems(file, document), key=lambda p: p.line or 0)
     except BadYaml as error:
         problems.append(Problem(file, error.line, "", str(error)))
     return Report(tuple(problems), checked, tuple(skipped))
