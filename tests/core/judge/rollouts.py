@@ -15,6 +15,7 @@ from mooring.core.judge import (
     Scrape,
     State,
     Tick,
+    Verdict,
     Weights,
     judge_one,
 )
@@ -85,6 +86,11 @@ class Rollout:
         self.candidate = grown(self.candidate, requests[0], errors[0], places[0])
         self.stable = grown(self.stable, requests[1], errors[1], places[1])
         return self.look(**changes)
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """Of the last look."""
+        return None if self.last is None else self.last.verdict
 
     def samples(self, metric: int = 0) -> tuple[int, int]:
         """Requests on both sides that the last look had seen in all."""

@@ -105,6 +105,23 @@ def test_without_a_second_side_no_errors_are_evidence() -> None:
         assert found == pytest.approx(np.zeros_like(found), abs=1e-9)
 
 
+@given(
+    parts=st.lists(st.tuples(st.integers(0, 50), st.integers(0, 50)), min_size=1, max_size=6),
+    pi=st.floats(0.01, 0.99),
+    r0=st.floats(0.1, 10),
+)
+def test_windows_of_the_same_share_are_worth_as_much_apart_as_together(
+    parts: list[tuple[int, int]], pi: float, r0: float
+) -> None:
+    c = np.array([float(a) for a, _ in parts])
+    m = c + np.array([float(b) for _, b in parts])
+    same = np.ones(len(parts))
+    ratios = np.tile(r0 * FAIL_ALTERNATIVES, (len(parts), 1))
+    apart = ratio_increment(c, m, pi * same, r0 * same, ratios).sum(axis=0)
+    together = ratio_increment(one(c.sum()), one(m.sum()), one(pi), one(r0), ratios[:1])[0]
+    assert apart == pytest.approx(together, rel=1e-9, abs=1e-9)
+
+
 def test_the_start_mixture_is_the_mean_over_all_starting_times() -> None:
     random = np.random.default_rng(1)
     steps = random.normal(0, 1, (30, 1, 2))

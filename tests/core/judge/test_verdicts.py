@@ -139,6 +139,28 @@ def test_a_good_candidate_passes_and_goes_on_being_watched() -> None:
     assert judged.verdict is F
 
 
+@pytest.mark.parametrize("previous", [5, 50])
+def test_while_baking_the_promoted_revision_is_compared_with_the_previous_one(
+    previous: int,
+) -> None:
+    requests = (4.0 * (100 - previous), 4.0 * previous)
+    good, bad = (Rollout(ERRORS, weight=100.0 - previous) for _ in range(2))
+    for look in range(24):
+        small = (1.0, float(look % ((100 - previous) // previous) == 0))
+        assert good.go(requests, errors=small).verdict is not F
+        if bad.verdict is not F:
+            bad.go(requests, errors=(0.1 * requests[0], small[1]))
+    assert bad.verdict is F
+
+
+def test_while_baking_without_the_previous_revision_the_objective_is_judged() -> None:
+    rollout = Rollout(BOTH, weight=100.0)
+    for _ in range(10):
+        judged = rollout.go((100, 0), errors=(10, 0))
+    assert judged.verdict is F
+    assert "objective" in judged.reason
+
+
 def test_it_says_how_many_requests_pass_still_takes_and_that_is_about_right() -> None:
     rollout = Rollout(ERRORS)
     rollout.go()
