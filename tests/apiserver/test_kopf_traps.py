@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
-import yaml
 from tests.apiserver.cluster import (
     Api,
     Operator,
@@ -22,11 +20,12 @@ from tests.apiserver.cluster import (
     simple_spec,
     until,
 )
+from tests.apiserver.rights import RULES, grant
 from tests.faults.proxy import Fault, Point, Proxy
 
 from mooring.adapters import kube
 from mooring.core import kinds
-from mooring.core.kinds import CHILD_KINDS, Kind
+from mooring.core.kinds import Kind
 from mooring.engine import resync as resync_module
 from mooring.process import Process
 from mooring_dev.control_plane import ControlPlane
@@ -203,37 +202,6 @@ def _process(kubeconfig: Path, namespace: str) -> Process:
             await super().run()
 
     return Lazy(settings(namespace), None, elect=False)  # type: ignore[arg-type]
-
-
-RULES = [
-    {"apiGroups": ["mooring.dev"], "resources": ["modeldeployments", "modelruntimes"],
-     "verbs": ["get", "list", "watch"]},
-    {"apiGroups": ["mooring.dev"], "resources": ["modeldeployments/status"], "verbs": ["patch"]},
-    {"apiGroups": ["mooring.dev"], "resources": ["modeldeployments/finalizers"],
-     "verbs": ["update"]},
-    *(
-        {"apiGroups": [kind.group], "resources": [kind.plural],
-         "verbs": ["get", "list", "watch", "create", "patch", "delete"]}
-        for kind in CHILD_KINDS
-    ),
-    {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list"]},
-    {"apiGroups": [""], "resources": ["events"], "verbs": ["create", "patch"]},
-]  # fmt: skip
-
-
-def grant(namespace: str, user: str, rules: Sequence[Mapping[str, object]]) -> str:
-    """A Role and its binding, for kubectl."""
-    name = {"name": user, "namespace": namespace}
-    group = "rbac.authorization.k8s.io"
-    role = {"apiVersion": f"{group}/v1", "kind": "Role", "metadata": name, "rules": rules}
-    binding = {
-        "apiVersion": f"{group}/v1",
-        "kind": "RoleBinding",
-        "metadata": name,
-        "roleRef": {"apiGroup": group, "kind": "Role", "name": user},
-        "subjects": [{"apiGroup": group, "kind": "User", "name": user}],
-    }
-    return yaml.safe_dump_all([role, binding])
 
 
 async def test_namespaced_mode_works_without_any_right_on_the_cluster(

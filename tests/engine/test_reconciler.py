@@ -86,6 +86,15 @@ class Server:
         self.objects[ref] = live
         return copy.deepcopy(live)
 
+    async def patch(self, kind: Kind, namespace: str, name: str, body: Json) -> Json:
+        ref = Ref(kind.name, name)
+        self._raise(f"patch {ref}")
+        live = copy.deepcopy(self.objects[ref])
+        live["spec"] = {**live["spec"], **body["spec"]}
+        live["metadata"]["resourceVersion"] = str(next(self.versions))
+        self.objects[ref] = live
+        return copy.deepcopy(live)
+
     async def get(self, kind: Kind, namespace: str, name: str) -> Json | None:
         self.calls.append(f"get {kind.name} {name}")
         return copy.deepcopy(self.objects.get(Ref(kind.name, name)))
@@ -267,6 +276,27 @@ async def test_a_refused_write_is_tried_ever_more_rarely_even_if_each_answer_dif
     assert waits[-1] >= 30
 
 
+async def test_an_edit_that_an_apply_cannot_take_back_is_replaced(setting: Setting) -> None:
+    """An apply leaves others' entries in a list, and beside them ours may be invalid."""
+    await setting.settle()
+    before = len(setting.server.writes)
+    policy = setting.child("NetworkPolicy")
+    policy["spec"]["ingress"] = []
+    policy["metadata"]["resourceVersion"] = str(next(setting.server.versions))
+    setting.store.put(kinds.NETWORK_POLICY, copy.deepcopy(policy))
+    setting.server.errors["apply NetworkPolicy"] = ApiError(422, "Invalid", "no")
+    with pytest.raises(Conflict):
+        await setting.reconciler.reconcile(FRAUD)
+    setting.server.errors.clear()
+    await setting.settle()
+    assert setting.server.writes[before:] == [
+        "apply NetworkPolicy fraud",
+        "patch NetworkPolicy fraud",
+    ]
+    assert setting.child("NetworkPolicy")["spec"]["ingress"]
+    assert setting.stalled() != "WriteRefused"
+
+
 async def test_nothing_is_deleted_while_something_is_refused(setting: Setting) -> None:
     await setting.settle()
     stray = copy.deepcopy(setting.child("ConfigMap"))
@@ -277,7 +307,8 @@ async def test_nothing_is_deleted_while_something_is_refused(setting: Setting) -
     policy["spec"]["ingress"] = []
     policy["metadata"]["resourceVersion"] = str(next(setting.server.versions))
     setting.store.put(kinds.NETWORK_POLICY, copy.deepcopy(policy))
-    setting.server.errors["apply NetworkPolicy"] = ApiError(422, "Invalid", "no")
+    for verb in ("apply", "patch"):
+        setting.server.errors[f"{verb} NetworkPolicy"] = ApiError(422, "Invalid", "no")
     await setting.reconciler.reconcile(FRAUD)
     assert "delete ConfigMap fraud-old" not in setting.server.writes
     setting.server.errors.clear()

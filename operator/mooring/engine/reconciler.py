@@ -18,7 +18,7 @@ from typing import Any
 from mooring.adapters.kube import REPLICAS_MANAGER, ApiError, KubeClient
 from mooring.core import kinds
 from mooring.core.events import Event
-from mooring.core.fingerprint import is_applied
+from mooring.core.fingerprint import covers, is_applied
 from mooring.core.front import Touch
 from mooring.core.kinds import KIND_BY_NAME, Ref
 from mooring.core.objects import owned, replicas_manifest
@@ -312,9 +312,34 @@ class Reconciler:
                 return False
             if not error.refused:
                 raise
+            if live is not None and await self._replaced(key, kind, manifest, live):
+                raise Conflict(f"{ref} was put in order, and can be applied now") from error
             refusals.failures[ref] = str(error)
             return False
         self._applied.setdefault(key, {})[ref] = _version(written), _fingerprint(written)
+        return True
+
+    async def _replaced(
+        self, key: Key, kind: kinds.Kind, manifest: Manifest, live: Manifest
+    ) -> bool:
+        """Whether an object that cannot be applied was brought back by a merge patch.
+
+        An apply adds to a list, and leaves what others have put there: a Service's port that
+        somebody has renumbered stays beside ours, under the same name, which the server refuses.
+        A merge patch replaces lists.
+        """
+        ours: Manifest = {part: manifest[part] for part in ("spec", "data") if part in manifest}
+        if kind == kinds.CONTROLLER_REVISION or covers(live, ours):
+            return False
+        name = manifest["metadata"]["name"]
+        body: Manifest = {"metadata": {"resourceVersion": _version(live)}, **ours}
+        write = self.client.patch(kind, key.namespace, name, body)
+        try:
+            await self._send(key, kind, name, write, guarded=False)
+        except ApiError as error:
+            if error.status not in (404, 409) and not error.refused:
+                raise
+            return False
         return True
 
     async def _look_closer(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from mooring.api import Autoscaling
 from mooring.core import kinds
+from mooring.core.quantity import canonical
 from mooring.core.render.metadata import child_name, manifest
 from mooring.core.revision import Revision
 
+_QUANTITIES = {"averageValue", "value"}
 _DEFAULT_METRICS = [
     {
         "type": "Resource",
@@ -35,9 +38,23 @@ def autoscaler(
             },
             "minReplicas": minimum(wanted),
             "maxReplicas": wanted.max_replicas,
-            "metrics": [dict(metric) for metric in wanted.metrics or ()] or _DEFAULT_METRICS,
+            "metrics": [_as_stored(metric) for metric in wanted.metrics or ()] or _DEFAULT_METRICS,
         },
     )
+
+
+def _as_stored(metric: Mapping[str, Any]) -> dict[str, Any]:
+    """The metric with the quantities of its target in the form that the API server stores: else
+    an operator that is started anew could not see that nothing has changed, and would apply it.
+    """
+    found: dict[str, Any] = {}
+    for name, source in metric.items():
+        found[name] = source
+        target = source.get("target") if isinstance(source, Mapping) else None
+        if isinstance(target, Mapping):
+            quantities = {key: canonical(target[key]) for key in _QUANTITIES & target.keys()}
+            found[name] = {**source, "target": {**target, **quantities}}
+    return found
 
 
 def minimum(wanted: Autoscaling) -> int:
