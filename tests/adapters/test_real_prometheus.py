@@ -46,6 +46,7 @@ def exported(n: int, namespace: str = "shop", pod: str = POD) -> str:
         for edge, times in (("10", 1), ("13", 3), ("50", 5), ("100", 6), ("+Inf", 9)):
             name = f'envoy_cluster_upstream_rq_time_bucket{{{common},le="{edge}"}}'
             lines.append(f"{name} {times * n}")
+    lines.append(f'envoy_server_uptime{{namespace="{namespace}",pod="{pod}"}} {n}')
     return "\n".join(lines) + "\n"
 
 
@@ -104,6 +105,7 @@ async def test_one_answer_is_one_scrape_with_its_time(prometheus: RealPrometheus
             assert set(counts.endpoints.values()) == {Attempts(10 * n, 7 * n, 2 * n, n)}
             assert counts.latency == (n, 2 * n, 3 * n, 3 * n)
             assert counts.members == 2
+        assert one.born == one.at - n
         assert times.setdefault(n, one.at) == one.at
         assert 0 <= one.age < 3
     await asking.close()
@@ -306,6 +308,8 @@ async def test_the_real_envoy_s_counters_arrive_as_they_are(tmp_path: Path) -> N
     assert (attempts.error, attempts.timeout, attempts.active) == (3, 0, 0)
     assert attempts.total == attempts.success + attempts.error
     assert (counts.healthy, counts.members) == (1, 1)
+    assert one.born is not None
+    assert 0 <= one.at - one.born < 300
     assert counts.latency is not None
     assert sum(counts.latency) == attempts.total
 

@@ -37,6 +37,7 @@ def answer(**series: float) -> Answer:
 def scrape(pod: str = POD, more: dict[str, float] | None = None) -> dict[str, float]:
     return {
         f"shop|{pod}": 996.0,
+        f"shop|{pod}|envoy_server_uptime": 90.0,
         f"shop|{pod}|cand|10.0.0.1:80|{RQ}total": 12,
         f"shop|{pod}|cand|10.0.0.1:80|{RQ}success": 9,
         f"shop|{pod}|cand||envoy_cluster_membership_healthy": 1,
@@ -47,7 +48,7 @@ def scrape(pod: str = POD, more: dict[str, float] | None = None) -> dict[str, fl
 def test_the_query_is_promql_that_names_what_it_reads_once() -> None:
     text = query([TARGET, Target("bank", "loans", ("x", "y-a"), edges=(10.0, 1.3))])
     promql_parser.parse(text)
-    assert text.count('namespace=~"bank|shop"') == 2
+    assert text.count('namespace=~"bank|shop"') == 3
     assert text.count('envoy_cluster_name=~"cand|stab-a|x|y-a"') == 2
     # Latency is read of those alone that ask for it.
     assert 'namespace=~"bank",envoy_cluster_name=~"x|y-a"' in text
@@ -77,7 +78,7 @@ def test_a_name_that_would_be_an_expression_is_refused(wrong: str) -> None:
 def test_counts_are_sorted_by_pod_cluster_and_endpoint() -> None:
     reading = read(answer(**scrape()), [TARGET])
     (one,) = reading.sources["shop", "fraud"]
-    assert (one.pod, one.at, one.age) == (POD, 996.0, 4.0)
+    assert (one.pod, one.at, one.age, one.born) == (POD, 996.0, 4.0, 906.0)
     # What the scrape does not have is 0, and gauges are not known.
     assert one.clusters == {
         "cand": ClusterCounts({"10.0.0.1:80": Attempts(total=12, success=9)}, healthy=1)
@@ -121,11 +122,11 @@ def test_a_pod_with_a_value_that_cannot_be_is_left_out(odd: float) -> None:
 
 
 def test_counters_without_the_time_of_their_scrape_are_left_out() -> None:
-    untimed = {key: value for key, value in scrape().items() if key.count("|") > 1}
+    untimed = {key: value for key, value in scrape().items() if key.count("|") != 1}
     assert read(answer(**untimed), [TARGET]) == Reading()
 
 
-@pytest.mark.parametrize("key", ["", "shop", "a|b|c|d|e|f", "|||", f"shop|{POD}|cand|x|up"])
+@pytest.mark.parametrize("key", ["", "shop", "a|b|c|d|e|f", "|||", "||", f"shop|{POD}|cand|x|up"])
 def test_a_series_that_nobody_asked_for_does_no_harm(key: str) -> None:
     reading = read(answer(**scrape(), **{key: 5.0}), [TARGET])
     assert set(reading.sources) == {("shop", "fraud")}

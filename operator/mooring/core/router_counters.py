@@ -43,6 +43,7 @@ _GAUGES: Final = {
     "envoy_cluster_outlier_detection_ejections_active": "ejected",
 }
 _ALWAYS_THERE: Final = "envoy_cluster_membership_total"
+_UPTIME: Final = "envoy_server_uptime"
 _BUCKETS: Final = "envoy_cluster_upstream_rq_time_bucket"
 #: A series of an answer takes about 120 bytes, so this is about 2 MB.
 SHARD_SERIES: Final = 15_000
@@ -131,12 +132,17 @@ class ClusterCounts:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One scrape of one router pod. ``at`` and ``evaluated_at``: seconds on Prometheus' clock."""
+    """One scrape of one router pod. Times are seconds on Prometheus' clock.
+
+    ``at``: of the scrape; ``evaluated_at``: of the query; ``born``: when the router began, to the
+    second; None where it does not say.
+    """
 
     pod: str
     at: float
     evaluated_at: float
     clusters: Mapping[str, ClusterCounts]
+    born: float | None = None
 
     @property
     def age(self) -> float:
@@ -187,6 +193,10 @@ def query(targets: Sequence[Target], labels: ScrapeLabels | None = None) -> str:
         parts.append(_keyed(buckets, names, "envoy_cluster_name", "le"))
     scraped = f"timestamp({_ALWAYS_THERE}{{{_where(targets, names)}}})"
     parts.append(_keyed(scraped, names))
+    pods = "|".join(map(_pods, sorted(targets, key=lambda one: one.key)))
+    namespaces = _dots("|".join(sorted({target.namespace for target in targets})))
+    uptime = f'{_UPTIME}{{{names.namespace}=~"{namespaces}",{names.pod}=~"{pods}"}}'
+    parts.append(_keyed(uptime, names, "__name__"))
     return " or ".join(parts)
 
 
@@ -200,6 +210,12 @@ def _where(targets: Sequence[Target], names: ScrapeLabels) -> str:
     namespaces = "|".join(sorted({target.namespace for target in targets}))
     clusters = "|".join(sorted({name for target in targets for name in target.clusters}))
     return f'{names.namespace}=~"{_dots(namespaces)}",envoy_cluster_name=~"{_dots(clusters)}"'
+
+
+def _pods(target: Target) -> str:
+    if target.pods:
+        return _dots("|".join(target.pods))
+    return f"{_dots(target.deployment)}-router-.+"
 
 
 def _dots(text: str) -> str:
@@ -220,6 +236,7 @@ def read(answer: Answer, targets: Sequence[Target]) -> Reading:
     """
     owners = _Owners.of(targets)
     times: dict[tuple[str, str], float] = {}
+    uptimes: dict[tuple[str, str], float] = {}
     counted: dict[tuple[str, str], dict[str, _Draft]] = defaultdict(lambda: defaultdict(_Draft))
     odd: set[tuple[str, str]] = set()
     for labels, _, value in answer.samples:
@@ -231,6 +248,8 @@ def read(answer: Answer, targets: Sequence[Target]) -> Reading:
             odd.add(place)
         elif len(parts) == 2:
             times[place] = value
+        elif len(parts) == 3:
+            uptimes[place] = value
         elif len(parts) == 5:
             counted[place][parts[2]].count(parts[3], parts[4], value)
         elif len(parts) == 4:
@@ -247,7 +266,9 @@ def read(answer: Answer, targets: Sequence[Target]) -> Reading:
         }
         if clusters:
             when = at if answer.evaluated_at is None else answer.evaluated_at
-            found[target.key].append(Source(place[1], at, when, clusters))
+            uptime = uptimes.get(place)
+            born = None if uptime is None else at - uptime
+            found[target.key].append(Source(place[1], at, when, clusters, born))
     return Reading({key: tuple(one) for key, one in found.items()}, warnings=answer.warnings)
 
 
