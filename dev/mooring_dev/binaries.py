@@ -68,7 +68,7 @@ GROUPS: dict[str, Group] = {
     for group in (
         _kubernetes(),
         Group("pause", (Tool("pause", "mooring.dev/dev/tools/pause"),)),
-        Group("coredns", (Tool("coredns", "github.com/coredns/coredns"),)),
+        Group("coredns", (Tool("coredns", "mooring.dev/dev/tools/coredns"),)),
         Group("helm", (Tool("helm", "helm.sh/helm/v3/cmd/helm"),)),
         Group("kind", (Tool("kind", "sigs.k8s.io/kind"),)),
         _prometheus(),
