@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -304,6 +305,18 @@ async def until_in_flight(app_metrics: Callable[[], str]) -> None:
             await asyncio.sleep(0.005)
 
 
+async def until_closed(address: str) -> None:
+    host, _, port = address.rpartition(":")
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                _, writer = await asyncio.open_connection(host, int(port))
+            except ConnectionRefusedError:
+                return
+            writer.close()
+            await asyncio.sleep(0.005)
+
+
 async def stopped_amid(folder: Path, count: int, *flags: str) -> tuple[Any, int, list[Any]]:
     """Stops a server while it computes; what the request got, the exit code, and what a second
     one and the health service got meanwhile.
@@ -318,7 +331,7 @@ async def stopped_amid(folder: Path, count: int, *flags: str) -> tuple[Any, int,
                 first = asyncio.create_task(client.call("ModelInfer", steps(count)))
                 await until_in_flight(lambda: http.get("/metrics").text)
                 running.terminate()
-                running.said("INFO stopping")
+                await until_closed(running.grpc_address)
                 second = (
                     await asyncio.gather(
                         client.call("ModelInfer", steps(1)), return_exceptions=True
@@ -342,6 +355,45 @@ async def test_what_is_in_flight_after_the_grace_period_is_unavailable(laborious
     assert answer.code() is StatusCode.UNAVAILABLE
     assert "the server stopped before this request was done" in (answer.details() or "")
     assert code == 0
+
+
+async def test_a_rolling_restart_under_load_fails_no_request(tmp_path: Path) -> None:
+    """Two pods behind one name, one of them is stopped; clients retry nothing by themselves."""
+    graphs.linear(tmp_path / "model.onnx")
+    with server(tmp_path, "--quiet-seconds", "0.2") as old, server(tmp_path) as new:
+        addresses = [running.ready().grpc_address for running in (old, new)]
+        balanced = json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})
+        failed: list[Any] = []
+        answered = 0
+        stop = asyncio.Event()
+        async with grpc.aio.insecure_channel(
+            "ipv4:" + ",".join(addresses), options=(("grpc.service_config", balanced),)
+        ) as channel:
+            client = Client(channel)
+
+            async def ask() -> None:
+                nonlocal answered
+                while not stop.is_set():
+                    try:
+                        await client.call("ModelInfer", infer(X))
+                        answered += 1
+                    except grpc.aio.AioRpcError as error:
+                        failed.append(error)
+
+            async def more(count: int) -> None:
+                enough = answered + count
+                async with asyncio.timeout(60):
+                    while answered < enough:
+                        await asyncio.sleep(0.005)
+
+            asking = [asyncio.create_task(ask()) for _ in range(8)]
+            await more(100)
+            old.terminate()
+            assert await asyncio.to_thread(old.end) == 0
+            await more(50)
+            stop.set()
+            await asyncio.gather(*asking)
+    assert failed == []
 
 
 async def test_a_watcher_of_health_is_told_of_the_stop_and_does_not_hold_it_up(

@@ -49,6 +49,7 @@ _Handler = Callable[[Any, Context], Awaitable[Any]]
 _Asked = TypeVar("_Asked", bound=Message)
 _UNTIL_CLOSED = 10**6
 """Seconds: `close` ends what is in flight, and does it with an answer."""
+_HOLD_SECONDS = 0.05
 _LAST_WORDS_SECONDS = 0.5
 """For answers on their way to clients whose requests were cut."""
 
@@ -60,6 +61,9 @@ class InferenceService:
         self._service = service
         self._codec: MessageCodec | None = None
         self._running: set[asyncio.Task[Any] | None] = set()
+        self._gate = asyncio.Event()
+        self._gate.set()
+        self._closed = False
         self._cutting = False
 
     def prepare(self, signature: Signature) -> None:
@@ -149,9 +153,10 @@ class InferenceService:
         return answer
 
     async def _predict(self, data: bytes) -> bytes:
-        if self._service.state.draining:
+        if self._closed:
             # Its connection is being closed, and the client's next attempt goes elsewhere.
             raise RequestRefusedError(503, "the server is stopping: send it to another")
+        await self._gate.wait()
         message = _parse(pb.ModelInferRequest, data)
         self._check(message.model_name, message.model_version)
         served = self._service.loaded()
@@ -160,6 +165,15 @@ class InferenceService:
         request = self._codec.decode(message)
         values = await served.engine.infer(request)
         return self._codec.encode(request, values).SerializeToString()
+
+    def hold(self) -> None:
+        """Keeps requests that come from now on waiting, until `close`."""
+        self._gate.clear()
+
+    def close(self) -> None:
+        """Lets them go on; who comes from now on is sent elsewhere."""
+        self._closed = True
+        self._gate.set()
 
     def cut(self) -> None:
         """Ends every request that is still in flight, with an answer."""
@@ -214,9 +228,17 @@ class GrpcServer:
 
         HTTP/2 connections live as long as their clients. One that is not told to go would keep
         its client here, so the port closes and each client is told at once.
+
+        A request that gRPC has read and not yet handed over is lost in that moment (its client
+        sees CANCELLED). So what comes is held for an instant, with the event loop idle and every
+        request handed over at once; what is held is answered afterwards.
         """
         await self._health.enter_graceful_shutdown()
+        self._inference.hold()
+        await asyncio.sleep(_HOLD_SECONDS)
         self._stopping = asyncio.create_task(self._server.stop(_UNTIL_CLOSED))
+        await asyncio.sleep(_HOLD_SECONDS)
+        self._inference.close()
 
     async def close(self) -> None:
         """Ends what is left: requests with an answer, watchers of health without."""
