@@ -143,6 +143,7 @@ def test_a_candidate_that_misses_the_objective_alone_is_failed_at_once() -> None
 
 def test_an_objective_without_stable_traffic_is_judged_without_it() -> None:
     play = Play(ErrorRate(max=0.02), 50)
+    play.terms = replace(play.terms, alone=np.ones(50, dtype=bool))
     random = np.random.default_rng(5)
     for _ in range(24):
         requests = random.poisson(np.broadcast_to([50, 0], (50, 2)))

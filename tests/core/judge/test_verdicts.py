@@ -18,6 +18,7 @@ from mooring.core.judge import (
     PredictionShift,
     Threshold,
     Verdict,
+    Weights,
     join,
     overall,
     predicted,
@@ -154,9 +155,12 @@ def test_while_baking_the_promoted_revision_is_compared_with_the_previous_one(
 
 
 def test_while_baking_without_the_previous_revision_the_objective_is_judged() -> None:
-    rollout = Rollout(BOTH, weight=100.0)
+    rollout = Rollout(BOTH, weight=50.0)
     for _ in range(10):
-        judged = rollout.go((100, 0), errors=(10, 0))
+        assert rollout.go((100, 100)).verdict is not F
+    rollout.weights = Weights(100, rollout.now)
+    for _ in range(3):
+        judged = rollout.go((200, 0), errors=(40, 0))
     assert judged.verdict is F
     assert "objective" in judged.reason
 

@@ -175,8 +175,9 @@ def _terms(subjects: Sequence[Subject]) -> Terms:
                 is_latency, _or_nan(rule.max_ratio), _or_nan(rule.passing_ratio),
                 _or_nan(rule.objective), _or_nan(rule.floor),
                 subject.state.phi.get(metric.name, 1.0), analysis.share_of(metric), analysis.alpha,
+                subject.tick.weights.candidate >= 100,
             ))  # fmt: skip
-    values = np.array(columns, dtype=float).reshape(len(columns), 8)
+    values = np.array(columns, dtype=float).reshape(len(columns), 9)
     return Terms(
         owner=np.array(owner, dtype=np.intp),
         channel=np.array(channel, dtype=np.intp),
@@ -189,6 +190,7 @@ def _terms(subjects: Sequence[Subject]) -> Terms:
         alpha=values[:, 6],
         total_alpha=values[:, 7],
         comparable=np.array(comparable, dtype=bool),
+        alone=values[:, 8] > 0,
         edges=edges,
     )
 

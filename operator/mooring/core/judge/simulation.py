@@ -108,6 +108,7 @@ def terms_of(scenario: Scenario) -> Terms:
         alpha=column(scenario.alpha),
         total_alpha=column(scenario.alpha),
         comparable=np.zeros(runs, dtype=bool),
+        alone=np.zeros(runs, dtype=bool),
         edges=((),) * runs,
     )
 

@@ -51,6 +51,7 @@ class Terms:
     ``passing_ratio``, ``objective``, ``floor``: r0, r1, p0, p_f. ``phi``: over-dispersion.
     ``alpha``: the metric's part of alpha; ``total_alpha``: all of it, which Pass goes by.
     ``comparable``: the load per pod is alike on both sides, so that latencies can be compared.
+    ``alone``: the candidate has all the traffic, so stable cannot tell whose fault a miss is.
     ``edges``: of the rollout's latency grid.
     """
 
@@ -65,6 +66,7 @@ class Terms:
     alpha: Array
     total_alpha: Array
     comparable: NDArray[np.bool_]
+    alone: NDArray[np.bool_]
     edges: Sequence[tuple[float, ...]]
 
     @property
@@ -220,7 +222,7 @@ def _against_objective(
     crossed = used & (_absolute_value(moved, terms) >= terms.bound)
     wait = np.where(crossed[:, None], rows.wait + np.stack([n_s, np.ones(size)], axis=1), 0.0)
     rate = since[:, 0] / np.maximum(since[:, 1], 1.0)
-    telling = (wait[:, 0] * rate >= _TELLING) | (wait[:, 1] >= _PATIENCE) | (rows.totals[:, 3] == 0)
+    telling = (wait[:, 0] * rate >= _TELLING) | (wait[:, 1] >= _PATIENCE) | terms.alone
     stable_misses = alarm.max(axis=1) >= _ALARM
     suspended = crossed & (stable_misses | ~telling)
     tainted = (rows.tainted[:, 0] > 0) | (crossed & stable_misses)
