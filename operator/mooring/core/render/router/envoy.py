@@ -311,7 +311,9 @@ def _action(traffic: TrafficSpec) -> dict[str, Any]:
                     },
                 }
             ],
-            "host_selection_retry_max_attempts": 5,
+            # Whoever fails at once looks idle and is drawn most often, three times of four beside
+            # one other pod: so draw until it is another.
+            "host_selection_retry_max_attempts": 60,
             "retry_back_off": {"base_interval": "0.005s", "max_interval": "0.05s"},
         }
     if traffic.session_affinity is not None:
