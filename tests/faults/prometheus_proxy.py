@@ -12,6 +12,7 @@ import gzip
 import http.client
 import json
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -79,6 +80,7 @@ class PrometheusProxy:
     """
 
     upstream: str | None = None
+    context: ssl.SSLContext | None = None
     fault: Fault | None = None
     answer: dict[str, Any] | None = None
     swap: Mapping[str, str] = field(default_factory=dict)
@@ -94,7 +96,8 @@ class PrometheusProxy:
     @property
     def url(self) -> str:
         assert self._listener is not None
-        return f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        scheme = "http" if self.context is None else "https"
+        return f"{scheme}://127.0.0.1:{self._listener.getsockname()[1]}"
 
     @contextlib.contextmanager
     def run(self) -> Iterator[PrometheusProxy]:
@@ -124,16 +127,22 @@ class PrometheusProxy:
             self.accepted += 1
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
-    def _serve(self, connection: socket.socket) -> None:
+    def _serve(self, accepted: socket.socket) -> None:
         self.working += 1
-        self._open.add(connection)
+        connection = accepted
         try:
-            with connection, contextlib.suppress(OSError):
-                reader = connection.makefile("rb")
-                while self._answer(connection, reader):
-                    pass
+            # What is no HTTP (TLS where none is spoken) ends the connection.
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                if self.context is not None:
+                    connection = self.context.wrap_socket(accepted, server_side=True)
+                self._open.add(connection)
+                with connection.makefile("rb") as reader:
+                    while self._answer(connection, reader):
+                        pass
         finally:
             self._open.discard(connection)
+            connection.close()
+            accepted.close()
             self.working -= 1
 
     def _answer(self, connection: socket.socket, reader: Any) -> bool:
