@@ -56,7 +56,7 @@ def test_the_text_says_what_was_played_and_what_came_of_it() -> None:
     done = run(*QUICK, "--steps", "10=5m,50=5m", "--ratios", "3")
     assert done.exit_code == 0
     assert "Steps: 10 % for 5m, 50 % for 5m (10m in all)" in done.output
-    assert "3 times the errors" in done.output
+    assert "3× errors" in done.output
     assert "at most 0.05 of the time" in done.output
 
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -28,6 +28,13 @@ _STEPS = "5=10m,10=10m,25=10m,50=10m"
 _SPREAD = (0.2, 1.8)
 #: So many looks take a second or two; above, progress is shown.
 _SHORT = 500
+#: The rules of others as a narrow terminal has room for them.
+_SHORT_NAMES = {
+    "failureLimit 0": "Argo 0",
+    "failureLimit 3": "Argo 3",
+    "threshold 5": "Flagger",
+    "peeking z-test": "z-test",
+}
 
 
 class _Numbers(click.ParamType[tuple[float, ...]]):
@@ -347,33 +354,37 @@ def _print(result: dict[str, Any], no_color: bool) -> None:
     limits = [f"{result['maxRatio']:g} times stable"] if result["maxRatio"] is not None else []
     limits += [f"{result['max']:.3g}"] if result["max"] is not None else []
     out.print(
-        f"Tolerated: {' and '.join(limits)}; stable fails {result['errorRate']:.3g} of its "
+        f"Tolerated: errors {' and '.join(limits)}; stable fails {result['errorRate']:.3g} of its "
         f"requests; {result['runs']} runs each, a look every {result['tickSeconds']:g} s"
     )
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("requests/min", "candidate", "rolled back", "median after", "promoted"):
-        table.add_column(title, justify="left" if title == "candidate" else "right")
+    for title in ("req/min", "candidate", "rolled back", "after", "promoted"):
+        # Headers may fold, numbers may not.
+        least = max(len(word) for word in title.split())
+        side: Literal["left", "right"] = "left" if title == "candidate" else "right"
+        table.add_column(title, justify=side, min_width=11 if side == "left" else max(least, 5))
     others = list(result["rows"][0].get("others", {}))
     for name in others:
-        table.add_column(name, justify="right", style="dim")
+        table.add_column(_SHORT_NAMES.get(name, name), justify="right", style="dim", min_width=6)
     for row in result["rows"]:
         good = row["ratio"] <= (result["maxRatio"] or 1.0)
         after = "-" if row["medianSeconds"] is None else _time(row["medianSeconds"])
         cells = [f"{row['rolledBack']:.1%}", after, f"{row['promoted']:.1%}"]
         cells += [f"{row['others'][name]['rolledBack']:.1%}" for name in others]
-        name = "good" if row["ratio"] == 1.0 else f"{row['ratio']:g} times the errors"
+        name = "good" if row["ratio"] == 1.0 else f"{row['ratio']:g}× errors"
         table.add_row(
             f"{row['requestsPerMinute']:g}", name, *cells, style="green" if good else None
         )
     out.print(table)
     if others:
         out.print(
-            "Beside it: Argo Rollouts' failureLimit and Flagger's threshold on the error rate of "
-            "each minute, and a z-test looked at every minute."
+            "Beside it, the rules of others: Argo Rollouts with failureLimit 0 and 3 and Flagger "
+            "with threshold 5 on the error rate of each minute, a z-test looked at every minute."
         )
     out.print(
         f"By design, errors roll a good candidate back at most {result['alphaOfErrors']:.2g} of "
-        f"the time, however often one looks. Promoted: passes when the last step ends."
+        "the time, however often one looks. After: the median. Promoted: it passes when the last "
+        "step ends."
     )
 
 
