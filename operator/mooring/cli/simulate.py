@@ -357,13 +357,14 @@ def _print(result: dict[str, Any], no_color: bool) -> None:
         f"Tolerated: errors {' and '.join(limits)}; stable fails {result['errorRate']:.3g} of its "
         f"requests; {result['runs']} runs each, a look every {result['tickSeconds']:g} s"
     )
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    others = list(result["rows"][0].get("others", {}))
+    padding = (0, 1, 0, 0) if others else (0, 1)
+    table = Table(box=None, pad_edge=False, padding=padding, header_style="bold")
     for title in ("req/min", "candidate", "rolled back", "after", "promoted"):
         # Headers may fold, numbers may not.
         least = max(len(word) for word in title.split())
         side: Literal["left", "right"] = "left" if title == "candidate" else "right"
         table.add_column(title, justify=side, min_width=11 if side == "left" else max(least, 5))
-    others = list(result["rows"][0].get("others", {}))
     for name in others:
         table.add_column(_SHORT_NAMES.get(name, name), justify="right", style="dim", min_width=6)
     for row in result["rows"]:
