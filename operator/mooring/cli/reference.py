@@ -181,7 +181,9 @@ def _unwatchable(column: Column) -> str | None:
 
     if column.numbers is not None:
         return None if np.isfinite(column.numbers).any() else "it holds no finite number"
-    known = [text for text in column.texts or () if text is not None]
+    if column.texts is None:
+        return "more than 100,000 different texts: an identifier or free text"
+    known = [text for text in column.texts if text is not None]
     if not known:
         return "it is empty"
     distinct = len(set(known))

@@ -8,6 +8,8 @@ of numbers when all of its cells are numbers, or truth values; else its texts ar
 from __future__ import annotations
 
 import csv
+import math
+from array import array
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -27,6 +29,7 @@ _MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "-nan", "#n/a"})
 _TRUTH = {"true": 1.0, "false": 0.0}
 #: With so many numbers in it, a column is one of numbers, and what is none is a mistake.
 _MOSTLY = 0.9
+_MOST_TEXTS = 100_000
 _CSV_SUFFIXES = {".csv": ",", ".tsv": "\t"}
 _PARQUET_SUFFIXES = (".parquet", ".pq")
 
@@ -39,7 +42,8 @@ class Column:
         name: as the header has it.
         type: what its values are.
         numbers: its values where they are numbers (NaN is missing), else None.
-        texts: its values where they are texts (None is missing), else None.
+        texts: its values where they are texts (None is missing), else None. Both are None when
+            there are too many different texts to be categories.
     """
 
     name: str
@@ -85,7 +89,7 @@ def _csv(
             if not header:
                 raise Failure(f"{path.name} is empty: the first line must name the columns")
             places = _places(path, header, wanted, categorical)
-            cells: list[list[str]] = [[] for _ in places]
+            cells = [_Cells(name, as_text=name in categorical) for name in places]
             rows = 0
             for row in lines:
                 if not row:
@@ -97,7 +101,7 @@ def _csv(
                         f"names {len(header)} columns"
                     )
                 for kept, place in zip(cells, places.values(), strict=True):
-                    kept.append(row[place])
+                    kept.add(row[place], lines.line_num)
     except UnicodeDecodeError as error:
         raise Failure(f"{path.name} is not UTF-8 (byte {error.start}): convert it first") from error
     except csv.Error as error:
@@ -106,11 +110,7 @@ def _csv(
         raise Failure(f"{path.name} cannot be read: {error.strerror}") from error
     if not rows:
         raise Failure(f"{path.name} has a header, but no rows")
-    columns = tuple(
-        text_column(path, name, one, as_text=name in categorical)
-        for name, one in zip(places, cells, strict=True)
-    )
-    return TrainingTable(columns, rows)
+    return TrainingTable(tuple(one.column(path.name) for one in cells), rows)
 
 
 def _places(
@@ -131,49 +131,75 @@ def _places(
     return {name: place for place, name in enumerate(names) if not wanted or name in wanted}
 
 
-def text_column(path: Path, name: str, cells: Sequence[str], *, as_text: bool) -> Column:
-    """A column from texts: numbers if all of them are, categories else."""
-    stripped = [cell.strip() for cell in cells]
-    if not as_text:
-        numbers, wrong = _numbers(stripped)
-        filled = sum(cell.lower() not in _MISSING for cell in stripped)
-        if wrong is None and filled:
-            return Column(name, _number_type(stripped, numbers), numbers=numbers)
-        unread = int(np.isneginf(numbers).sum()) if wrong is not None else 0
-        if wrong is not None and filled - unread >= _MOSTLY * filled and filled > unread:
-            # The header is row 1, as every spreadsheet counts.
+class _Cells:
+    """The cells of one CSV column as they come: 12 bytes each, whatever they hold.
+
+    Numbers are kept as such, texts as places in a list of different ones. More than 100,000
+    different texts are no categories; they are then forgotten.
+    """
+
+    def __init__(self, name: str, *, as_text: bool) -> None:
+        self._name, self._as_text = name, as_text
+        self._numbers = array("d")
+        self._codes: array[int] | None = array("i")
+        self._texts: dict[str, int] = {}
+        self._filled = self._wrong = 0
+        self._first_wrong: tuple[int, str] | None = None
+        self._truth = False
+
+    def add(self, raw: str, line: int) -> None:
+        """Takes a cell of a line of the file."""
+        cell = raw.strip()
+        if self._codes is not None:
+            self._codes.append(self._texts.setdefault(cell, len(self._texts)))
+            if len(self._texts) > _MOST_TEXTS:
+                self._codes = None
+                self._texts.clear()
+        if not self._as_text:
+            self._numbers.append(self._number(cell, line))
+
+    def _number(self, cell: str, line: int) -> float:
+        try:
+            number = float(cell)
+        except ValueError:
+            lowered = cell.lower()
+            if lowered in _MISSING:
+                return math.nan
+            self._filled += 1
+            if lowered in _TRUTH:
+                self._truth = True
+                return _TRUTH[lowered]
+            return self._mistyped(cell, line)
+        if math.isnan(number):
+            return math.nan
+        self._filled += 1
+        # Python also reads 1_000, which no other program writes.
+        return self._mistyped(cell, line) if "_" in cell else number
+
+    def _mistyped(self, cell: str, line: int) -> float:
+        self._wrong += 1
+        if self._first_wrong is None:
+            self._first_wrong = (line, cell)
+        return math.nan
+
+    def column(self, file: str) -> Column:
+        """The column: numbers if all of its cells are, else categories. Raises Failure."""
+        if self._filled and not self._wrong:
+            numbers = np.array(self._numbers, dtype=np.float64)
+            kind: ColumnType = "boolean" if self._truth else _type_of(numbers)
+            return Column(self._name, kind, numbers=numbers)
+        right = self._filled - self._wrong
+        if self._first_wrong is not None and right >= _MOSTLY * self._filled:
+            line, cell = self._first_wrong
             raise Failure(
-                f"{path.name}, row {wrong + 2}, column {name}: {stripped[wrong]!r} is no number, "
-                f"but {(filled - unread) / filled:.1%} of the column are. Mend it, or say "
-                f"--categorical {name}"
+                f"{file}, row {line}, column {self._name}: {cell!r} is no number, but "
+                f"{right / self._filled:.1%} of the column are. Mend it, or say "
+                f"--categorical {self._name}"
             )
-    return Column(name, "string", texts=tuple(cell or None for cell in stripped))
-
-
-def _numbers(cells: Sequence[str]) -> tuple[FloatArray, int | None]:
-    """Numbers of all cells, and the first that is none; such ones are -inf when there is one."""
-    found = np.empty(len(cells))
-    wrong = None
-    for place, cell in enumerate(cells):
-        lowered = cell.lower()
-        if lowered in _MISSING:
-            found[place] = np.nan
-        elif lowered in _TRUTH:
-            found[place] = _TRUTH[lowered]
-        else:
-            try:
-                # Python also reads 1_000, which no other program writes.
-                found[place] = float(cell) if "_" not in cell else float("x")
-            except ValueError:
-                wrong = place if wrong is None else wrong
-                found[place] = -np.inf
-    return found, wrong
-
-
-def _number_type(cells: Sequence[str], numbers: FloatArray) -> ColumnType:
-    if any(cell.lower() in _TRUTH for cell in cells):
-        return "boolean"
-    return _type_of(numbers)
+        if self._codes is None:
+            return Column(self._name, "string")
+        known = [text or None for text in self._texts]
+        return Column(self._name, "string", texts=tuple(known[code] for code in self._codes))
 
 
 def _type_of(numbers: FloatArray) -> ColumnType:

@@ -139,6 +139,14 @@ def test_a_table_that_is_not_text_is_refused(tmp_path: Path) -> None:
     assert "must end in .csv, .tsv or .parquet" in run(other, "--name", "x").stderr
 
 
+def test_a_long_column_of_identifiers_is_left_out_without_being_kept(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("id,x\n" + "".join(f"u{i},{i}\n" for i in range(100_002)))
+    done = run(path, "--name", "x")
+    assert done.exit_code == 0
+    assert "left out: id (more than 100,000 different texts" in done.stderr
+
+
 def test_wrong_usage_has_its_own_code(table: Path) -> None:
     assert run(table, "--name", "x", "--label", "fraud").exit_code == 2
     both = run(table, "--name", "x", "--features", "amount", "--prediction", "amount")
