@@ -31,24 +31,15 @@ ADMIN_SOCKET = "/run/mooring/admin.sock"
 FIRST_PUBLIC_NUMBER = 10000
 METRICS_NUMBER = 10100
 VERSION_NUMBER = 10101
+_DECADE = (10, 13, 16, 20, 25, 32, 40, 50, 63, 79)
 #: Upper ends of the latency buckets in milliseconds, 1 ms to 10 minutes: from 10 ms on ten a
 #: decade, each about 1.26 times the one before, and below that as near to it as whole milliseconds
 #: allow, which is what Envoy counts. They have two digits, since its own histogram has no more: a
 #: finer edge would make it guess.
 LATENCY_EDGES_MS: tuple[int, ...] = (
-    1,
-    2,
-    3,
-    4,
-    5,
-    6,
-    8,
-    *tuple(
-        edge
-        for power in range(5)
-        for digits in (10, 13, 16, 20, 25, 32, 40, 50, 63, 79)
-        if (edge := digits * 10**power) <= 630000
-    ),
+    *(1, 2, 3, 4, 5, 6, 8),
+    *(edge * 10**power for power in range(4) for edge in _DECADE),
+    *(edge * 10**4 for edge in _DECADE if edge <= 63),
 )
 #: Connections that one router holds at most; the next one is closed at once.
 MOST_CONNECTIONS = 20_000
