@@ -23,7 +23,7 @@ from mooring.adapters.prometheus_access import Access
 from mooring.adapters.prometheus_counters import read_counters
 from mooring.core.answers import Answer, NoAnswer, Reason, single_value
 from mooring.core.promql import Bound, prepare
-from mooring.core.router_counters import Attempts, Source, Target
+from mooring.core.router_counters import Attempts, ScrapeLabels, Source, Target, query
 from mooring_dev.health import wait_until
 from mooring_dev.ports import claim
 
@@ -126,6 +126,22 @@ async def test_a_router_that_is_not_scraped_gives_no_source(
         router.broken = False
         prometheus.wait_for('envoy_cluster_membership_total{namespace="shop"}')
         await asking.close()
+
+
+async def test_a_model_pod_that_does_not_answer_is_named(
+    prometheus: RealPrometheus, router: Exporter
+) -> None:
+    """The exporter stands for a model pod here: ``up`` is Prometheus' own."""
+    asking = Prometheus(Access(prometheus.url))
+    labels = ScrapeLabels("job", "instance")
+    job = prometheus.ask(f'up{{instance="{router.address}"}}')[0]["metric"]["job"]
+    names = Target(job, "fraud", ("cand",), models=("127.0.0.1",))
+    text = query([names], labels)
+    found = await asking.query(text.replace("127[.]0[.]0[.]1-.+", ".+"))
+    assert isinstance(found, Answer)
+    keys = {s.labels["mooring_key"]: s.value for s in found.samples}
+    assert keys[f"{job}|{router.address}|up"] == 1.0
+    await asking.close()
 
 
 async def test_with_prometheus_stopped_the_reason_is_given_and_then_it_goes_on(

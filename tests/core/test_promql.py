@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mooring.core.promql import PLACEHOLDERS, BadQuery, Bound, prepare, selectors
+from mooring.core.promql import PLACEHOLDERS, BadQuery, Bound, confine, prepare, selectors
 
 BOUND = Bound("shop", "fraud", "qlghfpvpmm", timedelta(seconds=90))
 OURS = 'namespace="shop"'
@@ -169,6 +169,15 @@ def test_every_selector_reads_the_own_namespace(query: str, sent: str) -> None:
 )
 def test_another_namespace_is_refused(query: str) -> None:
     refused(query)
+
+
+def test_a_runtime_s_signals_are_confined_too() -> None:
+    assert confine('sum by (pod) (requests_total{pod=~"a|b"})', "shop") == (
+        f'sum by (pod) (requests_total{{{OURS},pod=~"a|b"}})'
+    )
+    for query in ('x{namespace="bank"}', "info(x)", "1", "rate(x[9d])"):
+        with pytest.raises(BadQuery):
+            confine(query, "shop")
 
 
 # --- what could never be evidence, or costs too much ----------------------------------------------

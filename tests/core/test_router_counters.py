@@ -175,6 +175,20 @@ def test_the_query_of_a_full_shard_stays_small() -> None:
     assert not re.search(r"\n", query(targets[:2]))
 
 
+def test_model_pods_that_do_not_answer_are_named_by_their_rollout() -> None:
+    asking = Target("shop", "fraud", ("cand",), models=("fraud-aaa", "fraud-bbb"))
+    assert 'up{namespace=~"shop",pod=~"fraud-aaa-.+|fraud-bbb-.+"}' in query([asking])
+    assert "up{" not in query([TARGET])
+    series = {
+        "shop|fraud-aaa-5c8d9f7b9c-abcde|up": 0.0,
+        "shop|fraud-aaa-5c8d9f7b9c-fghij|up": 1.0,
+        "shop|fraud-aaa-x-5c8d9f7b9c-abcde|up": 0.0,
+        "bank|fraud-bbb-5c8d9f7b9c-abcde|up": 0.0,
+    }
+    reading = read(answer(**scrape(), **series), [asking])
+    assert reading.unscraped == {("shop", "fraud"): ("fraud-aaa-5c8d9f7b9c-abcde",)}
+
+
 # --- lives --------------------------------------------------------------------------------------
 
 

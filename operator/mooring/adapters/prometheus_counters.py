@@ -39,7 +39,8 @@ async def _read_shard(
 def _joined(readings: Iterable[Reading]) -> Reading:
     parts = list(readings)
     return Reading(
-        {key: value for part in parts for key, value in part.sources.items()},
-        {key: value for part in parts for key, value in part.failed.items()},
-        tuple(dict.fromkeys(warning for part in parts for warning in part.warnings)),
+        sources={key: value for part in parts for key, value in part.sources.items()},
+        unscraped={key: value for part in parts for key, value in part.unscraped.items()},
+        failed={key: value for part in parts for key, value in part.failed.items()},
+        warnings=tuple(dict.fromkeys(warning for part in parts for warning in part.warnings)),
     )

@@ -30,7 +30,16 @@ import promql_parser as pp
 from mooring.core.promql_print import Printer, duration, quoted
 from mooring.core.promql_tokens import MAX_LENGTH, MAX_SELECTORS, BadQuery, parse
 
-__all__ = ["MAX_LENGTH", "PLACEHOLDERS", "BadQuery", "Bound", "Prepared", "prepare", "selectors"]
+__all__ = [
+    "MAX_LENGTH",
+    "PLACEHOLDERS",
+    "BadQuery",
+    "Bound",
+    "Prepared",
+    "confine",
+    "prepare",
+    "selectors",
+]
 
 PLACEHOLDERS: Final = ("selector", "revision", "namespace", "deployment", "window")
 #: How far back a query may look: ranges, and with offsets the same hour of last week.
@@ -108,13 +117,26 @@ def prepare(query: str, bound: Bound) -> Prepared:
         tree = parse(text)
     except BadQuery as error:
         raise BadQuery(error.message, _place(places, error.position)) from None
+    _check_kind(tree)
+    return Prepared(_confined(tree, bound.namespace, bound.namespace_label), _masks_missing(tree))
+
+
+def confine(text: str, namespace: str, label: str = "namespace") -> str:
+    """The same for text without placeholders whose result may have several series.
+
+    A runtime's signals are such: a tenant may write a ModelRuntime. Raises BadQuery.
+    """
+    return _confined(parse(text), namespace, label)
+
+
+def _confined(tree: pp.Expr, namespace: str, label: str) -> str:
     try:
         _check(tree)
-        safe = Printer(bound.namespace_label, bound.namespace).text(tree)
+        safe = Printer(label, namespace).text(tree)
     except OverflowError:
         raise BadQuery("a time is too long") from None
-    _verify(safe, bound)
-    return Prepared(safe, _masks_missing(tree))
+    _verify(safe, namespace, label)
+    return safe
 
 
 def _fill(query: str, bound: Bound) -> tuple[str, list[tuple[int, int, int]]]:
@@ -188,7 +210,6 @@ def _walk(node: object, back: timedelta) -> Iterator[tuple[object, timedelta]]:
 
 def _check(tree: pp.Expr) -> None:
     """Refuses what could never be evidence, or would cost Prometheus too much."""
-    _check_kind(tree)
     found = list(_walk(tree, timedelta()))
     reads = [
         (n, b + (n.offset or timedelta())) for n, b in found if isinstance(n, pp.VectorSelector)
@@ -268,7 +289,7 @@ def _masks_missing(tree: object) -> bool:
     return False
 
 
-def _verify(text: str, bound: Bound) -> None:
+def _verify(text: str, namespace: str, label: str) -> None:
     """Reads the output back: every selector must ask for the namespace once, and for no other.
 
     It always does. Should the printer and the parser ever disagree about a quote, this is where
@@ -279,7 +300,7 @@ def _verify(text: str, bound: Bound) -> None:
     except ValueError as error:
         raise BadQuery(f"the query cannot be written safely ({error})") from None
     for selector in selectors(tree):
-        found = [m for m in selector.matchers.matchers if m.name == bound.namespace_label]
+        found = [m for m in selector.matchers.matchers if m.name == label]
         exact = len(found) == 1 and found[0].op == pp.MatchOp.Equal
-        if not exact or found[0].value != bound.namespace or selector.matchers.or_matchers:
+        if not exact or found[0].value != namespace or selector.matchers.or_matchers:
             raise BadQuery("the query cannot be written safely (the namespace is not certain)")

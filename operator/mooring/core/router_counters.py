@@ -29,6 +29,8 @@ from typing import Final
 from mooring.core.answers import Answer, NoAnswer
 
 _KEY: Final = "mooring_key"
+#: A Deployment's name, the hash of its template, and five letters.
+_MODEL_POD: Final = re.compile(r"(.+)-[a-z0-9]{1,10}-[a-z0-9]{5}")
 _NAME: Final = re.compile(r"[A-Za-z0-9]([-_.A-Za-z0-9]*[A-Za-z0-9])?")
 _LABEL: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _ENDPOINT: Final = "envoy_cluster_endpoint_rq_"
@@ -43,6 +45,7 @@ _GAUGES: Final = {
     "envoy_cluster_outlier_detection_ejections_active": "ejected",
 }
 _ALWAYS_THERE: Final = "envoy_cluster_membership_total"
+_UP: Final = "up"
 _UPTIME: Final = "envoy_server_uptime"
 _BUCKETS: Final = "envoy_cluster_upstream_rq_time_bucket"
 #: A series of an answer takes about 120 bytes, so this is about 2 MB.
@@ -78,9 +81,16 @@ class Target:
     pods: tuple[str, ...] = ()
     edges: tuple[float, ...] = ()
     endpoints: int = 3
+    models: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in (self.namespace, self.deployment, *self.clusters, *self.pods):
+        for name in (
+            self.namespace,
+            self.deployment,
+            *self.clusters,
+            *self.pods,
+            *self.models,
+        ):
             if not _NAME.fullmatch(name):
                 raise ValueError(f"{name!r} is not a name that a router uses")
 
@@ -154,11 +164,14 @@ class Source:
 class Reading:
     """What was read of many rollouts, by (namespace, deployment).
 
-    A rollout without sources is left out: no router pod of it is scraped. ``failed``: those whose
-    question was not answered, with the reason. ``warnings``: Prometheus' own.
+    A rollout without sources is left out: no router pod of it is scraped. ``unscraped``: of the
+    model pods that Prometheus should scrape, those that do not answer; they count against a
+    candidate only where the pods of stable do answer. ``failed``: rollouts whose question was not
+    answered, with the reason. ``warnings``: Prometheus' own.
     """
 
     sources: Mapping[tuple[str, str], tuple[Source, ...]] = field(default_factory=dict)
+    unscraped: Mapping[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
     failed: Mapping[tuple[str, str], NoAnswer] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
@@ -197,6 +210,10 @@ def query(targets: Sequence[Target], labels: ScrapeLabels | None = None) -> str:
     namespaces = _dots("|".join(sorted({target.namespace for target in targets})))
     uptime = f'{_UPTIME}{{{names.namespace}=~"{namespaces}",{names.pod}=~"{pods}"}}'
     parts.append(_keyed(uptime, names, "__name__"))
+    models = "|".join(f"{_dots(name)}-.+" for target in targets for name in target.models)
+    if models:
+        up = f'{_UP}{{{names.namespace}=~"{namespaces}",{names.pod}=~"{models}"}}'
+        parts.append(_keyed(up, names, "__name__"))
     return " or ".join(parts)
 
 
@@ -239,6 +256,7 @@ def read(answer: Answer, targets: Sequence[Target]) -> Reading:
     uptimes: dict[tuple[str, str], float] = {}
     counted: dict[tuple[str, str], dict[str, _Draft]] = defaultdict(lambda: defaultdict(_Draft))
     odd: set[tuple[str, str]] = set()
+    down: list[tuple[str, str]] = []
     for labels, _, value in answer.samples:
         parts = labels.get(_KEY, "").split("|")
         if len(parts) < 2:
@@ -248,8 +266,10 @@ def read(answer: Answer, targets: Sequence[Target]) -> Reading:
             odd.add(place)
         elif len(parts) == 2:
             times[place] = value
-        elif len(parts) == 3:
+        elif len(parts) == 3 and parts[2] == _UPTIME:
             uptimes[place] = value
+        elif len(parts) == 3 and parts[2] == _UP and value == 0:
+            down.append(place)
         elif len(parts) == 5:
             counted[place][parts[2]].count(parts[3], parts[4], value)
         elif len(parts) == 4:
@@ -269,7 +289,25 @@ def read(answer: Answer, targets: Sequence[Target]) -> Reading:
             uptime = uptimes.get(place)
             born = None if uptime is None else at - uptime
             found[target.key].append(Source(place[1], at, when, clusters, born))
-    return Reading({key: tuple(one) for key, one in found.items()}, warnings=answer.warnings)
+    return Reading(
+        sources={key: tuple(one) for key, one in found.items()},
+        unscraped=_unscraped(targets, down),
+        warnings=answer.warnings,
+    )
+
+
+def _unscraped(
+    targets: Iterable[Target], down: Iterable[tuple[str, str]]
+) -> Mapping[tuple[str, str], tuple[str, ...]]:
+    """Pods that do not answer, by the rollout whose Deployments they are of."""
+    owners = {(t.namespace, name): t.key for t in targets for name in t.models}
+    found: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for namespace, pod in sorted(down):
+        match = _MODEL_POD.fullmatch(pod)
+        owner = owners.get((namespace, match[1])) if match else None
+        if owner is not None:
+            found[owner].append(pod)
+    return {key: tuple(pods) for key, pods in found.items()}
 
 
 @dataclass(slots=True)
