@@ -184,6 +184,8 @@ def test_evidence_is_told_as_a_part_of_what_fails_and_as_an_anytime_p() -> None:
         one = judged.metrics[0]
         assert one.evidence is not None
         assert one.p_value is not None
+        assert one.log_evidence is not None
+        assert max(one.log_evidence, 0.0) == pytest.approx(one.evidence * math.log(20))
         seen.append((one.evidence, one.p_value))
     assert seen[-1][0] >= 1.0
     assert seen[-1][1] <= ERRORS.alpha

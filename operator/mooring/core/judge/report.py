@@ -36,6 +36,7 @@ class Line:
     ratio: list[float]
     needed: float
     evidence: float
+    log_evidence: float
     p_value: float
     totals: list[float]
     passed: bool
@@ -63,6 +64,7 @@ def lines(weighed: Weighed, terms: Terms, quantiles: Array) -> list[Line]:
         ratio,
         _needed(weighed, terms),
         np.maximum(parts.max(axis=1) / terms.bound, 0.0),
+        parts.max(axis=1),
         p_value,
         rows.totals,
         weighed.passing >= -np.log(terms.total_alpha),
@@ -172,6 +174,7 @@ def metric_judgement(
     return MetricJudgement(
         metric.name, verdict, reason, True, line.evidence, line.p_value,
         candidate, stable, _estimate(line.ratio), samples, others, more,
+        line.log_evidence if math.isfinite(line.log_evidence) else None,
     )  # fmt: skip
 
 

@@ -35,6 +35,7 @@ class MetricJudgement:
     ``estimate``, ``baseline``: candidate and stable (a share of requests, or seconds); ``ratio``:
     one over the other. ``samples``, ``baseline_samples``: requests on both sides. ``needed``: about
     how many more of the candidate's requests Pass takes; None when unknown or not to be reached.
+    ``log_evidence``: log E of the part of the metric that is nearest to Fail.
     """
 
     name: str
@@ -49,6 +50,7 @@ class MetricJudgement:
     samples: int = 0
     baseline_samples: int = 0
     needed: int | None = None
+    log_evidence: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
