@@ -1,0 +1,222 @@
+"""Many rollouts at once on a bare API server: created and Ready, then all at a 50 % candidate.
+
+    python -m bench.scale --count 500
+
+No kubelet and no controller manager run: the readiness of pods is faked by this program
+(bench/cluster_fakes.py), and the weight is the ratio of pods (`router: replicas`), so no router has
+to answer. Both are said in the output. Measured are the time until the last object is there, the
+operator's CPU seconds and memory, and its API requests per object.
+
+Beside it stand the figures of Argo Rollouts 1.9.0 (a controller in Go, without a traffic router) on
+two cores, for the same two moves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tempfile
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from bench.apply import ROOT, Operator, operator
+from bench.cluster_fakes import MODELS, Api, Json, Readiness, Statuses
+from bench.machine import describe
+from mooring_dev.control_plane import ControlPlane
+
+#: Seconds and CPU seconds of both moves, requests per object, MiB: Argo Rollouts 1.9.0.
+PEER: dict[int, tuple[float, float, float, float, float, float]] = {
+    500: (17, 7.3, 35, 12.2, 39, 134),
+    2000: (79, 33.6, 174, 62.6, 35, 286),
+}
+_PATIENCE = 900.0
+
+
+@dataclass(frozen=True)
+class Row:
+    """What it cost: seconds, CPU seconds of the operator, MiB, requests."""
+
+    count: int
+    ready_seconds: float
+    ready_cpu: float
+    half_seconds: float
+    half_cpu: float
+    back_seconds: float
+    back_cpu: float
+    requests_per_object: float
+    rss_mib: float
+    idle_seconds: int
+    idle_writes: int
+    idle_cpu_share: float
+
+
+def resource(index: int, version: int) -> Json:
+    """One ModelDeployment whose new revisions stop at half of the traffic."""
+    digest = f"{index:08d}{version:056d}"
+    return {
+        "apiVersion": "mooring.dev/v1alpha1",
+        "kind": "ModelDeployment",
+        "metadata": {"name": f"model-{index:05d}", "namespace": "default"},
+        "spec": {
+            "model": {"uri": f"s3://models/{index}/v{version}", "digest": f"sha256:{digest}"},
+            "runtime": {"name": "bench", "resources": {"requests": {"cpu": "500m"}}},
+            "replicas": 1,
+            "traffic": {"router": "replicas"},
+            "rollout": {"steps": [{"weight": 50}, {"pause": {}}]},
+        },
+    }
+
+
+def is_ready(obj: Json) -> bool:
+    """Whether the ModelDeployment says that it serves."""
+    conditions = (obj.get("status") or {}).get("conditions") or ()
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+
+
+def at_half(obj: Json) -> bool:
+    """Whether its candidate has half of the traffic, and waits."""
+    rollout = (obj.get("status") or {}).get("rollout") or {}
+    return bool(rollout.get("step") == 2 and rollout.get("stage") == "Waiting")
+
+
+def rolled_back(obj: Json) -> bool:
+    """Whether the candidate was taken back and stable has everything."""
+    conditions = (obj.get("status") or {}).get("conditions") or ()
+    back = any(c["type"] == "RolledBack" and c["status"] == "True" for c in conditions)
+    return back and "rollout" not in obj["status"]
+
+
+async def everywhere(api: Api, changes: list[tuple[str, str, Json, str]]) -> None:
+    """Sends requests, sixteen at a time."""
+    gate = asyncio.Semaphore(16)
+
+    async def one(method: str, path: str, body: Json, content_type: str) -> None:
+        async with gate:
+            await api.send(method, path, body, content_type)
+
+    async with asyncio.TaskGroup() as group:
+        for change in changes:
+            group.create_task(one(*change))
+
+
+def patches(count: int, body: Any) -> list[tuple[str, str, Json, str]]:
+    """A merge patch for every object; ``body`` makes it from the index."""
+    path = MODELS.replace("modeldeployments", "namespaces/default/modeldeployments")
+    return [
+        ("PATCH", f"{path}/model-{i:05d}", body(i), "application/merge-patch+json")
+        for i in range(count)
+    ]
+
+
+async def measure(api: Api, running: Operator, count: int, idle: int) -> Row:
+    """All moves, one after the other."""
+    statuses, readiness = Statuses(api), Readiness(api)
+    path = MODELS.replace("modeldeployments", "namespaces/default/modeldeployments")
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(statuses.run()), group.create_task(readiness.run())]
+        before = running.requests()
+        created = [("POST", path, resource(i, 1), "application/json") for i in range(count)]
+        ready = await _move(api, running, statuses, created, count, is_ready)
+        model = [resource(i, 2)["spec"]["model"] for i in range(count)]
+        changed = patches(count, lambda i: {"spec": {"model": model[i]}})
+        half = await _move(api, running, statuses, changed, count, at_half)
+        requests = running.requests()
+        rss = running.memory()[0]
+        verbs = patches(count, lambda i: _abort(statuses.found[f"model-{i:05d}"]))
+        back = await _move(api, running, statuses, verbs, count, rolled_back)
+        writes, share = await _idle(running, idle)
+        for task in tasks:
+            task.cancel()
+    total = sum((requests - before).values())
+    return Row(
+        count, *ready, *half, *back, round(total / count, 1), round(rss, 1), idle, writes, share
+    )
+
+
+def _abort(obj: Json) -> Json:
+    revision = obj["status"]["candidate"]["revision"]
+    return {"metadata": {"annotations": {"mooring.dev/action": f"abort/{revision}/1"}}}
+
+
+async def _move(
+    api: Api, running: Operator, statuses: Statuses, changes: list[Any], count: int, holds: Any
+) -> tuple[float, float]:
+    started, cpu = time.monotonic(), running.cpu()
+    await everywhere(api, changes)
+    await statuses.all(count, holds, _PATIENCE)
+    return round(time.monotonic() - started, 1), round(running.cpu() - cpu, 2)
+
+
+async def _idle(running: Operator, seconds: int) -> tuple[int, float]:
+    """Writes and the share of a core while nothing happens, after things have settled."""
+    await asyncio.sleep(20)  # drained pods go, Events follow
+    before, cpu = running.requests(), running.cpu()
+    await asyncio.sleep(seconds)
+    later: Counter[tuple[str, str]] = running.requests() - before
+    writes = sum(n for (verb, _), n in later.items() if verb not in ("get", "list"))
+    return writes, round((running.cpu() - cpu) / max(seconds, 1), 4)
+
+
+def run(count: int, idle: int) -> Row:
+    """One run on a control plane of its own."""
+    with tempfile.TemporaryDirectory(prefix="mooring-scale-") as folder:
+        where = Path(folder)
+        with ControlPlane.start(where / "cp") as control_plane:
+            control_plane.kubectl("apply", "-f", str(ROOT / "crds"))
+            wait = ("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+            control_plane.kubectl(*wait)
+            runtime = yaml.safe_load((ROOT / "bench" / "runtime.yaml").read_text())
+            control_plane.kubectl("apply", "-f", "-", input=json.dumps(runtime))
+            with operator(control_plane, where / "operator.log") as running:
+
+                async def measured() -> Row:
+                    async with Api.of(control_plane.kubeconfig) as api:
+                        return await measure(api, running, count, idle)
+
+                return asyncio.run(measured())
+
+
+@click.command()
+@click.option("--count", "counts", multiple=True, default=(500,), show_default=True, type=int)
+@click.option("--idle", default=60, show_default=True, help="Seconds to watch for needless writes.")
+@click.option("--json", "as_json", is_flag=True, help="Print the numbers as JSON.")
+def main(counts: tuple[int, ...], idle: int, as_json: bool) -> None:
+    """Measure many rollouts at once on a bare API server, readiness faked."""
+    rows = [run(count, idle) for count in counts]
+    if as_json:
+        data = {"machine": describe(), "faked": "pod readiness", "rows": [asdict(r) for r in rows]}
+        click.echo(json.dumps(data, indent=2))
+        return
+    table = Table(title="Rollouts on an API server without nodes; pod readiness is faked")
+    for column in (
+        "objects", "", "Ready s", "CPU s", "50 % s", "CPU s", "back s", "CPU s", "requests/object",
+        "RSS MiB", "idle writes", "idle CPU",
+    ):  # fmt: skip
+        table.add_column(column, justify="left" if not column else "right")
+    for row in rows:
+        table.add_row(
+            str(row.count), "Mooring", *(f"{value:g}" for value in (
+                row.ready_seconds, row.ready_cpu, row.half_seconds, row.half_cpu,
+                row.back_seconds, row.back_cpu, row.requests_per_object, row.rss_mib,
+                row.idle_writes,
+            )), f"{row.idle_cpu_share:.1%}",
+        )  # fmt: skip
+        if row.count in PEER:
+            first, first_cpu, half, half_cpu, requests, rss = PEER[row.count]
+            table.add_row(
+                "", "Argo Rollouts 1.9.0", *(f"{value:g}" for value in (
+                    first, first_cpu, half, half_cpu)), "", "", f"{requests:g}", f"{rss:g}", "", "",
+            )  # fmt: skip
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
