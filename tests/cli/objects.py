@@ -144,7 +144,11 @@ def pod(
         "metadata": {
             "name": f"{name}-{revision}-5d8f{number}",
             "namespace": NAMESPACE,
-            "labels": {"mooring.dev/deployment": name, label: revision},
+            "labels": {
+                "app.kubernetes.io/managed-by": "mooring",
+                "app.kubernetes.io/instance": name,
+                label: revision,
+            },
         },
         "status": {
             "conditions": [{"type": "Ready", "status": str(ready)}],

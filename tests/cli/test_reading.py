@@ -208,6 +208,7 @@ def test_why_it_is_not_ready_is_said_once_with_the_next_command() -> None:
         ("DigestRequired", "mooring digest s3://models/fraud/v8"),
         ("RevisionRejected", "mooring retry fraud -n shop"),
         ("Unschedulable", "no node takes the pod"),
+        ("RouterRefused", "kubectl logs -n shop -l app.kubernetes.io/instance=fraud,"),
         ("OutOfMemory", "raise spec.runtime.resources.limits.memory"),
         ("SomethingNew", "kubectl describe mdep fraud -n shop"),
     ],

@@ -122,12 +122,12 @@ def _pods(snapshot: Snapshot) -> Iterable[Finding]:
 
 
 def unready(snapshot: Snapshot) -> list[Json]:
-    """The pods of live revisions that are not ready, those in trouble first."""
+    """The pods of live revisions and of the router that are not ready, those in trouble first."""
     live = {str(snapshot.part(role).get("revision")) for role in ROLES if snapshot.part(role)}
+    serving = [pod for revision in sorted(live) for pod in snapshot.pods_of(revision)]
     found = [
         pod
-        for revision in sorted(live)
-        for pod in snapshot.pods_of(revision)
+        for pod in (*serving, *snapshot.router_pods)
         if not pods.report(pod).ready and not leaves(pod)
     ]
     return sorted(found, key=lambda p: pods.report(p).reason == "Starting")
@@ -161,6 +161,8 @@ def _next(snapshot: Snapshot, findings: Sequence[Finding], ready: bool) -> list[
         "name": where,
         "namespace": snapshot.namespace,
         "pod": f"{troubled[0]['metadata']['name'] if troubled else 'POD'} -n {snapshot.namespace}",
+        "routers": f"-n {snapshot.namespace} -l {kinds.LABEL_INSTANCE}={snapshot.name},"
+        f"{kinds.LABEL_COMPONENT}={kinds.COMPONENT_ROUTER}",
         "uri": plain(snapshot.resource["spec"]["model"]["uri"]),
     }
     reasons = (
@@ -205,6 +207,11 @@ _ADVICE: Mapping[str, str] = {
     "PodsRefused": "the API server refuses the pods: look at quotas and policies of the namespace: "
     "kubectl get resourcequota,limitrange -n {namespace}",
     "PodFailed": "read why: kubectl describe pod {pod}",
+    "RouterNotReady": "look at the router's pods: kubectl describe pods {routers}",
+    "RouterRefused": "read what the router says: kubectl logs {routers}; traffic stays as it was",
+    "RouterNotTaking": "look at the router's pods: kubectl describe pods {routers}; traffic stays "
+    "as it was",
+    "NoService": "it is about to be made; if it stays away: kubectl describe mdep {name}",
     "Starting": "wait, or watch it: mooring get {name} -w",
     "ScaledToZero": "no pods are asked for; ask for one: kubectl scale mdep {name} --replicas=1",
     "Paused": "it waits for somebody: mooring resume {name} or mooring promote {name}, or mooring "

@@ -88,8 +88,11 @@ def leaves(pod: Json) -> bool:
 
 
 def pod_selector(name: str) -> str:
-    """Selects every pod of a ModelDeployment, those of its router among them."""
-    return f"{kinds.LABEL_DEPLOYMENT}={name}"
+    """Selects every pod of a ModelDeployment, those of its router among them.
+
+    ``mooring.dev/deployment`` would not do: it selects the pods that serve, and no others.
+    """
+    return f"{kinds.LABEL_MANAGED_BY}={kinds.MANAGED_BY},{kinds.LABEL_INSTANCE}={name}"
 
 
 def read(cluster: Cluster, name: str) -> Snapshot:
