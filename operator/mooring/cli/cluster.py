@@ -343,7 +343,7 @@ def _rest_client(configuration: Configuration) -> RESTClientObject:
 def _authorization(configuration: Configuration) -> dict[str, str]:
     try:
         token = configuration.auth_settings().get("BearerToken")
-    except Exception as error:  # noqa: BLE001 - credential plugins of any make are run here
+    except Exception as error:  # credential plugins of any make are run here
         raise Failure(
             f"your credentials cannot be renewed: {plain(str(error)) or type(error).__name__}; "
             "log in again",
