@@ -89,8 +89,14 @@ def test_a_server_that_is_overloaded_ends_with_5(
     assert f"(HTTP {status}: etcdserver: request timed out): try again" in found.output
 
 
-def test_a_wrong_token_ends_with_6(api: FakeApi, mooring: Mooring) -> None:
-    api.refusals["/apis"] = (401, {"message": "Unauthorized"})
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [(401, "Unauthorized"), (403, 'User "system:anonymous" cannot list resource')],
+)
+def test_who_is_not_logged_in_is_told_so_and_ends_with_6(
+    api: FakeApi, mooring: Mooring, status: int, message: str
+) -> None:
+    api.refusals["/apis"] = (status, {"message": message})
     found = mooring("get", "fraud")
     assert found.exit_code == 6
     assert "does not know you: log in again" in last_line(found.output)

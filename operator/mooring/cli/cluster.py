@@ -46,6 +46,9 @@ _READ_SECONDS = 30.0
 WATCH_SECONDS = 25
 _WATCH_READ_SECONDS = WATCH_SECONDS + 10.0
 _CHUNK = 500
+#: Who comes without credentials (or with a login plugin that failed) is this user.
+_ANONYMOUS = '"system:anonymous"'
+_TLS = "TLS failed"
 _IN_CLUSTER_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
@@ -247,7 +250,7 @@ class Cluster:
         return []
 
     def _failure(self, answer: _Answer, doing: str, kind: Kind | None) -> Failure:
-        if answer.status == 401:
+        if answer.status == 401 or (answer.status == 403 and _ANONYMOUS in str(answer)):
             return Failure(
                 f"the API server {self.server} does not know you: log in again, or choose another "
                 "user with --context",
@@ -309,10 +312,14 @@ def _as_unreachable(server: str) -> Iterator[None]:
     try:
         yield
     except (urllib3.exceptions.HTTPError, OSError) as error:
+        cause = _cause(error)
+        hint = (
+            "see certificate-authority in the kubeconfig"
+            if cause.startswith(_TLS)
+            else "is the cluster running, and is --context the right one?"
+        )
         raise Failure(
-            f"the API server {server} cannot be reached: {_cause(error)}; is the cluster running, "
-            "and is --context the right one?",
-            UNREACHABLE,
+            f"the API server {server} cannot be reached: {cause}; {hint}", UNREACHABLE
         ) from error
 
 
@@ -325,7 +332,7 @@ def _cause(error: BaseException) -> str:
     if isinstance(error, errors.NameResolutionError):
         return "its name cannot be resolved"
     if isinstance(error, errors.SSLError):
-        return f"TLS failed ({plain(str(error.args[0]))})"
+        return f"{_TLS} ({plain(str(error.args[0]))})"
     inner = error.__cause__ or error.__context__
     if isinstance(inner, OSError) and inner.strerror:
         return inner.strerror.lower()
