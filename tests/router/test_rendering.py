@@ -31,7 +31,7 @@ from mooring.core.render.router.objects import (
     router_selector,
     router_template,
 )
-from mooring.core.render.router.report import endpoints, reached, report
+from mooring.core.render.router.report import endpoints, report
 from mooring.core.traffic import Backend, BackendPort, Match, Route, Table
 
 OWNER: dict[str, Any] = {"deployment": "fraud", "namespace": "shop", "uid": "uid-1"}
@@ -291,8 +291,6 @@ GOOD = """\
 cluster_manager.cds.version_text: "v2"
 http.http.rds.http.version_text: "v2"
 http.grpc.rds.grpc.version_text: "v2"
-cluster.aa-a.membership_healthy: 2
-cluster.bb.membership_healthy: 0
 cluster_manager.cds.update_failure: 0
 cluster_manager.warming_clusters: 0
 http.http.rds.http.update_rejected: 0
@@ -334,8 +332,12 @@ def test_an_answer_of_somebody_else_is_no_version(text: str) -> None:
     assert endpoints(text) == {}
 
 
-def test_endpoints_are_told_for_each_cluster() -> None:
-    assert endpoints(GOOD) == {"aa-a": 2, "bb": 0}
-    assert reached(GOOD, ("aa-a",))
-    assert not reached(GOOD, ("aa-a", "bb"))
-    assert not reached(GOOD, ("unknown",))
+def test_pods_are_counted_by_revision_where_the_router_knows_fewest() -> None:
+    text = "".join(
+        f"cluster.{name}.membership_total: {count}\n"
+        for name, count in {
+            "aa-a": 2, "aa-b": 3, "aa-match_grpc": 3, "aa-shadow": 0, "aa-shadow_grpc": 0,
+            "bb": 1, "bb_grpc": 0, "cc_my-port": 4,
+        }.items()
+    )  # fmt: skip
+    assert endpoints(text) == {"aa": 2, "bb": 0, "cc": 4}

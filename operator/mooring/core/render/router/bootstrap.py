@@ -79,7 +79,7 @@ _OWN_STATS = (
 _VERSION_STATS = (
     r"^(cluster_manager\.(cds\.(version_text|update_failure|update_rejected)|warming_clusters)"
     r"|http\.[^.]+\.rds\.[^.]+\.(version_text|update_failure|update_rejected)"
-    r"|cluster\.[^.]+\.membership_healthy)$"
+    r"|cluster\.[^.]+\.membership_total)$"
 )
 
 

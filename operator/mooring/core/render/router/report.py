@@ -8,7 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-_ENDPOINTS = re.compile(r"cluster\.([^.]+)\.membership_healthy")
+_ENDPOINTS = re.compile(
+    r"cluster\.([a-z0-9]+)(-(?:a|b|match|shadow))?(?:_[a-z0-9-]+)?\.membership_total"
+)
 _UPDATES = re.compile(
     r"(?:cluster_manager\.(cds)|http\.[^.]+\.rds\.([^.]+))"
     r"\.(version_text|update_failure|update_rejected)"
@@ -50,22 +52,21 @@ def report(text: str) -> tuple[str, str]:
 
 
 def endpoints(text: str) -> Mapping[str, int]:
-    """How many usable endpoints the router knows of each cluster, by the cluster's name.
+    """How many pods of each revision the router knows, by the revision's name.
 
     A pod that has become ready is known some seconds later (DNS caches that it was not there), and
-    a weight on a cluster without an endpoint is answered 503: so ask before raising one.
+    a weight on a revision without a known pod is answered 503: so ask before raising one. It is
+    the least over the revision's clusters, but for that of its copies, which looks names up at its
+    leisure. Pods that outlier detection keeps out are counted.
     """
-    return {
-        found[1]: _count(value)
-        for name, value in _lines(text)
-        if (found := _ENDPOINTS.fullmatch(name)) is not None
-    }
-
-
-def reached(text: str, clusters: tuple[str, ...]) -> bool:
-    """Whether the router knows an endpoint of each of these clusters."""
-    known = endpoints(text)
-    return all(known.get(cluster, 0) > 0 for cluster in clusters)
+    found: dict[str, int] = {}
+    for name, value in _lines(text):
+        cluster = _ENDPOINTS.fullmatch(name)
+        if cluster is None or cluster[2] == "-shadow":
+            continue
+        revision, count = cluster[1], _count(value)
+        found[revision] = min(count, found.get(revision, count))
+    return found
 
 
 def _lines(text: str) -> Iterator[tuple[str, str]]:
