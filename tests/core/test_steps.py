@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -162,6 +163,9 @@ def test_a_router_that_does_not_know_the_pods_yet_gets_no_weight_for_them() -> N
     world._endpoints = lambda: {stable: 4, candidate: 0}  # type: ignore[method-assign]
     run(world)
     assert world.route() == {stable: 100}
+    again = world.round().look_again
+    assert again is not None, "nobody else tells when a router knows them"
+    assert again - world.now <= timedelta(seconds=5)
     world._endpoints = lambda: {stable: 4, candidate: 1}  # type: ignore[method-assign]
     run(world)
     assert world.route() == {stable: 95, candidate: 5}

@@ -208,8 +208,12 @@ def _routed(
         for report in observed.routers or ()
         if version not in (report.told, report.taken)
     )
-    settled = routing.taken and version == routing.version
-    again = None if settled else observed.now + _patience(observed, written)
+    settled = routing.taken and version == routing.version and table.route == wanted
+    again = None
+    if not settled:
+        again = observed.now + (
+            _patience(observed, written) if table.route == wanted else 2 * _SOON
+        )
     return Front((config_map, service, *manifests), serving, touch, again)
 
 
