@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from mooring.cli.reference_table import Column, TrainingTable
     from mooring.core.drift.reference import Calibration, FeatureReference, Reference
 
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 #: A column of texts nearly all of which differ is an identifier, and nothing can be said of it.
 _IDENTIFIER = 0.5
 
@@ -31,7 +33,7 @@ def reference() -> None:
 @click.option(
     "--name",
     required=True,
-    help="Name of the ConfigMap; spec.monitoring.reference.configMap names it.",
+    help="Name of the ConfigMap.",
 )
 @click.option("-n", "--namespace", default="", help="Namespace to write into the ConfigMap.")
 @click.option(
@@ -94,6 +96,10 @@ def build(
     from mooring.cli.reference_table import read_table
     from mooring.core.drift.reference import InvalidReference, config_map
 
+    if not _NAME.fullmatch(name) or len(name) > 253:
+        raise click.UsageError(
+            f"{name!r} cannot name a ConfigMap: small letters, digits, - and . only"
+        )
     wanted, excluded, names = _split(features), _split(exclude), _split(categorical)
     outputs = _split(prediction)
     both = sorted(set(wanted) & {*excluded, *outputs, label})

@@ -152,6 +152,7 @@ def test_wrong_usage_has_its_own_code(table: Path) -> None:
     both = run(table, "--name", "x", "--features", "amount", "--prediction", "amount")
     assert both.exit_code == 2
     assert run(table).exit_code == 2
+    assert run(table, "--name", "Fraud_1").exit_code == 2
 
 
 def test_too_many_features_are_refused_with_the_way_out(tmp_path: Path) -> None:
