@@ -40,7 +40,7 @@ def scrape(pod: str = POD, more: dict[str, float] | None = None) -> dict[str, fl
         f"shop|{pod}|envoy_server_uptime": 90.0,
         f"shop|{pod}|cand|10.0.0.1:80|{RQ}total": 12,
         f"shop|{pod}|cand|10.0.0.1:80|{RQ}success": 9,
-        f"shop|{pod}|cand||envoy_cluster_membership_healthy": 1,
+        f"shop|{pod}|cand||envoy_cluster_outlier_detection_ejections_active": 1,
         **{f"shop|{pod}|{key}": value for key, value in (more or {}).items()},
     }
 
@@ -81,7 +81,7 @@ def test_counts_are_sorted_by_pod_cluster_and_endpoint() -> None:
     assert (one.pod, one.at, one.age, one.born) == (POD, 996.0, 4.0, 906.0)
     # What the scrape does not have is 0, and gauges are not known.
     assert one.clusters == {
-        "cand": ClusterCounts({"10.0.0.1:80": Attempts(total=12, success=9)}, healthy=1)
+        "cand": ClusterCounts({"10.0.0.1:80": Attempts(total=12, success=9)}, ejected=1)
     }
 
 
@@ -193,9 +193,9 @@ def test_model_pods_that_do_not_answer_are_named_by_their_rollout() -> None:
 
 
 def test_an_endpoint_that_goes_stays_in_the_sum() -> None:
-    both = {"a": Attempts(10, 8, 2), "b": Attempts(5, 5, 0, 0, 3)}
+    both = {"a": Attempts(10, 8, 2), "b": Attempts(5, 5, 0, 3)}
     lives = Lives().seen(both)
-    assert lives.sum(both) == Attempts(15, 13, 2, 0, 3)
+    assert lives.sum(both) == Attempts(15, 13, 2, 3)
     one = {"a": Attempts(11, 9, 2)}
     lives = lives.seen(one)
     assert lives.sum(one) == Attempts(16, 14, 2)

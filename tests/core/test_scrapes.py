@@ -16,7 +16,7 @@ def source(at: float, pod: str = "r1", **clusters: ClusterCounts) -> Source:
 
 def test_both_sides_of_one_scrape_stand_together() -> None:
     cluster = ClusterCounts(
-        {"a": Attempts(10, 7, 2, 1, 1), "b": Attempts(5, 5)}, latency=(12.0, 3.0), ejected=1
+        {"a": Attempts(10, 7, 2, 1), "b": Attempts(5, 5)}, latency=(12.0, 3.0), ejected=1
     )
     half = ClusterCounts({"c": Attempts(50, 49, 1)})
     found, _ = take([source(100.0, cand=cluster, sa=half)], "cand", ("sa", "sb"), Memory())
@@ -79,7 +79,7 @@ def test_no_counter_ever_falls(history: list[dict[str, tuple[int, int, int, int]
         # Endpoints that are left out have gone; the others have counted on.
         running = {
             name: running.get(name, Attempts()).plus(
-                Attempts(success + error + more, success, error, 0, 0)
+                Attempts(success + error + more, success, error)
             )
             for name, (success, error, more, _) in changes.items()
         }

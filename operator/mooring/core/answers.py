@@ -23,6 +23,7 @@ _NOTES_LIMIT: Final = 5
 _PIECE: Final = 256 * 1024
 _RESULT: Final = b'"result":['
 _SERIES: Final = b',{"metric":'
+_NUMBERS: Final = (float, int)  # and not bool, which is one of its kind
 _UNPRINTABLE: Final = re.compile(r"[\x00-\x20\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 
 
@@ -196,18 +197,18 @@ def _samples(kind: str, result: Any) -> tuple[Sample, ...]:
     if not isinstance(result, list):
         raise TypeError("result is a list")
     if kind == "scalar":
-        return (_sample({}, result),)
-    return tuple(_sample(series["metric"], series["value"]) for series in result)
-
-
-def _sample(labels: Any, pair: Any) -> Sample:
-    at, value = pair
-    if not isinstance(labels, dict) or type(value) is not str or isinstance(at, bool | str):
-        raise TypeError("labels, a time and a value as text")
-    moment = float(at)
-    if not math.isfinite(moment):
+        result = [{"metric": {}, "value": result}]
+    found: list[Sample] = []
+    keep = found.append
+    for series in result:  # tens of thousands a tick: nothing is called that need not be
+        labels = series["metric"]
+        at, value = series["value"]
+        if type(value) is not str or type(at) not in _NUMBERS or type(labels) is not dict:
+            raise TypeError("labels, a time and a value as text")
+        keep(Sample(labels, at, float(value)))
+    if not all(map(math.isfinite, {sample.at for sample in found})):
         raise ValueError("a time is finite")
-    return Sample(labels, moment, float(value))
+    return tuple(found)
 
 
 def _notes(value: object) -> tuple[str, ...]:

@@ -18,6 +18,10 @@ _NOTHING: Final = Attempts()
 _REMEMBERED: Final = 200
 
 
+def _fell(before: Attempts, now: Attempts) -> bool:
+    return now.total < before.total or now.success < before.success or now.error < before.error
+
+
 @dataclass(frozen=True, slots=True)
 class Lives:
     """What the endpoints of one cluster of one router pod have counted so far.
@@ -37,16 +41,17 @@ class Lives:
             now = endpoints.get(name)
             if now is None:
                 away[name] = before
-            elif now.total < before.total:
+            elif _fell(before, now):
                 ended = ended.plus(before)
         for name in list(away)[: max(0, len(away) - _REMEMBERED)]:
             ended = ended.plus(away.pop(name))
-        return Lives(ended, {**away, **endpoints})
+        return Lives(ended, {**away, **endpoints} if away else endpoints)
 
     def sum(self, endpoints: Mapping[str, Attempts]) -> Attempts:
         """All lives together; under way is what the present ``endpoints`` say."""
-        whole = self.ended
+        total, success, error = self.ended.total, self.ended.success, self.ended.error
         for counts in self.last.values():
-            whole = whole.plus(counts)
-        active = sum(counts.active for counts in endpoints.values())
-        return Attempts(whole.total, whole.success, whole.error, whole.timeout, active)
+            total += counts.total
+            success += counts.success
+            error += counts.error
+        return Attempts(total, success, error, sum(now.active for now in endpoints.values()))

@@ -13,8 +13,8 @@ the scrape cannot be seen in an instant vector, so ``timestamp()`` asks for it b
 under the key ``namespace|pod``.
 
 Envoy counts attempts per endpoint (``envoy_cluster_endpoint_rq_*``, seen at 1.40.0): total,
-success, error (5xx, failed gRPC, timeouts, resets; 4xx is a success), timeout (among the errors)
-and active. total - success - error - active is what clients gave up.
+success, error (5xx, failed gRPC, timeouts, resets; 4xx is a success) and active.
+total - success - error - active is what clients gave up.
 """
 
 from __future__ import annotations
@@ -34,18 +34,15 @@ _MODEL_POD: Final = re.compile(r"(.+)-[a-z0-9]{1,10}-[a-z0-9]{5}")
 _NAME: Final = re.compile(r"[A-Za-z0-9]([-_.A-Za-z0-9]*[A-Za-z0-9])?")
 _LABEL: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _ENDPOINT: Final = "envoy_cluster_endpoint_rq_"
-_COUNTERS: Final = (
-    "envoy_cluster_endpoint_rq_(total|success|error|timeout|active)"
-    "|envoy_cluster_(membership_healthy|membership_total|outlier_detection_ejections_active)"
-)
-_KINDS: Final = frozenset({"total", "success", "error", "timeout", "active"})
-_GAUGES: Final = {
-    "envoy_cluster_membership_healthy": "healthy",
-    "envoy_cluster_membership_total": "members",
-    "envoy_cluster_outlier_detection_ejections_active": "ejected",
+_EJECTED: Final = "envoy_cluster_outlier_detection_ejections_active"
+_COUNTERS: Final = f"{_ENDPOINT}(total|success|error|active)|{_EJECTED}"
+_PLACES: Final = {
+    f"{_ENDPOINT}{kind}": place
+    for place, kind in enumerate(("total", "success", "error", "active"))
 }
 _ALWAYS_THERE: Final = "envoy_cluster_membership_total"
 _UP: Final = "up"
+_DOWN: Final = f"|{_UP}"
 _UPTIME: Final = "envoy_server_uptime"
 _BUCKETS: Final = "envoy_cluster_upstream_rq_time_bucket"
 #: A series of an answer takes about 120 bytes, so this is about 2 MB.
@@ -101,7 +98,7 @@ class Target:
     @property
     def series(self) -> int:
         """About how many series its two routers have."""
-        return 2 * len(self.clusters) * (5 * self.endpoints + 3 + len(self.edges))
+        return 2 * len(self.clusters) * (4 * self.endpoints + 2 + len(self.edges))
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +108,6 @@ class Attempts:
     total: float = 0.0
     success: float = 0.0
     error: float = 0.0
-    timeout: float = 0.0
     active: float = 0.0
 
     def plus(self, other: Attempts) -> Attempts:
@@ -119,7 +115,6 @@ class Attempts:
             self.total + other.total,
             self.success + other.success,
             self.error + other.error,
-            self.timeout + other.timeout,
             self.active + other.active,
         )
 
@@ -129,14 +124,12 @@ class ClusterCounts:
     """One cluster of one router pod.
 
     ``latency``: finished attempts per bucket, not summed up, one per edge of the target and one for
-    what is slower; None where it is not read, or the router has other buckets. Gauges are None
-    where the router does not say.
+    what is slower; None where it is not read, or the router has other buckets. ``ejected``:
+    endpoints that outlier detection keeps out; None where the router does not say.
     """
 
     endpoints: Mapping[str, Attempts] = field(default_factory=dict)
     latency: tuple[float, ...] | None = None
-    healthy: float | None = None
-    members: float | None = None
     ejected: float | None = None
 
 
@@ -252,43 +245,37 @@ def read(answer: Answer, targets: Sequence[Target]) -> Reading:
     A value that is not a finite number leaves out its whole router pod for this tick.
     """
     owners = _Owners.of(targets)
-    times: dict[tuple[str, str], float] = {}
-    uptimes: dict[tuple[str, str], float] = {}
-    counted: dict[tuple[str, str], dict[str, _Draft]] = defaultdict(lambda: defaultdict(_Draft))
-    odd: set[tuple[str, str]] = set()
+    heads: dict[str, float] = {}
+    drafts: dict[str, _Draft] = {}
+    odd: set[str] = set()
     down: list[tuple[str, str]] = []
     for labels, _, value in answer.samples:
-        parts = labels.get(_KEY, "").split("|")
-        if len(parts) < 2:
-            continue
-        place = parts[0], parts[1]
-        if not math.isfinite(value) or value < 0:
-            odd.add(place)
-        elif len(parts) == 2:
-            times[place] = value
-        elif len(parts) == 3 and parts[2] == _UPTIME:
-            uptimes[place] = value
-        elif len(parts) == 3 and parts[2] == _UP and value == 0:
-            down.append(place)
-        elif len(parts) == 5:
-            counted[place][parts[2]].count(parts[3], parts[4], value)
-        elif len(parts) == 4:
-            counted[place][parts[2]].buckets[parts[3]] = value
-    found: dict[tuple[str, str], list[Source]] = defaultdict(list)
-    for place, at in sorted(times.items()):
-        target = owners.owner(*place)
-        if target is None or place in odd:
-            continue
-        clusters = {
-            name: draft.finished(target.edges)
-            for name, draft in counted[place].items()
-            if name in target.clusters
-        }
-        if clusters:
-            when = at if answer.evaluated_at is None else answer.evaluated_at
-            uptime = uptimes.get(place)
-            born = None if uptime is None else at - uptime
-            found[target.key].append(Source(place[1], at, when, clusters, born))
+        key = labels.get(_KEY, "")
+        depth = key.count("|")
+        if not 0 <= value < math.inf:
+            odd.add("|".join(key.split("|", 2)[:2]))
+        elif depth == 4:
+            cluster, endpoint, name = key.rsplit("|", 2)
+            draft = drafts.get(cluster)
+            if draft is None:
+                draft = drafts[cluster] = _Draft()
+            place = _PLACES.get(name)
+            if place is not None:
+                counts = draft.endpoints.get(endpoint)
+                if counts is None:
+                    counts = draft.endpoints[endpoint] = [0.0] * len(_PLACES)
+                counts[place] = value
+            elif name == _EJECTED:
+                draft.ejected = value
+        elif depth == 3:
+            cluster, _, edge = key.rpartition("|")
+            drafts.setdefault(cluster, _Draft()).buckets[edge] = value
+        elif depth == 2 and key.endswith(_DOWN) and value == 0:
+            namespace, pod, _ = key.split("|")
+            down.append((namespace, pod))
+        elif depth in {1, 2}:
+            heads[key] = value
+    found = _sources(heads, drafts, odd, owners, answer.evaluated_at)
     return Reading(
         sources={key: tuple(one) for key, one in found.items()},
         unscraped=_unscraped(targets, down),
@@ -312,25 +299,45 @@ def _unscraped(
 
 @dataclass(slots=True)
 class _Draft:
-    """A cluster while its series come in."""
+    """A cluster while its series come in; counts in the order of Attempts' fields."""
 
-    endpoints: dict[str, dict[str, float]] = field(default_factory=dict)
-    gauges: dict[str, float] = field(default_factory=dict)
+    endpoints: dict[str, list[float]] = field(default_factory=dict)
     buckets: dict[str, float] = field(default_factory=dict)
+    ejected: float | None = None
 
-    def count(self, endpoint: str, name: str, value: float) -> None:
-        kind = name.removeprefix(_ENDPOINT)
-        if kind in _KINDS:
-            self.endpoints.setdefault(endpoint, {})[kind] = value
-        elif name in _GAUGES:
-            self.gauges[_GAUGES[name]] = value
 
-    def finished(self, edges: tuple[float, ...]) -> ClusterCounts:
-        return ClusterCounts(
-            endpoints={name: Attempts(**counts) for name, counts in self.endpoints.items()},
-            latency=_latency(self.buckets, edges),
-            **self.gauges,
-        )
+def _sources(
+    heads: Mapping[str, float],
+    drafts: Mapping[str, _Draft],
+    odd: set[str],
+    owners: _Owners,
+    evaluated_at: float | None,
+) -> Mapping[tuple[str, str], list[Source]]:
+    """Sources by rollout. ``heads``: times of scrapes and ages, by pod and by pod and name."""
+    clusters: dict[str, dict[str, ClusterCounts]] = defaultdict(dict)
+    for key, draft in drafts.items():
+        place, _, name = key.rpartition("|")
+        if place not in heads or place in odd:
+            continue
+        namespace, _, pod = place.partition("|")
+        target = owners.owner(namespace, pod)
+        if target is not None and name in target.clusters:
+            clusters[place][name] = ClusterCounts(
+                {one: Attempts(*counts) for one, counts in draft.endpoints.items()},
+                _latency(draft.buckets, target.edges),
+                draft.ejected,
+            )
+    found: dict[tuple[str, str], list[Source]] = defaultdict(list)
+    for place in sorted(clusters):
+        at = heads[place]
+        namespace, _, pod = place.partition("|")
+        target = owners.owner(namespace, pod)
+        uptime = heads.get(f"{place}|{_UPTIME}")
+        if target is not None:
+            born = None if uptime is None else at - uptime
+            when = at if evaluated_at is None else evaluated_at
+            found[target.key].append(Source(pod, at, when, clusters[place], born))
+    return found
 
 
 def _latency(buckets: Mapping[str, float], edges: tuple[float, ...]) -> tuple[float, ...] | None:

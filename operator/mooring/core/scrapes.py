@@ -15,8 +15,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from mooring.core.endpoint_lives import Lives
-from mooring.core.judge.readings import Counters, Scrape
-from mooring.core.router_counters import ClusterCounts, Source
+from mooring.core.judge.readings import Scrape
+from mooring.core.judge.sources import scrape_of
+from mooring.core.router_counters import Attempts, ClusterCounts, Source
 
 _NONE = ClusterCounts()
 
@@ -28,6 +29,9 @@ class Past:
     lives: Lives = field(default_factory=Lives)
     given_up: float = 0.0
     at: float = 0.0
+
+
+_NEVER = Past()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,31 +59,24 @@ def take(
     newest = max((past.at for past in pasts.values()), default=0.0)
     for source in sources:
         newest = max(newest, source.at)
-        counters = {}
+        sums = {}
         for name in (candidate, *halves):
-            past = pasts.get((source.pod, name), Past())
-            past, counters[name] = _counters(source.clusters.get(name, _NONE), past, source.at)
+            past = pasts.get((source.pod, name), _NEVER)
+            past, sums[name] = _sum(source.clusters.get(name, _NONE), past, source.at)
             pasts[source.pod, name] = past
-        scrapes[source.pod] = Scrape(
-            time=source.at,
-            candidate=counters[candidate],
-            stable=tuple(counters[name] for name in halves),
-            born=source.born,
-            ejections=int(source.clusters.get(candidate, _NONE).ejected or 0),
-        )
+        scrapes[source.pod] = scrape_of(source, candidate, halves, sums, source.born)
     kept = {key: past for key, past in pasts.items() if past.at >= newest - 3600}
     return scrapes, Memory(kept)
 
 
-def _counters(cluster: ClusterCounts, past: Past, at: float) -> tuple[Past, Counters]:
+def _sum(cluster: ClusterCounts, past: Past, at: float) -> tuple[Past, Attempts]:
+    """All lives of the endpoints, with as many successes as leave those given up unexplained."""
     lives = past.lives.seen(cluster.endpoints)
     whole = lives.sum(cluster.endpoints)
-    open_now = whole.total - whole.success - whole.error - whole.active
-    given_up = max(past.given_up, open_now, 0.0)
-    counters = Counters(
-        attempts=whole.total,
-        errors=min(whole.error + given_up, whole.total),
-        unfinished=whole.active,
-        latency=cluster.latency or (),
-    )
-    return Past(lives, given_up, at), counters
+    unexplained = whole.total - whole.success - whole.error - whole.active
+    given_up = max(past.given_up, unexplained, 0.0)
+    if given_up != unexplained:
+        counted = min(given_up, whole.total - whole.error)
+        success = whole.total - whole.error - whole.active - counted
+        whole = Attempts(whole.total, success, whole.error, whole.active)
+    return Past(lives, given_up, at), whole

@@ -7,7 +7,7 @@ from mooring.core.judge.sources import scrape_of
 from mooring.core.router_counters import Attempts, ClusterCounts, Source
 
 CANDIDATE = ClusterCounts(
-    {"10.0.0.1:80": Attempts(10, 6, 2, 1, 1), "10.0.0.2:80": Attempts(5, 5)},
+    {"10.0.0.1:80": Attempts(10, 6, 2, 1), "10.0.0.2:80": Attempts(5, 5)},
     latency=(3.0, 2.0),
     ejected=1.0,
 )
@@ -31,6 +31,6 @@ def test_a_cluster_that_is_not_there_counts_zero() -> None:
 
 
 def test_sums_over_the_lives_of_endpoints_win_over_those_there_now() -> None:
-    found = scrape_of(SOURCE, "new", ("old-a",), {"new": Attempts(100, 90, 4, 0, 2)}, born=7.0)
+    found = scrape_of(SOURCE, "new", ("old-a",), {"new": Attempts(100, 90, 4, 2)}, born=7.0)
     assert found.candidate == Counters(100, 8, 2, (3.0, 2.0))
     assert found.born == 7.0
