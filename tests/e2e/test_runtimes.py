@@ -1,7 +1,7 @@
 """Every shipped runtime, and one of a user's own, on a real cluster: a prediction, and bad models.
 
-The images of TorchServe, of the stand-in for TensorFlow Serving and of the example's own server are
-large, so they are built and loaded when these tests begin.
+The images of TorchServe and of the stand-in for TensorFlow Serving take 1.5 GB each: minutes to
+build and to load, so their tests are among the slow ones. Each test loads what it needs.
 """
 
 from __future__ import annotations
@@ -27,10 +27,9 @@ Named = Callable[[str], Model]
 START_SECONDS = 180.0
 
 
-@pytest.fixture(scope="module")
-def servers(cluster: Cluster) -> None:
-    """The large images, in the cluster."""
-    images.load(cluster, ("torchserve", "tfserving-standin", "sklearn-server"))
+def load(cluster: Cluster, image: str) -> None:
+    """Build an image that is built on demand, and hand it to the cluster."""
+    images.load(cluster, (image,))
 
 
 def request_of(folder: str) -> dict[str, Any]:
@@ -103,9 +102,11 @@ def raising(source: str) -> str:
     return f"{head}{method}    def preprocess{rest}"
 
 
+@pytest.mark.slow
 def test_torchserve_serves_a_real_model_archive_and_bad_ones_do_not_replace_it(
-    servers: None, model: Named, client: Client, store: S3Server
+    operator: Cluster, model: Named, client: Client, store: S3Server
 ) -> None:
+    load(operator, "torchserve")
     archive = example_file("torchserve", "fraud.mar").read_bytes()
     store.put(BUCKET, "fraud-torch/v1/fraud.mar", archive)
     fraud = model("fraud-torch")
@@ -171,9 +172,11 @@ def lengthy(field: int, content: bytes) -> bytes:
     return bytes([field << 3 | 2, len(content)]) + content
 
 
+@pytest.mark.slow
 def test_tfserving_is_configured_for_a_real_saved_model_and_bad_ones_do_not_replace_it(
-    servers: None, model: Named, client: Client, store: S3Server
+    operator: Cluster, model: Named, client: Client, store: S3Server
 ) -> None:
+    load(operator, "tfserving-standin")
     folder = example_file("tfserving", "model", "00000123")
     store.put_tree(BUCKET, "half_plus_two/00000123", folder)
     half = model("half-plus-two")
@@ -246,8 +249,9 @@ def test_an_unknown_operator_or_another_servers_model_does_not_replace_a_graph(
 
 
 def test_a_runtime_of_ones_own_needs_a_dockerfile_and_a_modelruntime_and_no_python_of_mooring(
-    servers: None, model: Named, client: Client, store: S3Server
+    operator: Cluster, model: Named, client: Client, store: S3Server
 ) -> None:
+    load(operator, "sklearn-server")
     content = example_file("custom-runtime", "model.joblib").read_bytes()
     store.put(BUCKET, "taxi/v1/model.joblib", content)
     taxi = model("taxi")
