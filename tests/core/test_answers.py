@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 
 from mooring.core.answers import (
     Answer,
+    Keyed,
     NoAnswer,
     Reason,
     parse_body,
     read_envelope,
+    read_keyed,
     single_value,
     words,
 )
@@ -43,6 +45,39 @@ def test_a_large_body_that_is_cut_is_no_json(cut: int) -> None:
     text = json.dumps(large("x"), separators=(",", ":")).encode()
     with pytest.raises(ValueError, match=r".*"):
         parse_body(text[: max(1, len(text) - cut)], 300)
+
+
+@pytest.mark.parametrize("piece", [200, 1_000_000])
+def test_a_keyed_vector_is_one_dictionary(piece: int) -> None:
+    found = read_keyed(json.dumps(large("x"), separators=(",", ":")).encode(), "k", piece)
+    assert found == Keyed({f"x{i}": float(i) for i in range(60)}, 1.5, ("w",))
+    assert read_keyed(json.dumps(body([])).encode(), "k", piece) == Keyed({}, None)
+
+
+@pytest.mark.parametrize("piece", [200, 1_000_000])
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        ({"metric": {}, "value": [1, "2"]}, Reason.SHAPE),
+        ({"metric": {"k": "a"}, "value": [1, 2]}, Reason.SHAPE),
+        ({"metric": {"k": "a"}, "value": [1, "two"]}, Reason.SHAPE),
+        ({"metric": {"k": "a"}, "value": ["1", "2"]}, Reason.SHAPE),
+        ({"metric": {"k": "a"}, "histogram": [1, {}]}, Reason.SHAPE),
+    ],
+)
+def test_a_keyed_vector_is_read_as_strictly(piece: int, wrong: Any, reason: Reason) -> None:
+    whole = large("x")
+    whole["data"]["result"].append(wrong)
+    found = read_keyed(json.dumps(whole, separators=(",", ":")).encode(), "k", piece)
+    assert isinstance(found, NoAnswer)
+    assert found.reason is reason
+
+
+@pytest.mark.parametrize("wrong", [[], 7, {"status": "success"}, body([]) | {"status": "error"}])
+def test_what_is_no_keyed_vector_is_said_to_be_none(wrong: Any) -> None:
+    assert isinstance(read_keyed(json.dumps(wrong).encode(), "k"), NoAnswer)
+    with pytest.raises(ValueError, match=r".*"):
+        read_keyed(json.dumps(large("x")).encode()[:-3], "k", 200)
 
 
 @pytest.mark.parametrize(

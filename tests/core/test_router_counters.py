@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mooring.core.answers import Answer, Sample
+from mooring.core.answers import Keyed
 from mooring.core.endpoint_lives import Lives
 from mooring.core.router_counters import (
     Attempts,
@@ -28,10 +28,8 @@ TARGET = Target("shop", "fraud", ("cand", "stab-a"))
 RQ = "envoy_cluster_endpoint_rq_"
 
 
-def answer(**series: float) -> Answer:
-    """Keys to values; a key may leave out what is usual."""
-    samples = tuple(Sample({"mooring_key": key}, 1000.0, value) for key, value in series.items())
-    return Answer(samples, 1000.0)
+def answer(**series: float) -> Keyed:
+    return Keyed(series, 1000.0)
 
 
 def scrape(pod: str = POD, more: dict[str, float] | None = None) -> dict[str, float]:

@@ -13,17 +13,18 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import urllib3
 
-from mooring.core.answers import Answer, NoAnswer, Reason
+from mooring.core.answers import Answer, NoAnswer, Reason, parse_body, read_envelope
 
 if TYPE_CHECKING:
     from mooring.adapters.prometheus_access import Access
     from mooring.adapters.prometheus_http import Line
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 #: So long a thread may take to notice that its socket was shut.
 _GRACE: Final = 0.5
@@ -36,6 +37,10 @@ _BUSY: Final = NoAnswer(
 _LATE: Final = NoAnswer(
     Reason.TIMEOUT, "Prometheus did not answer in full by the deadline (prometheus.timeout)."
 )
+
+
+def _whole(body: bytes, asked_at: float) -> Answer | NoAnswer:
+    return read_envelope(parse_body(body), asked_at=asked_at, answered_at=time.time())
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +76,23 @@ class Prometheus:
         ``single``: one series is expected. ``text`` comes from :mod:`mooring.core.promql` or
         :mod:`mooring.core.router_counters`, never from a tenant as it is.
         """
+        return await self.read(text, _whole, single=single)
+
+    async def read(
+        self,
+        text: str,
+        reader: Callable[[bytes, float], T | NoAnswer],
+        *,
+        single: bool = False,
+    ) -> T | NoAnswer:
+        """As :meth:`query`; ``reader`` makes something else of the body, in the thread."""
         began = time.monotonic()
         received = 0
-        answer: Answer | NoAnswer = _BUSY
+        answer: T | NoAnswer = _BUSY
         try:
             line = await self._line()
             if line is not None:
-                answer, received = await self._ask(line, text, began, single=single)
+                answer, received = await self._ask(line, text, began, reader, single=single)
         except asyncio.CancelledError:
             self._on_asked(Asked("cancelled", time.monotonic() - began, received))
             raise
@@ -93,15 +108,21 @@ class Prometheus:
             return None
 
     async def _ask(
-        self, line: Line, text: str, began: float, *, single: bool
-    ) -> tuple[Answer | NoAnswer, int]:
+        self,
+        line: Line,
+        text: str,
+        began: float,
+        reader: Callable[[bytes, float], T | NoAnswer],
+        *,
+        single: bool,
+    ) -> tuple[T | NoAnswer, int]:
         from mooring.adapters.prometheus_http import Call
 
         loop = asyncio.get_running_loop()
         call = Call(began + self._access.deadline)
         try:
-            future = loop.run_in_executor(
-                self._threads, line.ask, call, text, self._parameters(single=single)
+            future: asyncio.Future[T | NoAnswer] = loop.run_in_executor(
+                self._threads, line.ask, call, text, self._parameters(single=single), reader
             )
         except RuntimeError:  # closed
             self._free.put_nowait(line)
@@ -125,7 +146,7 @@ class Prometheus:
         finally:
             timer.cancel()
 
-    def _give_back(self, line: Line, done: asyncio.Future[Answer | NoAnswer]) -> None:
+    def _give_back(self, line: Line, done: asyncio.Future[Any]) -> None:
         if not done.cancelled():
             done.exception()  # said already, or its caller has gone
         self._free.put_nowait(line)

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Iterable
 
 from mooring.adapters.prometheus import Prometheus
-from mooring.core.answers import NoAnswer, Reason
-from mooring.core.router_counters import Reading, ScrapeLabels, Target, query, read, shards
+from mooring.core.answers import NoAnswer, Reason, read_keyed
+from mooring.core.router_counters import KEY, Reading, ScrapeLabels, Target, query, read, shards
 
 
 async def read_counters(
@@ -23,10 +23,13 @@ async def read_counters(
 async def _read_shard(
     prometheus: Prometheus, shard: tuple[Target, ...], labels: ScrapeLabels | None
 ) -> Reading:
-    answer = await prometheus.query(query(shard, labels))
+    def reader(body: bytes, _: float) -> Reading | NoAnswer:
+        keyed = read_keyed(body, KEY)
+        return keyed if isinstance(keyed, NoAnswer) else read(keyed, shard)
+
+    answer = await prometheus.read(query(shard, labels), reader)
     if not isinstance(answer, NoAnswer):
-        # In a thread: ten thousand series take the loop's time otherwise.
-        return await asyncio.to_thread(read, answer, shard)
+        return answer
     if answer.reason is Reason.TOO_LARGE and len(shard) > 1:
         middle = len(shard) // 2
         halves = (shard[:middle], shard[middle:])

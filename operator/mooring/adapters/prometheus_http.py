@@ -15,9 +15,9 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, TypeVar
 
 import requests
 import urllib3
@@ -27,19 +27,13 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from mooring.adapters.prometheus_access import Access
-from mooring.core.answers import (
-    Answer,
-    NoAnswer,
-    Reason,
-    parse_body,
-    query_error,
-    read_envelope,
-)
+from mooring.core.answers import NoAnswer, Reason, parse_body, query_error
 
 _CHUNK: Final = 256 * 1024
 #: Of an answer that is not 200 only Prometheus' explanation is of interest, and that is short.
 _ERROR_BODY_LIMIT: Final = 64 * 1024
 _HERE = threading.local()
+T = TypeVar("T")
 
 
 class Failed(Exception):
@@ -126,7 +120,8 @@ class _Session(requests.Session):
         self.trust_env = False  # no proxies, netrc or certificate bundles of the environment
         self.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
         self.access = access
-        self.body: object = None
+        self.body = b""
+        self.kind = ""
 
     def request(  # type: ignore[override]
         self,
@@ -135,7 +130,7 @@ class _Session(requests.Session):
         params: Mapping[str, str] | None = None,
         **_: Any,
     ) -> Any:
-        """Asks and reads within the bounds. Raises Failed for all but a whole answer of JSON.
+        """Asks and reads within the bounds. Raises Failed for all but a whole answer.
 
         What else the library passes on (headers, timeout, verify) is set by the access instead.
         """
@@ -169,7 +164,7 @@ class _Session(requests.Session):
     def _pause(self, call: Call) -> float:
         return min(self.access.pause, call.remaining())
 
-    def _read(self, response: requests.Response, call: Call) -> object:
+    def _read(self, response: requests.Response, call: Call) -> bytes:
         call.remaining()  # a connection that was cut among the headers looks as if they ended
         status = response.status_code
         if 300 <= status < 400:
@@ -182,11 +177,8 @@ class _Session(requests.Session):
             )
         if status != 200:
             _raise_for(status, self._explanation(response, call))
-        body = self._bytes(response, call, self.access.body_limit)
-        try:
-            return parse_body(body)
-        except (ValueError, RecursionError):
-            raise Failed(_not_json(response)) from None
+        self.kind = response.headers.get("Content-Type", "")
+        return self._bytes(response, call, self.access.body_limit)
 
     def _bytes(self, response: requests.Response, call: Call, limit: int) -> bytes:
         declared = response.headers.get("Content-Length", "")
@@ -229,8 +221,8 @@ def _raise_for(status: int, explanation: object) -> NoReturn:
     raise Failed(NoAnswer(Reason.HTTP, f"Prometheus answers with HTTP status {status}{hint}"))
 
 
-def _not_json(response: requests.Response) -> NoAnswer:
-    kind = "HTML" if "html" in response.headers.get("Content-Type", "").lower() else "no whole JSON"
+def _not_json(content_type: str) -> NoAnswer:
+    kind = "HTML" if "html" in content_type.lower() else "no whole JSON"
     return NoAnswer(
         Reason.NOT_JSON,
         f"What answers at prometheus.url sends {kind}: is it Prometheus, or a login page in "
@@ -256,19 +248,32 @@ class Line:
     _connections: list[HTTPConnection] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def ask(self, call: Call, query: str, parameters: Mapping[str, str]) -> Answer | NoAnswer:
-        """Blocks until there is an answer, or the reason why there is none; raises nothing."""
+    def ask(
+        self,
+        call: Call,
+        query: str,
+        parameters: Mapping[str, str],
+        reader: Callable[[bytes, float], T | NoAnswer],
+    ) -> T | NoAnswer:
+        """Blocks until there is an answer, or the reason why there is none.
+
+        ``reader`` makes of the body, and of when it was asked for, what the caller wants, in this
+        thread; ValueError and RecursionError say that it is no JSON.
+        """
         _HERE.line = self
         with self._lock:
             self.call = call
         asked_at = time.time()
         try:
-            body = self._ask(call, query, parameters)
+            body, kind = self._ask(call, query, parameters)
         except Failed as failed:
             return failed.why
-        return read_envelope(body, asked_at=asked_at, answered_at=time.time())
+        try:
+            return reader(body, asked_at)
+        except (ValueError, RecursionError):
+            return _not_json(kind)
 
-    def _ask(self, call: Call, query: str, parameters: Mapping[str, str]) -> object:
+    def _ask(self, call: Call, query: str, parameters: Mapping[str, str]) -> tuple[bytes, str]:
         try:
             return self._once(call, query, parameters)
         except requests.ConnectionError as error:
@@ -283,7 +288,7 @@ class Line:
         except _ERRORS as error:
             raise Failed(_reason(error, call)) from None
 
-    def _once(self, call: Call, query: str, parameters: Mapping[str, str]) -> object:
+    def _once(self, call: Call, query: str, parameters: Mapping[str, str]) -> tuple[bytes, str]:
         call.remaining()
         if self._session is None or self._client is None:
             self._session = _Session(self.access)
@@ -293,7 +298,8 @@ class Line:
             # Over the one that the library has mounted, which retries.
             self._session.mount(self.access.url, _Adapter(max_retries=0, pool_maxsize=1))
         self._client.custom_query(query, params=dict(parameters))
-        return self._session.body
+        body, self._session.body = self._session.body, b""  # not kept until the next question
+        return body, self._session.kind
 
     def opened(self, connection: HTTPConnection) -> None:
         """Called by a new connection, in the line's thread."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
@@ -74,6 +74,13 @@ class NoAnswer:
     message: str
 
 
+_ODD: Final = NoAnswer(
+    Reason.SHAPE,
+    "The result is not of numbers at one moment (native histograms are not: wrap them in "
+    "histogram_quantile or another function that gives a number).",
+)
+
+
 class Sample(NamedTuple):
     """One series at one moment. A tuple, since there are tens of thousands of them per tick.
 
@@ -83,6 +90,19 @@ class Sample(NamedTuple):
     labels: Mapping[str, str]
     at: float
     value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Keyed:
+    """A large vector whose series have one label: its value to the number.
+
+    One dictionary of texts and numbers, since a hundred thousand small objects keep the garbage
+    collector busy for longer than it takes to read them.
+    """
+
+    values: Mapping[str, float]
+    evaluated_at: float | None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,28 +137,87 @@ def words(text: object) -> str:
 
 
 def parse_body(body: bytes, piece: int = _PIECE) -> object:
-    """JSON from bytes, ``piece`` of them at a time. Raises ValueError or RecursionError.
-
-    A large result is parsed in pieces: one call of the parser holds the interpreter for all of it,
-    and with it the event loop, for 100 ms from about 5 MB on. The pieces end where a series begins.
-    That text cannot stand inside a string, where its quotes would be escaped.
-    """
-    start = body.find(_RESULT, 0, _PIECE) + len(_RESULT)
-    if len(body) <= 2 * piece or start < len(_RESULT):
-        return json.loads(body)
+    """JSON from bytes, ``piece`` of them at a time. Raises ValueError or RecursionError."""
     series: list[object] = []
+    whole = _in_pieces(body, piece, series.extend)
+    if whole is None:
+        return json.loads(body)
+    whole["data"]["result"] = series
+    return whole
+
+
+def _in_pieces(body: bytes, piece: int, take: Callable[[list[Any]], object]) -> Any:
+    """Hands a large result to ``take`` part by part, and gives the rest; None for any other body.
+
+    One call of the parser holds the interpreter for all of its input, and with it the event loop,
+    for 100 ms from about 5 MB on. The parts end where a series begins. That text cannot stand
+    inside a string, where its quotes would be escaped. After None what was taken is void.
+    """
+    opening = body.find(_RESULT, 0, _PIECE)
+    if len(body) <= 2 * piece or opening < 0:
+        return None
+    start = opening + len(_RESULT)
+    head = body[: start - 1].decode()
     while (end := body.find(_SERIES, start + piece)) >= 0:
-        series += json.loads(b"[" + body[start:end] + b"]")
+        take(json.loads(b"[" + body[start:end] + b"]"))
         start = end + 1
     rest = (b"[" + body[start:]).decode()
     last, end = json.JSONDecoder().raw_decode(rest)
-    head = body[: body.find(_RESULT) + len(_RESULT) - 1]
-    whole = json.loads(head.decode() + "[]" + rest[end:])
+    take(last)
+    whole = json.loads(head + "[]" + rest[end:])
     data = whole.get("data") if isinstance(whole, dict) else None
-    if not isinstance(data, dict) or data.get("result") != []:
-        return json.loads(body)
-    data["result"] = series + last
-    return whole
+    return whole if isinstance(data, dict) and data.get("result") == [] else None
+
+
+def read_keyed(body: bytes, label: str, piece: int = _PIECE) -> Keyed | NoAnswer:
+    """A vector whose series are told apart by ``label`` alone. Raises ValueError for no JSON."""
+    values: dict[str, float] = {}
+    moments: set[float] = set()
+
+    def take(result: list[Any]) -> None:
+        for series in result:
+            at, value = series["value"]
+            if type(value) is not str or type(at) not in _NUMBERS:
+                raise TypeError("a time and a value as text")
+            values[series["metric"][label]] = _number(value)
+            moments.add(at)
+
+    try:
+        whole = _in_pieces(body, piece, take)
+        if whole is None:
+            values.clear()
+            moments.clear()
+            whole = json.loads(body)
+            checked = read_envelope(_without_series(whole))
+            if isinstance(checked, NoAnswer):
+                return checked
+            take(whole["data"]["result"])
+    except (KeyError, TypeError):
+        return _ODD
+    if not all(map(math.isfinite, moments)):
+        return _ODD
+    found = read_envelope(_without_series(whole))
+    if isinstance(found, NoAnswer):
+        return found
+    return Keyed(values, max(moments, default=None), found.warnings)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise TypeError("a value is a number") from None
+
+
+def _without_series(body: object) -> object:
+    data = body.get("data") if isinstance(body, dict) else None
+    if (
+        not isinstance(body, dict)
+        or not isinstance(data, dict)
+        or data.get("resultType") != "vector"
+    ):
+        return body
+    return {**body, "data": {**data, "result": []}}
 
 
 def read_envelope(
@@ -163,11 +242,7 @@ def read_envelope(
     try:
         samples = _samples(kind, data["result"])
     except (KeyError, TypeError, ValueError):
-        return NoAnswer(
-            Reason.SHAPE,
-            "The result is not of numbers at one moment (native histograms are not: wrap them in "
-            "histogram_quantile or another function that gives a number).",
-        )
+        return _ODD
     return Answer(
         samples=samples,
         evaluated_at=max((sample.at for sample in samples), default=None),

@@ -26,9 +26,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from mooring.core.answers import Answer, NoAnswer
+from mooring.core.answers import Keyed, NoAnswer
 
-_KEY: Final = "mooring_key"
+#: The one label of the series that answer the query.
+KEY: Final = "mooring_key"
 #: A Deployment's name, the hash of its template, and five letters.
 _MODEL_POD: Final = re.compile(r"(.+)-[a-z0-9]{1,10}-[a-z0-9]{5}")
 _NAME: Final = re.compile(r"[A-Za-z0-9]([-_.A-Za-z0-9]*[A-Za-z0-9])?")
@@ -212,7 +213,7 @@ def query(targets: Sequence[Target], labels: ScrapeLabels | None = None) -> str:
 
 def _keyed(vector: str, names: ScrapeLabels, *more: str) -> str:
     labels = ",".join(f'"{name}"' for name in (names.namespace, names.pod, *more))
-    return f'max by ({_KEY}) (label_join({vector},"{_KEY}","|",{labels}))'
+    return f'max by ({KEY}) (label_join({vector},"{KEY}","|",{labels}))'
 
 
 def _where(targets: Sequence[Target], names: ScrapeLabels) -> str:
@@ -238,7 +239,7 @@ def _edge(edge: float) -> str:
     return _dots(whole) if "." in whole else f"{whole}([.]0)?"
 
 
-def read(answer: Answer, targets: Sequence[Target]) -> Reading:
+def read(answer: Keyed, targets: Sequence[Target]) -> Reading:
     """The numbers of an answer to :func:`query` for the same targets.
 
     Series of other pods and clusters are passed over: the query's conditions are an outer product.
@@ -249,8 +250,7 @@ def read(answer: Answer, targets: Sequence[Target]) -> Reading:
     drafts: dict[str, _Draft] = {}
     odd: set[str] = set()
     down: list[tuple[str, str]] = []
-    for labels, _, value in answer.samples:
-        key = labels.get(_KEY, "")
+    for key, value in answer.values.items():
         depth = key.count("|")
         if not 0 <= value < math.inf:
             odd.add("|".join(key.split("|", 2)[:2]))
