@@ -36,7 +36,7 @@ def load(path: Path):
     except FileNotFoundError:
         sys.exit(f"There is no {path.name} in {path.parent}: publish the model under that name.")
     except Exception as error:  # whatever the file's bytes make joblib say
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
         sys.exit(f"{path.name} is not a scikit-learn model that this server can load: {reason}")
 
 
