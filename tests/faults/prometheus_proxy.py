@@ -77,10 +77,12 @@ class PrometheusProxy:
 
     ``seen``: the forms of the queries that came, with the request's headers under ``headers``.
     ``sent``: bytes of the last answer that the client took. ``working``: connections open.
+    ``host``: where it listens; pods of the local cluster reach the bridge's address, not loopback.
     """
 
     upstream: str | None = None
     context: ssl.SSLContext | None = None
+    host: str = "127.0.0.1"
     fault: Fault | None = None
     answer: dict[str, Any] | None = None
     swap: Mapping[str, str] = field(default_factory=dict)
@@ -97,11 +99,11 @@ class PrometheusProxy:
     def url(self) -> str:
         assert self._listener is not None
         scheme = "http" if self.context is None else "https"
-        return f"{scheme}://127.0.0.1:{self._listener.getsockname()[1]}"
+        return f"{scheme}://{self.host}:{self._listener.getsockname()[1]}"
 
     @contextlib.contextmanager
     def run(self) -> Iterator[PrometheusProxy]:
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server((self.host, 0))
         self._listener.settimeout(0.01)
         accepting = threading.Thread(target=self._accept, daemon=True)
         accepting.start()
