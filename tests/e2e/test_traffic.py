@@ -108,20 +108,19 @@ def test_a_canary_goes_on_to_promotion_whatever_happens_to_routers_operator_and_
 
         act(fraud, "promote", candidate, "1")
         fraud.wait("the pause at 40 %", in_step(4))
+        fraud.kubectl("delete", "pods", "-l", f"mooring.dev/revision={candidate}")
+        fraud.wait("its pods and its traffic again", in_step(4))
         with client.stream(url, body, pause=PAUSE) as at_forty:
-            operator.kubectl(
-                "delete", "pods", "--all", "--force", "--grace-period=0", "-n", OPERATOR_NAMESPACE
-            )
-            pods = ("pods", "-l", f"mooring.dev/revision={candidate}")
-            fraud.kubectl("delete", *pods, "--wait=false")
-            fraud.kubectl("wait", "--for=delete", *pods, "--timeout=60s")
-
-        fraud.wait("its pods again", in_step(4))
+            kill = ("--all", "--force", "--grace-period=0", "-n", OPERATOR_NAMESPACE)
+            operator.kubectl("delete", "pods", *kill)
+            ready = ("--for=condition=Ready", "pods", "--all", "--timeout=90s")
+            operator.kubectl("wait", *ready, "-n", OPERATOR_NAMESPACE)
         act(fraud, "promote", candidate, "2")
         status = fraud.wait_serving(uris["v2"])
     for result in (whole.result, at_ten.result, at_forty.result):
         assert_nothing_lost(result)
     assert_split(at_ten.result, 10)
+    assert_split(at_forty.result, 40)
     assert status["stable"]["revision"] == candidate
     assert answers(whole.result)["v2"] > 0
 

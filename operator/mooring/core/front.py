@@ -108,7 +108,8 @@ def _direct(observed: Observed, situation: Situation, serving: Revision) -> Revi
     routed = routed_revision(observed, situation.setting.routing)
     if routed is None:
         return serving
-    current = situation.history.by_hash(routed)
+    kept = (situation.stable, situation.candidate, situation.previous, *situation.leaving)
+    current = next((r for r in kept if r is not None and r.hash == routed), None)
     if current is None or not situation.capacity(current).available:
         return serving
     return current
