@@ -12,6 +12,7 @@ that of an undisturbed run.
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import socket
@@ -34,6 +35,7 @@ from rich.table import Table
 
 from bench.machine import describe
 from mooring_dev.control_plane import ControlPlane
+from mooring_dev.processes import running_pid
 
 ROOT = Path(__file__).resolve().parent.parent
 CHILDREN = (
@@ -87,8 +89,18 @@ class Operator:
 
     def cpu(self) -> float:
         """CPU seconds so far, user and system."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / 100
+        return _cpu(self.process.pid)
+
+
+def _cpu(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def server_cpu(control_plane: ControlPlane) -> float:
+    """CPU seconds of the API server and etcd so far: the part that nobody can optimise here."""
+    pids = (running_pid(control_plane.directory / "pids" / n) for n in ("kube-apiserver", "etcd"))
+    return sum(_cpu(pid) for pid in pids if pid is not None)
 
 
 def _free_port() -> int:
@@ -196,12 +208,15 @@ def end_state(control_plane: ControlPlane) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Result:
-    """What one run cost. Seconds, CPU seconds, MiB, requests."""
+    """What one run cost. Seconds, CPU seconds, MiB, requests; ``load`` is that of one minute."""
 
     count: int
     killed: bool
     seconds: float
+    start_cpu_seconds: float
     cpu_seconds: float
+    server_cpu_seconds: float
+    load: float
     rss_mib: float
     peak_rss_mib: float
     writes_per_object: float
@@ -229,7 +244,9 @@ def _measure(
     control_plane: ControlPlane, text: str, log: Path, count: int, idle: int, *, kill: bool
 ) -> tuple[Result, dict[str, Any]]:  # fmt: skip
     wanted = count * CHILDREN_PER_OBJECT
+    server = server_cpu(control_plane)
     with operator(control_plane, log) as running:
+        start = running.cpu()
         started = time.monotonic()
         control_plane.kubectl("apply", "-f", "-", input=text)
         if kill:
@@ -238,10 +255,12 @@ def _measure(
             running.process.wait()
         else:
             seconds, requests = _wait_for(control_plane, running, wanted, started, found=False)
-            return _idle(control_plane, running, seconds, requests, count, idle)
+            before = (start, server)
+            return _idle(control_plane, running, seconds, before, requests, count, idle)
     with operator(control_plane, log) as running:
+        before = (running.cpu(), server)
         seconds, requests = _wait_for(control_plane, running, wanted, started, found=True)
-        result, state = _idle(control_plane, running, seconds, requests, count, idle)
+        result, state = _idle(control_plane, running, seconds, before, requests, count, idle)
         return Result(**{**asdict(result), "killed": True}), state
 
 
@@ -265,10 +284,12 @@ def _wait_for(
 
 
 def _idle(
-    control_plane: ControlPlane, running: Operator, seconds: float,
+    control_plane: ControlPlane, running: Operator, seconds: float, before: tuple[float, float],
     requests: Counter[tuple[str, str]], count: int, idle: int,
 ) -> tuple[Result, dict[str, Any]]:  # fmt: skip
-    cpu = running.cpu()
+    start, server = before
+    cpu, server = running.cpu(), server_cpu(control_plane) - server
+    load = os.getloadavg()[0]
     time.sleep(idle)
     after = running.requests()
     rss, peak = running.memory()
@@ -276,7 +297,10 @@ def _idle(
         count=count,
         killed=False,
         seconds=round(seconds, 2),
+        start_cpu_seconds=round(start, 2),
         cpu_seconds=round(cpu, 2),
+        server_cpu_seconds=round(server, 2),
+        load=round(load, 1),
         rss_mib=round(rss, 1),
         peak_rss_mib=round(peak, 1),
         writes_per_object=round(_writes(requests) / count, 2),
@@ -330,6 +354,9 @@ def _show(results: list[Result], same: bool | None) -> None:
     rows = {
         f"all {CHILDREN_PER_OBJECT} children of each present (s)": "seconds",
         "operator's CPU until quiet (s)": "cpu_seconds",
+        "  of it before the first object": "start_cpu_seconds",
+        "API server's and etcd's CPU (s)": "server_cpu_seconds",
+        "load of the machine at that time": "load",
         "operator's RSS (MiB)": "rss_mib",
         "operator's peak RSS (MiB)": "peak_rss_mib",
         "API writes per object, without Events and Lease": "writes_per_object",

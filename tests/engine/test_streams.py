@@ -115,15 +115,29 @@ async def test_an_event_during_our_own_write_waits_in_the_store(watch: Watch) ->
     assert seen == 1
 
 
-@pytest.mark.parametrize(
-    "path",
-    ["/api/v1/services", "/api/v1/namespaces/shop/services", "/apis/apps/v1/deployments?watch=true",
-     "/api/v1/pods?watch=true"],
-)  # fmt: skip
-async def test_lists_and_other_kinds_are_not_looked_at(watch: Watch, path: str) -> None:
+@pytest.mark.parametrize("path", ["/apis/apps/v1/deployments", "/api/v1/pods"])
+@pytest.mark.parametrize("query", ["", "?watch=true"])
+async def test_other_kinds_are_not_looked_at(watch: Watch, path: str, query: str) -> None:
     watch.store.put(kinds.SERVICE, KNOWN)
     watch.chunks = [line("ADDED", KNOWN)]
-    assert await watch.read(path) == line("ADDED", KNOWN)
+    assert await watch.read(path + query) == line("ADDED", KNOWN)
+
+
+@pytest.mark.parametrize("path", ["/api/v1/services", "/api/v1/namespaces/shop/services?limit=5"])
+async def test_a_list_keeps_what_the_store_does_not_know_yet(watch: Watch, path: str) -> None:
+    watch.store.put(kinds.SERVICE, KNOWN)
+    new = child(kinds.SERVICE, "other", 7)
+    page = {"metadata": {"resourceVersion": "9", "continue": "x"}, "items": [KNOWN, new]}
+    watch.chunks = [json.dumps(page).encode()]
+    async with watch.session.get(watch.url + path) as response:
+        assert await response.json(content_type=None) == {**page, "items": [new]}
+
+
+@pytest.mark.parametrize("text", [b"<html>", b"[]", b'{"kind": "Status"}'])
+async def test_an_answer_that_is_no_list_is_passed_on(watch: Watch, text: bytes) -> None:
+    watch.chunks = [text]
+    async with watch.session.get(watch.url + "/api/v1/services") as response:
+        assert await response.read() == text
 
 
 async def test_the_watch_of_one_namespace_is_looked_at_too(watch: Watch) -> None:

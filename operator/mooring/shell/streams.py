@@ -3,7 +3,8 @@
 Most of what a watch reports while many objects are made is what this process has just written
 itself. The store has that from the answer; kopf would still build a task, a memory and a handler
 call for each of them (half a millisecond, and as much again as our own work). They are taken out
-of the stream before kopf sees them; bookmarks, deletions and everything new pass.
+of the stream before kopf sees them; bookmarks, deletions and everything new pass. So are, from the
+lists that kopf begins with, the objects that the store was filled with a moment before.
 """
 
 from __future__ import annotations
@@ -43,10 +44,16 @@ class Streams:
     async def __call__(
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
     ) -> aiohttp.ClientResponse:
-        """Passes a request on; the answer to a watch is filtered from then on."""
-        kind = self._watched(request.url)
+        """Passes a request on; the answer to a list or a watch is filtered."""
+        kind = self._kind(request.url)
         if kind is None:
             return await handler(request)
+        if request.url.query.get("watch") != "true":
+            response = await handler(request)
+            if response.status == 200:
+                listed = _Listed(response.content, lambda obj: self._absorbs(kind, obj))
+                response.content = cast(aiohttp.StreamReader, listed)
+            return response
         path = request.url.path
         try:
             response = await handler(request)
@@ -60,34 +67,58 @@ class Streams:
                 self._broken.discard(path)
                 self._on_gap()
             filtered = _Filtered(
-                response.content,
-                lambda line: self._absorbs(kind, path, line),
+                response,
+                lambda line: self._absorbs_event(kind, path, line),
                 lambda: self._broken.add(path),
             )
             response.content = cast(aiohttp.StreamReader, filtered)
         return response
 
-    def _watched(self, url: URL) -> Kind | None:
-        if url.query.get("watch") != "true":
-            return None
+    def _kind(self, url: URL) -> Kind | None:
         before, found, after = url.path.partition("/namespaces/")
         path = f"{before}/{after.partition('/')[2]}" if found else url.path
         return next((kind for end, kind in self._kinds.items() if path.endswith(end)), None)
 
-    def _absorbs(self, kind: Kind, path: str, line: bytes) -> bool:
-        """Whether kopf need not see this event."""
+    def _absorbs(self, kind: Kind, obj: dict[str, Any]) -> bool:
+        """Whether kopf need not see this object."""
+        if not self._store.absorb(kind, obj):
+            return False
+        self._metrics.events_seen.labels(kind.name).inc()
+        return True
+
+    def _absorbs_event(self, kind: Kind, path: str, line: bytes) -> bool:
         try:
             event = orjson.loads(line)
         except ValueError:
             return False
         if event["type"] == "ERROR":
             self._broken.add(path)
-        if event["type"] not in ("ADDED", "MODIFIED"):
-            return False
-        if not self._store.absorb(kind, event["object"]):
-            return False
-        self._metrics.events_seen.labels(kind.name).inc()
-        return True
+        return event["type"] in ("ADDED", "MODIFIED") and self._absorbs(kind, event["object"])
+
+
+class _Listed:
+    """The content of an answer to a list, which kopf reads whole, without what is absorbed."""
+
+    def __init__(
+        self, content: aiohttp.StreamReader, absorbs: Callable[[dict[str, Any]], bool]
+    ) -> None:
+        self._content = content
+        self._absorbs = absorbs
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._content, name)
+
+    async def read(self, size: int = -1) -> bytes:
+        """Everything; what is no list is passed on as it is."""
+        text = await self._content.read(size)
+        try:
+            page = orjson.loads(text)
+        except ValueError:
+            return text
+        if not isinstance(page, dict) or not isinstance(page.get("items"), list):
+            return text
+        page["items"] = [item for item in page["items"] if not self._absorbs(item)]
+        return orjson.dumps(page)
 
 
 class _Filtered:
@@ -99,11 +130,12 @@ class _Filtered:
 
     def __init__(
         self,
-        content: aiohttp.StreamReader,
+        response: aiohttp.ClientResponse,
         absorbs: Callable[[bytes], bool],
         on_break: Callable[[], Any],
     ) -> None:
-        self._content = content
+        self._content = response.content
+        self._connection = response.connection
         self._absorbs = absorbs
         self._on_break = on_break
 
@@ -120,9 +152,18 @@ class _Filtered:
                 if passed:
                     yield b"\n".join([*passed, b""])
         except GeneratorExit:
+            self._hang_up()
             raise
         except BaseException:  # a time limit of kopf's comes as a cancellation
             self._on_break()
+            self._hang_up()
             raise
         if rest:
             yield rest
+
+    def _hang_up(self) -> None:
+        """Cuts a stream off that is not at its end. Taking leave by TLS, which is what closing it
+        does, would outlast the session, and at the end of the process the event loop.
+        """
+        if self._connection is not None and self._connection.transport is not None:
+            self._connection.transport.abort()
