@@ -94,5 +94,5 @@ signals:
     count: {{ "sum by ({{ by }}) (ts_inference_requests_total{{{ selector }}}) - (sum by ({{ by }}) (Requests5XX{{{ selector }}}) or 0 * sum by ({{ by }}) (ts_inference_requests_total{{{ selector }}}))" | quote }}
   caveat: >-
     A mean only, of successful answers; no quantiles. A handler's exception is a 503 and so an error,
-    also when the request was at fault.
+    also when the request was at fault. Requests by gRPC are counted without their time and failures.
 {{- end -}}
