@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 
 from mooring.cli import main
 
-QUICK = ["--runs", "60", "--tick", "60s", "--requests", "600"]
+QUICK = ["--runs", "40", "--tick", "60s", "--requests", "600", "--ratios", "5"]
 
 
 def run(*args: str) -> Result:
@@ -35,7 +35,7 @@ def deployment(tmp_path: Path, **spec: Any) -> str:
 
 
 def test_it_tells_a_good_candidate_from_bad_ones_and_the_rules_of_others_do_not() -> None:
-    found = answer(*QUICK, "--compare", "--ratios", "5")
+    found = answer(*QUICK, "--compare")
     good, bad = found["rows"]
     assert (good["ratio"], bad["ratio"]) == (1.0, 5.0)
     assert good["rolledBack"] <= 0.05
@@ -46,7 +46,7 @@ def test_it_tells_a_good_candidate_from_bad_ones_and_the_rules_of_others_do_not(
 
 
 def test_the_same_seed_gives_the_same_answer_and_another_seed_another() -> None:
-    few = [*QUICK, "--runs", "10", "--ratios", "3", "--steps", "10=10m"]
+    few = [*QUICK, "--runs", "10", "--steps", "10=10m"]
     first = answer(*few)
     assert answer(*few) == first
     assert answer(*few, "--seed", "2")["rows"] != first["rows"]
@@ -77,7 +77,7 @@ def test_a_file_gives_steps_alpha_and_the_metric_and_shares_alpha_over_its_metri
     path = deployment(
         tmp_path, rollout={"steps": steps}, analysis={"alpha": 0.02, "metrics": metrics}
     )
-    found = answer(*QUICK, "-f", path, "--ratios", "5", "--runs", "5")
+    found = answer(*QUICK, "-f", path, "--runs", "2")
     assert found["steps"] == [{"weight": 5, "seconds": 120}, {"weight": 25, "seconds": 5400}]
     assert (found["alpha"], found["alphaOfErrors"]) == (0.02, 0.01)
     assert (found["maxRatio"], found["max"]) == (1.5, 0.02)

@@ -198,6 +198,7 @@ JSON = st.recursive(
 )
 
 
+@settings(max_examples=40)
 @given(JSON)
 def test_whatever_stands_in_status_it_is_read_or_begun_anew(raw: Any) -> None:
     state, why = State.load(raw, ERRORS)

@@ -71,7 +71,7 @@ TICK = st.builds(
 )
 
 
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(st.lists(TICK, min_size=1, max_size=4))
 def test_no_measurement_raises_and_every_state_can_be_written_and_read(ticks: list[Tick]) -> None:
     state = State.begin(BOTH)

@@ -113,7 +113,7 @@ def shared_outage(weight: float, runs: int = 40) -> tuple[float, Play]:
     return float(alone.failed.mean()), play
 
 
-@pytest.mark.parametrize("weight", [0.1, 0.5, 0.95])
+@pytest.mark.parametrize("weight", [pytest.param(0.1, marks=pytest.mark.slow), 0.5, 0.95])
 def test_a_shared_outage_is_not_the_candidates_fault(weight: float) -> None:
     naive, play = shared_outage(weight)
     assert naive >= 0.7  # 0.72 of the time
@@ -177,7 +177,9 @@ def halves(random: np.random.Generator, size: int, windows: int = 720) -> float:
     return over_dispersion(a.tolist(), b.tolist()).phi
 
 
-@pytest.mark.parametrize("size", [3, 10])
+@pytest.mark.parametrize(
+    "size", [pytest.param(3, marks=pytest.mark.slow), 5, pytest.param(10, marks=pytest.mark.slow)]
+)
 def test_bursts_fail_a_good_candidate_rarely_once_they_are_calibrated(size: int) -> None:
     random = np.random.default_rng(size)
     runs = 150
