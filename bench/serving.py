@@ -266,7 +266,7 @@ def _wrk(url: str, seconds: float, files: Path) -> tuple[float, float, float, fl
     count = float(re.findall(r"(\d+) requests in", said)[0])
     p50, p99 = (
         # At the line's beginning: the table above has percentages of its own.
-        _milliseconds(re.findall(rf"^ +{q}% +(\S+)$", said, re.MULTILINE)[0])
+        _milliseconds(re.findall(rf"^ +{q}% +(\S+) *$", said, re.MULTILINE)[0])
         for q in (50, 99)
     )
     return rate, p50, p99, count
