@@ -54,7 +54,7 @@ class RenderSettings:
     #: How long the pods of a replaced revision stay after traffic has left them.
     drain: timedelta = timedelta(seconds=15)
     #: Pods sleep this long before they stop, so that endpoints are withdrawn first (seconds).
-    pre_stop_seconds: int = 5
+    pre_stop_seconds: int = 8
     router_image: str = "mooring.dev/router:dev"
     router_pull_policy: str | None = None
     #: Where the operator runs: from there routers are asked what they have taken.
