@@ -282,8 +282,8 @@ class Settings(_Part):
     drain: Duration = timedelta(seconds=15)
     """How long pods of a replaced revision stay after traffic has left them."""
     pre_stop_seconds: int = Field(default=8, ge=0, le=600)
-    """Pods sleep so long before they stop: longer than DNS caches plus a second, in which routers look
-    again."""
+    """Pods sleep so long before they stop: longer than DNS caches, plus the second after which
+    routers look again."""
     cluster_domain: str = Field(
         default="cluster.local", pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
     )
