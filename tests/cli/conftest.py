@@ -38,8 +38,8 @@ def mooring(kubeconfig: Path) -> Mooring:
     """Runs a command against the fake API server."""
 
     def run(*arguments: str, **environment: str) -> Result:
-        return CliRunner().invoke(
-            main, arguments, env={"KUBECONFIG": str(kubeconfig), "NO_COLOR": "1", **environment}
-        )
+        # COLUMNS: a terminal's width, which pytest-xdist hands on to its workers.
+        fixed = {"KUBECONFIG": str(kubeconfig), "NO_COLOR": "1", "COLUMNS": None}
+        return CliRunner().invoke(main, arguments, env={**fixed, **environment})
 
     return run

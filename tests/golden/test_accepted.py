@@ -92,7 +92,7 @@ def test_pod_security_restricted_admits_its_pods(plane: ControlPlane, case: str)
 def test_and_would_not_admit_a_pod_that_is_less(plane: ControlPlane) -> None:
     manifests = plan_of("minimal").apply
     apply(plane, [m for m in manifests if m["kind"] == "ServiceAccount"])
-    (deployment,) = (m for m in manifests if m["kind"] == "Deployment")
+    deployment, *_ = (m for m in manifests if m["kind"] == "Deployment")
     spec = {**deployment["spec"]["template"]["spec"], "securityContext": {}}
     meta = {"name": "probe", "namespace": "shop"}
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec}
