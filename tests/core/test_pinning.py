@@ -97,7 +97,7 @@ def test_a_new_default_of_the_renderer_waits_for_the_next_revision(
     world.model("s3://models/fraud/v2")
     after = template(world, world.serve())
     assert after["spec"]["securityContext"]["runAsUser"] == 1000
-    assert after["spec"]["terminationGracePeriodSeconds"] == 125
+    assert after["spec"]["terminationGracePeriodSeconds"] == 128
 
 
 def test_a_live_revision_is_never_rendered_again(monkeypatch: pytest.MonkeyPatch) -> None:

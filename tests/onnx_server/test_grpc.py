@@ -27,6 +27,8 @@ from mooring_onnx_server.grpc_codec import CONTENTS
 from mooring_onnx_server.grpc_service import GrpcServer
 from mooring_onnx_server.raw import encode_raw
 
+pytestmark = pytest.mark.process
+
 SERVING, NOT_SERVING = 1, 2
 _RESPONSES: dict[str, Any] = {
     "ServerLive": pb.ServerLiveResponse,

@@ -15,6 +15,8 @@ import pytest
 from tests.onnx_server import graphs
 from tests.onnx_server.servers import Server, server
 
+pytestmark = pytest.mark.process
+
 X = {"name": "x", "shape": [1, 3], "datatype": "FP32", "data": [1, 2, 3]}
 QUICK = ("--quiet-seconds", "0.2")
 

@@ -17,6 +17,8 @@ from tests.probe.wrong_servers import ABOUT, METADATA, Wrong, Y, Z, small_server
 from mooring.cli import main
 from mooring.cli.probe_points import DATATYPES, Differs, read_metadata
 
+pytestmark = pytest.mark.process
+
 
 def probe(*arguments: str) -> Result:
     return CliRunner().invoke(main, ["probe", *arguments])

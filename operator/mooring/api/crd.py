@@ -13,6 +13,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -336,6 +337,7 @@ def render(definition: Definition) -> str:
     return text
 
 
+@cache
 def rendered_files() -> dict[str, str]:
     """The text of every file of `crds/`, by name."""
     return {definition.file_name: render(definition) for definition in DEFINITIONS}
