@@ -343,7 +343,7 @@ STATUS = {
             "modelUri": "s3://models/fraud",
             "replicas": {"desired": 3, "ready": 2},
         },
-        "candidate": {"revision": "bbb", "modelUri": "s3://models/fraud"},
+        "candidate": {"revision": "bbb", "modelUri": "s3://models/fraud", "weight": 5},
     }
 }
 
@@ -364,8 +364,10 @@ def test_kubectl_get_shows_what_serves_and_what_rolls_out(sample: ControlPlane) 
     header, row = (line.split() for line in sample.kubectl("get", "mdep").splitlines())
     wide = sample.kubectl("get", "ml", "-o", "wide")
 
-    assert header == ["NAME", "PHASE", "READY", "DESIRED", "REVISION", "CANDIDATE", "AGE"]
-    assert row[:-1] == ["columns", "RollingOut", "2", "3", "aaa", "bbb"]
+    assert header == [
+        "NAME", "PHASE", "READY", "DESIRED", "REVISION", "CANDIDATE", "WEIGHT", "AGE",
+    ]  # fmt: skip
+    assert row[:-1] == ["columns", "RollingOut", "2", "3", "aaa", "bbb", "5"]
     assert "s3://models/fraud" in wide
     assert "1 of 3 pods ready" in wide
 
