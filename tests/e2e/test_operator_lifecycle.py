@@ -95,7 +95,7 @@ def test_an_operator_killed_in_the_middle_of_an_update_ends_where_an_undisturbed
     assert stream.result.failures == ()
     for each in (undisturbed, disturbed):
         old = (
-            f"mooring.dev/deployment={each.name},mooring.dev/revision!="
+            f"mooring.dev/deployment={each.name},mooring.dev/revision,mooring.dev/revision!="
             + (each.status()["stable"]["revision"])
         )
         each.kubectl("wait", "--for=delete", "deployments", "-l", old, "--timeout=60s")
@@ -129,8 +129,9 @@ def test_without_an_operator_models_serve_on_pods_are_replaced_and_deletes_compl
         before = _pods(operator, fraud.namespace, "mooring.dev/deployment=fraud")
         fraud.kubectl("delete", "pod", next(iter(before)))
         deployment = fraud.kubectl(
-            "get", "deployments", "-l", "mooring.dev/deployment=fraud", "-o", "name"
-        )
+            "get", "deployments", "-o", "name",
+            "-l", "mooring.dev/deployment=fraud,mooring.dev/revision",
+        )  # fmt: skip
         fraud.kubectl("rollout", "status", deployment.strip(), "--timeout=60s")
         doomed.delete()
         selector = ("-l", "mooring.dev/deployment=doomed")
@@ -232,6 +233,7 @@ def test_an_upgrade_of_the_chart_restarts_the_operator_and_no_model_pod(
     now = _pods(operator, fraud.namespace, OURS)
     assert models.items() <= now.items()
     # The third pod is like the two before it, not like what the new chart would make.
-    images = fraud.kubectl("get", "pods", "-o", "jsonpath={.items[*].spec.containers[*].image}")
+    path = "jsonpath={.items[*].spec.containers[*].image}"
+    images = fraud.kubectl("get", "pods", "-l", "mooring.dev/revision", "-o", path)
     assert len(set(images.split())) == 1
     assert images.split()[0] != "mooring.dev/onnx-server:dev"

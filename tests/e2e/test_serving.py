@@ -139,7 +139,7 @@ def test_ready_waits_for_the_model_and_not_for_the_server(
     )
     assert condition(status, "Ready")["status"] == "False"
 
-    pod = slow.kubectl("get", "pods", "-o", "name").strip()
+    pod = slow.kubectl("get", "pods", "-l", "mooring.dev/deployment=slow", "-o", "name").strip()
     slow.kubectl("exec", pod, "--", "python", "-c", "open('/tmp/loaded', 'w').close()")
     assert is_true(slow.wait_ready(), "Ready")
 
