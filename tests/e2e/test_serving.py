@@ -46,7 +46,7 @@ def test_the_example_is_served_and_answers_as_arithmetic_does(model: Named, clie
     assert "candidate" not in status
 
 
-def test_model_pods_are_admitted_by_pod_security_restricted_and_hold_no_token(
+def test_models_and_routers_are_admitted_by_pod_security_restricted_and_hold_no_token(
     model: Named,
 ) -> None:
     fraud = _apply_example(model)
@@ -54,11 +54,11 @@ def test_model_pods_are_admitted_by_pod_security_restricted_and_hold_no_token(
 
     pods = json.loads(fraud.kubectl("get", "pods", "-o", "json"))["items"]
 
-    assert len(pods) == 2
+    assert len(pods) == 4
     for pod in pods:
         kinds = {kind for volume in pod["spec"]["volumes"] for kind in volume if kind != "name"}
         assert "projected" not in kinds
-        containers = pod["spec"]["containers"] + pod["spec"]["initContainers"]
+        containers = pod["spec"]["containers"] + pod["spec"].get("initContainers", [])
         assert all(each["securityContext"]["readOnlyRootFilesystem"] for each in containers)
     labels = fraud.cluster.kubectl("get", "namespace", fraud.namespace, "-o", "json")
     enforced = json.loads(labels)["metadata"]["labels"]["pod-security.kubernetes.io/enforce"]
