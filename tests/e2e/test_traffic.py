@@ -108,7 +108,8 @@ def test_a_canary_goes_on_to_promotion_whatever_happens_to_routers_operator_and_
 
         act(fraud, "promote", candidate, "1")
         fraud.wait("the pause at 40 %", in_step(4))
-        fraud.kubectl("delete", "pods", "-l", f"mooring.dev/revision={candidate}")
+        pods = fraud.kubectl("get", "pods", "-l", f"mooring.dev/revision={candidate}", "-o", "name")
+        fraud.kubectl("delete", pods.split()[0])
         fraud.wait("its pods and its traffic again", in_step(4))
         with client.stream(url, body, pause=PAUSE) as at_forty:
             kill = ("--all", "--force", "--grace-period=0", "-n", OPERATOR_NAMESPACE)
