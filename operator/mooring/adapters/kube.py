@@ -6,6 +6,7 @@ decision. Connections, TLS, tokens and proxies are the client library's.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
@@ -32,6 +33,9 @@ _NO_VERSION = "1"
 _WRITE_SECONDS = 15.0
 #: A watch event can be as large as an object, and objects go up to a few MiB.
 _READ_BUFFER = 2**21
+#: Before that version asyncio leaves a TLS connection open whose request was cancelled: aiohttp
+#: then has to abort it when the session ends.
+_TLS_LINGERS = sys.version_info < (3, 12, 7)
 #: Requests under way at once: more than there are workers, and never without bound.
 _CONNECTIONS = 100
 _METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
@@ -91,7 +95,9 @@ def session(
     """A session for the API server: its TLS as configured, no more than so many connections."""
     context = RESTClientObject(configuration).ssl_context
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=connections, ssl=context),
+        connector=aiohttp.TCPConnector(
+            limit=connections, ssl=context, enable_cleanup_closed=_TLS_LINGERS
+        ),
         cookie_jar=aiohttp.DummyCookieJar(),
         middlewares=middlewares,
         read_bufsize=_READ_BUFFER,
