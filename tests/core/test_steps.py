@@ -312,6 +312,22 @@ def test_pods_that_are_lost_in_a_step_take_their_traffic_with_them() -> None:
     assert world.route() == {stable: 95, candidate: 5}
 
 
+def test_while_traffic_still_moves_after_a_promotion_status_says_so() -> None:
+    world, stable = behind_routers()
+    candidate = start(world)
+    world.routers_follow = False
+    for _ in range(4):
+        world.run_pods(candidate)
+        world.settle(20)
+    assert world.status["stable"]["revision"] == candidate
+    assert world.route() == {stable: 100}
+    assert (world.status["phase"], world.reason("Reconciling")) == ("RollingOut", "RollingOut")
+    world.routers_follow = True
+    run(world)
+    assert world.route() == {candidate: 100}
+    assert world.reason("Reconciling") == ""
+
+
 def test_routes_move_before_pods_go_and_pods_stay_until_they_are_drained() -> None:
     world, stable, candidate = in_step([{"weight": 50}])
     assert world.status["stable"]["revision"] == candidate

@@ -211,10 +211,13 @@ def _reconciling_leaving(observed: Observed, situation: Situation) -> Finding | 
     route = situation.setting.routing.route
     if situation.candidate is not None or situation.stable is None:
         return None
-    left = [r.hash for r in situation.leaving if route.weight(r.hash)]
-    if left:
-        return Finding("RollingBack", f"the traffic of revision {left[0]} goes back to stable")
-    return None
+    left = next((r for r in situation.leaving if route.weight(r.hash)), None)
+    if left is None:
+        return None
+    if left.rejected is None and left.promotion is not None:
+        words = f"the traffic of revision {left.hash} moves to {situation.stable.hash}"
+        return Finding("RollingOut", words)
+    return Finding("RollingBack", f"the traffic of revision {left.hash} goes back to stable")
 
 
 def _reconciling_baking(observed: Observed, situation: Situation) -> Finding | None:

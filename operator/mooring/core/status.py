@@ -85,8 +85,8 @@ def _headline(situation: Situation, findings: dict[str, Finding]) -> tuple[str, 
     if situation.candidate is not None and situation.stable is not None:
         back = situation.stable.rejected is not None
         return "RollingBack" if back else "RollingOut", reconciling.message
-    if reconciling.reason == "RollingBack":
-        return "RollingBack", reconciling.message
+    if reconciling.reason in ("RollingBack", "RollingOut") and situation.stable is not None:
+        return reconciling.reason, reconciling.message
     if reconciling.reason == "Baking" and ready.status == "True":
         return "Baking", reconciling.message
     if ready.status == "True":
