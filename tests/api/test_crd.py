@@ -142,6 +142,15 @@ def test_what_makes_a_revision_has_no_default() -> None:
         "spec.rollout.bake.previousWeight",
         "spec.rollout.progressDeadline",
         "spec.rollout.revisionHistoryLimit",
+        "spec.monitoring.reference.seasonal.offset",
+        "spec.monitoring.reference.seasonal.weeks",
+        "spec.monitoring.window",
+        "spec.monitoring.drift",
+        "spec.monitoring.drift.method",
+        "spec.monitoring.drift.minEffectPSI",
+        "spec.monitoring.drift.falseAlarmsPerQuarter",
+        "spec.monitoring.sample",
+        "spec.monitoring.groundTruth.maturity",
     ]
 
 

@@ -18,6 +18,10 @@ ROLLING_OUT = "RollingOut"
 """A candidate revision is on its way to becoming stable."""
 ROLLED_BACK = "RolledBack"
 """The newest candidate was taken back; see rejectedRevisions."""
+DATA_HEALTHY = "DataHealthy"
+"""The data meets its expectations; `Unknown` while nothing was counted."""
+DRIFTED = "Drifted"
+"""Abnormal-true: the data has moved away from the reference; see status.drift."""
 
 
 class Condition(ApiModel):

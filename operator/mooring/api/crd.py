@@ -331,7 +331,8 @@ class _Dumper(yaml.SafeDumper):
 def render(definition: Definition) -> str:
     """The text of the CRD's file."""
     crd = custom_resource_definition(definition)
-    text = _HEADER + yaml.dump(crd, Dumper=_Dumper, sort_keys=False, width=100, allow_unicode=True)
+    # Wrapped lines repeat their indentation, which is a twentieth of the file at a width of 100.
+    text = _HEADER + yaml.dump(crd, Dumper=_Dumper, sort_keys=False, width=240, allow_unicode=True)
     if len(text.encode()) >= MAX_BYTES:
         raise NotStructural(f"{definition.kind}: {len(text.encode())} bytes, over {MAX_BYTES}")
     return text

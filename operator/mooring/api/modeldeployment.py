@@ -8,6 +8,7 @@ from pydantic import Field
 
 from mooring.api.metadata import ObjectMeta
 from mooring.api.modeldeployment_status import ModelDeploymentStatus
+from mooring.api.monitoring_spec import MonitoringSpec
 from mooring.api.pod_fields import (
     Arguments,
     EnvVars,
@@ -287,6 +288,8 @@ class ModelDeploymentSpec(ApiModel):
     """How requests reach the pods. A change starts no rollout."""
     rollout: RolloutSpec = Field(default_factory=RolloutSpec, json_schema_extra={"default": {}})
     """How a new revision takes over from the stable one."""
+    monitoring: MonitoringSpec | None = None
+    """Watches the model's data for drift and defects. A change starts no rollout."""
 
     rules = (
         Rule(

@@ -10,6 +10,7 @@ from typing import Annotated
 from pydantic import Field
 
 from mooring.api.conditions import Condition
+from mooring.api.monitoring_status import DriftStatus
 from mooring.api.schema_types import (
     ApiModel,
     ListMap,
@@ -139,8 +140,8 @@ class ModelDeploymentStatus(ApiModel):
     conditions: (
         Annotated[tuple[Condition, ...], Field(max_length=32), ListMap(("type",))] | None
     ) = None
-    """Ready (serving with the capacity asked for), Reconciling and Stalled (abnormal-true), and
-    RolledBack (the last revision was taken back)."""
+    """Ready (serving with the capacity asked for), Reconciling and Stalled (abnormal-true),
+    RolledBack (the last revision was taken back), and with monitoring DataHealthy and Drifted."""
     phase: _Word | None = None
     """One word for people: Starting, Serving, RollingOut, Paused, Baking, RollingBack, Degraded,
     ScaledToZero or Stalled. Programs read the conditions."""
@@ -165,5 +166,7 @@ class ModelDeploymentStatus(ApiModel):
     """Revisions that were taken back, the newest first."""
     rollout: RolloutStatus | None = None
     """How far the candidate is, while one is rolling out."""
+    drift: DriftStatus | None = None
+    """What the last window of monitored data showed."""
     last_action: LastAction | None = None
     """The last verb that was given, and what came of it."""

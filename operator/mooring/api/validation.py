@@ -184,6 +184,8 @@ _WORDS: Mapping[str, _Words] = {
     "missing": lambda context, value: "is required: add it",
     "string_type": _wanted("text (in quotes if it looks like a number or true/false)"),
     "int_type": _wanted("a whole number without quotes"),
+    "float_type": _wanted("a number without quotes"),
+    "finite_number": _wanted("a finite number"),
     "bool_type": _wanted("true or false without quotes"),
     "dict_type": _wanted("an object with fields"),
     "model_type": _wanted("an object with fields"),
@@ -195,5 +197,6 @@ _WORDS: Mapping[str, _Words] = {
     "too_short": lambda c, v: f"has too few entries: at least {c['min_length']}",
     "greater_than_equal": lambda c, v: f"is {v}, but must be greater than or equal to {c['ge']}",
     "less_than_equal": lambda c, v: f"is {v}, but must be less than or equal to {c['le']}",
+    "greater_than": lambda c, v: f"is {v}, but must be greater than {c['gt']:g}",
     "literal_error": lambda c, v: f"must be {c['expected']}, not {_shown(v)}",
 }
