@@ -151,6 +151,14 @@ def test_what_makes_a_revision_has_no_default() -> None:
         "spec.monitoring.drift.falseAlarmsPerQuarter",
         "spec.monitoring.sample",
         "spec.monitoring.groundTruth.maturity",
+        "spec.retraining.minDataWindow",
+        "spec.retraining.cooldown",
+        "spec.retraining.deadline",
+        "spec.retraining.budget",
+        "spec.retraining.budget.perMonth",
+        "spec.retraining.budget.maxInFlight",
+        "spec.retraining.budget.maxIneffective",
+        "spec.retraining.onSuccess",
     ]
 
 

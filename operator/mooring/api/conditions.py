@@ -23,6 +23,11 @@ DATA_HEALTHY = "DataHealthy"
 DRIFTED = "Drifted"
 """Abnormal-true: the data has moved away from the reference; see status.drift."""
 
+RETRAINING_REQUESTED = "RetrainingRequested"
+"""A RetrainingRequest is in flight."""
+RETRAIN_INEFFECTIVE = "RetrainIneffective"
+"""So many retrainings in a row did not help that triggers ask no more."""
+
 
 class Condition(ApiModel):
     """One observed fact about the object, with the reason for it and since when it holds."""

@@ -140,6 +140,7 @@ DEFINITIONS: tuple[Definition, ...] = (
             Column("Deployment", ".spec.deploymentRef.name", description="What needs a new model."),
             Column("Trigger", ".spec.trigger.type", description="What made it necessary."),
             Column("Phase", ".status.phase", description="How far it is."),
+            Column("Result", ".status.revision", description="The revision made of the result."),
             AGE,
             Column("URI", ".status.result.uri", description="The new model.", priority=1),
             Column("Message", ".status.message", description="What is going on.", priority=1),
@@ -319,10 +320,7 @@ def _insist_on_bounds(found: Schema, path: str) -> None:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Indents list entries, as Kubernetes' own files do, and never writes anchors."""
-
-    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
-        super().increase_indent(flow, False)
+    """Never writes anchors."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
@@ -331,8 +329,15 @@ class _Dumper(yaml.SafeDumper):
 def render(definition: Definition) -> str:
     """The text of the CRD's file."""
     crd = custom_resource_definition(definition)
-    # Wrapped lines repeat their indentation, which is a twentieth of the file at a width of 100.
-    text = _HEADER + yaml.dump(crd, Dumper=_Dumper, sort_keys=False, width=240, allow_unicode=True)
+    # Twenty levels deep a third of the file would be indentation: an innermost object is one line.
+    text = _HEADER + yaml.dump(
+        crd,
+        Dumper=_Dumper,
+        sort_keys=False,
+        width=10_000,
+        allow_unicode=True,
+        default_flow_style=None,
+    )
     if len(text.encode()) >= MAX_BYTES:
         raise NotStructural(f"{definition.kind}: {len(text.encode())} bytes, over {MAX_BYTES}")
     return text

@@ -20,6 +20,7 @@ from mooring.api.pod_fields import (
     Tolerations,
     TopologySpreadConstraints,
 )
+from mooring.api.retraining_spec import RetrainingSpec
 from mooring.api.rollout_spec import MAX_REPLICAS, RolloutSpec
 from mooring.api.schema_types import (
     API_VERSION,
@@ -290,6 +291,8 @@ class ModelDeploymentSpec(ApiModel):
     """How a new revision takes over from the stable one."""
     monitoring: MonitoringSpec | None = None
     """Watches the model's data for drift and defects. A change starts no rollout."""
+    retraining: RetrainingSpec | None = None
+    """When a new model is asked for, and who makes it."""
 
     rules = (
         Rule(

@@ -119,7 +119,8 @@ class LastAction(ApiModel):
     """The last verb that somebody gave by the annotation mooring.dev/action."""
 
     verb: _Word
-    """What was asked for: promote, promote-full, abort, retry, undo, pause, resume or restart."""
+    """What was asked for: promote, promote-full, abort, retry, undo, pause, resume,
+    restart or retrain."""
     revision: Annotated[str, Field(max_length=253)] | None = None
     """The revision that it named."""
     token: Annotated[str, Field(max_length=253)] | None = None
@@ -132,6 +133,34 @@ class LastAction(ApiModel):
     """When it was acted on."""
 
 
+class RetrainingStatus(ApiModel):
+    """What was asked for last, and what the next request waits for."""
+
+    request: _Word | None = None
+    """The last RetrainingRequest."""
+    outcome: _Word | None = None
+    """What came of it; unset while it is in flight."""
+    in_flight: StrictInt | None = None
+    """Unfinished requests."""
+    this_month: StrictInt | None = None
+    """Requests by triggers in this month."""
+    ineffective: StrictInt | None = None
+    """Retrainings in a row that did not help."""
+    message: StatusMessage | None = None
+    """What is under way, or what a request waits for."""
+
+
+class AdoptedModel(ApiModel):
+    """The model of a RetrainingRequest in place of spec.model."""
+
+    request: _Word
+    """The RetrainingRequest."""
+    revision: _Revision
+    """The revision made of it."""
+    uri: Annotated[str, Field(max_length=2048)]
+    """Where the model is."""
+
+
 class ModelDeploymentStatus(ApiModel):
     """What is served, what is rolling out, and why. Written by the operator alone."""
 
@@ -141,7 +170,8 @@ class ModelDeploymentStatus(ApiModel):
         Annotated[tuple[Condition, ...], Field(max_length=32), ListMap(("type",))] | None
     ) = None
     """Ready (serving with the capacity asked for), Reconciling and Stalled (abnormal-true),
-    RolledBack (the last revision was taken back), and with monitoring DataHealthy and Drifted."""
+    RolledBack (the last revision was taken back), with monitoring DataHealthy and Drifted, with
+    retraining RetrainingRequested and RetrainIneffective."""
     phase: _Word | None = None
     """One word for people: Starting, Serving, RollingOut, Paused, Baking, RollingBack, Degraded,
     ScaledToZero or Stalled. Programs read the conditions."""
@@ -168,5 +198,9 @@ class ModelDeploymentStatus(ApiModel):
     """How far the candidate is, while one is rolling out."""
     drift: DriftStatus | None = None
     """What the last window of monitored data showed."""
+    retraining: RetrainingStatus | None = None
+    """Requests for a new model."""
+    adopted_model: AdoptedModel | None = None
+    """The retrained model in place of spec.model, until that changes."""
     last_action: LastAction | None = None
     """The last verb that was given, and what came of it."""
