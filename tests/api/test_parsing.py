@@ -89,7 +89,7 @@ def test_strict_reading_names_unknown_fields_and_suggests_the_nearest() -> None:
         "spec.replcas: unknown field: did you mean replicas?",
         (
             "spec.canary: unknown field: remove it; the fields here are model, runtime, replicas, "
-            "autoscaling, traffic, rollout, monitoring, retraining"
+            "autoscaling, traffic, rollout, analysis, monitoring, retraining"
         ),
     )
 

@@ -195,6 +195,64 @@ def test_weights(create: Create, weights: list[int | None]) -> None:
     assert_both_agree(model_deployment(rollout={"steps": steps}), create)
 
 
+numbers = st.sampled_from([-1, 0, 0.0, 0.02, 0.5, 0.95, 1, 1.0, 1.5, 2, 1e6])
+times = joined(digits, st.sampled_from(["ms", "s", "m", ".", "0", "00.5", "300", " "]), least=1)
+
+
+def some(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[Manifest]:
+    return st.fixed_dictionaries({}, optional=fields)
+
+
+metrics = st.lists(
+    st.fixed_dictionaries(
+        {"name": st.sampled_from(["errors", "p95", "P95"])},
+        optional={
+            "errorRate": some(maxRatio=numbers, max=numbers, passRatio=numbers, passFloor=numbers),
+            "latency": some(quantile=numbers, max=times, maxRatio=numbers, passRatio=numbers),
+            "prometheus": st.fixed_dictionaries(
+                {"query": st.just("up")}, optional={"min": numbers, "max": numbers}
+            ),
+        },
+    ),
+    max_size=3,
+)
+rollouts = some(
+    steps=st.lists(
+        st.sampled_from([{"weight": 5}, {"weight": 100}, {"mirror": 5}, {"pause": {}}]),
+        min_size=1,
+        max_size=1,
+    ),
+    bake=st.sampled_from([{"duration": "1m"}, {"duration": "1m", "previousWeight": 0}]),
+    advance=st.sampled_from(["OnTime", "OnPass"]),
+    onInconclusive=st.sampled_from(["Hold", "Promote"]),
+)
+
+
+@FEW
+@given(times)
+def test_latencies(create: Create, text: str) -> None:
+    metric = {"name": "p95", "latency": {"max": text}}
+    steps = {"steps": [{"weight": 5}]}
+    assert_both_agree(model_deployment(analysis={"metrics": [metric]}, rollout=steps), create)
+
+
+@FEW
+@given(some(alpha=numbers, metrics=metrics), rollouts)
+def test_analyses(create: Create, analysis: Manifest, rollout: Manifest) -> None:
+    assert_both_agree(model_deployment(analysis=analysis, rollout=rollout), create)
+
+
+@FEW
+@given(rollouts, st.sampled_from(["errorRate", "latency", "prometheus"]), st.booleans())
+def test_analyses_and_rollouts(
+    create: Create, rollout: Manifest, kind: str, objective: bool
+) -> None:
+    limit = {"max": "1s" if kind == "latency" else 0.5} if objective else {"maxRatio": 1.5}
+    metric = {"query": "up", "min": 1} if kind == "prometheus" else limit
+    analysis = {"metrics": [{"name": "a", kind: metric}]}
+    assert_both_agree(model_deployment(analysis=analysis, rollout=rollout), create)
+
+
 @FEW
 @given(
     st.lists(

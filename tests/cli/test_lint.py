@@ -148,3 +148,51 @@ def test_problems_are_data_when_asked_for(file: Path) -> None:
 
 def test_a_file_that_is_not_there_is_wrong_usage(tmp_path: Path) -> None:
     assert lint(tmp_path / "none.yaml").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("sum(rate(requests_total[5m]) by (pod", "character"),
+        ("rate(requests_total{ {{ selectors }} }[5m])", "unknown placeholder {{ selectors }}"),
+        ("requests_total[5m]", "the query gives a range of values"),
+        ("vector(1)", "reads no series"),
+        ('up{namespace="a"} / up{namespace="b"}', "only the ModelDeployment's own namespace a"),
+    ],
+)
+def test_a_query_that_would_never_be_sent_is_named_with_its_line(
+    file: Path, query: str, message: str
+) -> None:
+    file.write_text(
+        GOOD
+        + f"""\
+  rollout:
+    steps: [{{weight: 5, duration: 10m}}]
+  analysis:
+    metrics:
+    - name: errors
+      errorRate: {{max: 0.02}}
+    - name: business
+      prometheus:
+        query: |-
+          {query}
+        min: 0.9
+"""
+    )
+    found = lint(file)
+    assert found.exit_code == 1
+    assert ":19: spec.analysis.metrics[1].prometheus.query: " in found.stdout
+    assert message in found.stdout
+
+
+def test_the_place_in_a_query_is_that_of_the_text_with_its_placeholders(file: Path) -> None:
+    file.write_text(
+        GOOD
+        + """\
+  rollout: {bake: {duration: 30m}}
+  analysis:
+    metrics:
+    - {name: business, prometheus: {query: "up{ {{ selector }} } +* 2", min: 0.9}}
+"""
+    )
+    assert "(at character 23)" in lint(file).stdout

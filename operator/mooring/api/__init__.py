@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+from mooring.api.analysis_spec import (
+    AnalysisMetric,
+    AnalysisSpec,
+    ErrorRateMetric,
+    LatencyMetric,
+    PredictionShiftMetric,
+    PrometheusMetric,
+)
+from mooring.api.analysis_status import AnalysisStatus, Interval, MetricStatus
 from mooring.api.conditions import Condition
 from mooring.api.metadata import ObjectMeta
 from mooring.api.modeldeployment import (
@@ -101,6 +110,9 @@ __all__ = [
     "PLACEHOLDERS",
     "VERSION",
     "AdoptedModel",
+    "AnalysisMetric",
+    "AnalysisSpec",
+    "AnalysisStatus",
     "ApiModel",
     "Autoscaling",
     "Bake",
@@ -114,15 +126,19 @@ __all__ = [
     "DriftTrigger",
     "EnvVar",
     "EnvVarSource",
+    "ErrorRateMetric",
     "Evidence",
     "ExpectationsSpec",
     "FeatureDrift",
     "FeatureDriftStatus",
     "GroundTruth",
     "HeaderMatch",
+    "Interval",
     "InvalidResource",
     "LastAction",
+    "LatencyMetric",
     "LocalObjectReference",
+    "MetricStatus",
     "MetricsEndpoint",
     "ModelCredentials",
     "ModelDeployment",
@@ -139,7 +155,9 @@ __all__ = [
     "OutlierDetection",
     "Pause",
     "PerformanceTrigger",
+    "PredictionShiftMetric",
     "Probe",
+    "PrometheusMetric",
     "ReferenceSpec",
     "RejectedRevision",
     "Resources",

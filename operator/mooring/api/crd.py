@@ -11,7 +11,7 @@ needs besides (descriptions, bounds for CEL's cost budget, no defaults inside li
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -319,24 +319,38 @@ def _insist_on_bounds(found: Schema, path: str) -> None:
         raise NotStructural(f"{path}: a map needs max_length")
 
 
+# Twenty levels deep a third of the file would be indentation: what is short stands on one line.
+_ONE_LINE = 300
+
+
 class _Dumper(yaml.SafeDumper):
-    """Never writes anchors."""
+    """Writes short objects and lists on one line, and never anchors."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
+
+    def represent_mapping(
+        self, tag: str, mapping: Any, flow_style: bool | None = None
+    ) -> yaml.MappingNode:
+        return super().represent_mapping(tag, mapping, _is_short(mapping))
+
+    def represent_sequence(
+        self, tag: str, sequence: Any, flow_style: bool | None = None
+    ) -> yaml.SequenceNode:
+        return super().represent_sequence(tag, sequence, _is_short(sequence))
+
+
+def _is_short(value: Mapping[str, Any] | Sequence[Any]) -> bool:
+    inner = value.values() if isinstance(value, Mapping) else value
+    flat = not any(isinstance(one, Mapping | list) for one in inner)
+    return flat or len(str(value)) <= _ONE_LINE
 
 
 def render(definition: Definition) -> str:
     """The text of the CRD's file."""
     crd = custom_resource_definition(definition)
-    # Twenty levels deep a third of the file would be indentation: an innermost object is one line.
     text = _HEADER + yaml.dump(
-        crd,
-        Dumper=_Dumper,
-        sort_keys=False,
-        width=10_000,
-        allow_unicode=True,
-        default_flow_style=None,
+        crd, Dumper=_Dumper, sort_keys=False, width=10_000, allow_unicode=True
     )
     if len(text.encode()) >= MAX_BYTES:
         raise NotStructural(f"{definition.kind}: {len(text.encode())} bytes, over {MAX_BYTES}")

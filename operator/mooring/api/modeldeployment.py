@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from mooring.api.analysis_spec import AnalysisSpec
 from mooring.api.metadata import ObjectMeta
 from mooring.api.modeldeployment_status import ModelDeploymentStatus
 from mooring.api.monitoring_spec import MonitoringSpec
@@ -274,6 +275,78 @@ class Autoscaling(ApiModel):
     )
 
 
+_COUNTED = "self.analysis.metrics.exists(m, has(m.errorRate) || has(m.latency))"
+_OBJECTIVE = (
+    "self.analysis.metrics.exists(m, has(m.errorRate) && has(m.errorRate.max) || "
+    "has(m.latency) && has(m.latency.max))"
+)
+
+
+def _splits_traffic(spec: ModelDeploymentSpec) -> bool:
+    """Whether some step shows what the metrics count, so that the candidate can pass by it."""
+    if spec.analysis is None or not spec.analysis.counted or not spec.rollout.steps:
+        return True
+    return any(
+        step.weight is not None and (step.weight < 100 or spec.analysis.has_objective)
+        for step in spec.rollout.steps
+    )
+
+
+ANALYSIS_RULES = (
+    Rule(
+        cel="has(self.analysis) || !has(self.rollout) || !has(self.rollout.advance) || "
+        "self.rollout.advance == 'OnTime'",
+        message="advance: OnPass needs spec.analysis: without it nothing can pass",
+        check=lambda s: s.analysis is not None or s.rollout.advance == "OnTime",
+        field=".rollout.advance",
+    ),
+    Rule(
+        cel="has(self.analysis) || !has(self.rollout) || !has(self.rollout.onInconclusive) || "
+        "self.rollout.onInconclusive == 'Hold'",
+        message="onInconclusive needs spec.analysis: without it nothing is judged",
+        check=lambda s: s.analysis is not None or s.rollout.on_inconclusive == "Hold",
+        field=".rollout.onInconclusive",
+    ),
+    Rule(
+        cel="!has(self.analysis) || has(self.rollout) && "
+        "(has(self.rollout.bake) || has(self.rollout.steps))",
+        message="has nothing to judge: give rollout.steps or rollout.bake",
+        check=lambda s: (
+            s.analysis is None or s.rollout.bake is not None or s.rollout.steps is not None
+        ),
+        field=".analysis",
+    ),
+    Rule(
+        cel=f"!has(self.analysis) || !{_COUNTED} || !has(self.rollout) || "
+        "!has(self.rollout.steps) || self.rollout.steps.exists(s, has(s.weight) && "
+        f"(s.weight < 100 || {_OBJECTIVE}))",
+        message=(
+            "errorRate and latency are counted in steps with a weight below 100: add one, or the "
+            "candidate can never pass"
+        ),
+        check=_splits_traffic,
+        field=".rollout.steps",
+    ),
+    Rule(
+        cel=f"!has(self.analysis) || !{_COUNTED} || {_OBJECTIVE} || !has(self.rollout) || "
+        "!has(self.rollout.bake) || !has(self.rollout.bake.previousWeight) || "
+        "self.rollout.bake.previousWeight > 0",
+        message=(
+            "bake needs previousWeight or an absolute objective (max): with all traffic on the "
+            "candidate there is nothing to compare it with"
+        ),
+        check=lambda s: (
+            s.analysis is None
+            or not s.analysis.counted
+            or s.analysis.has_objective
+            or s.rollout.bake is None
+            or s.rollout.bake.previous_weight > 0
+        ),
+        field=".rollout.bake",
+    ),
+)
+
+
 class ModelDeploymentSpec(ApiModel):
     """What is wanted: a model, a server for it, and a number of pods."""
 
@@ -289,6 +362,9 @@ class ModelDeploymentSpec(ApiModel):
     """How requests reach the pods. A change starts no rollout."""
     rollout: RolloutSpec = Field(default_factory=RolloutSpec, json_schema_extra={"default": {}})
     """How a new revision takes over from the stable one."""
+    analysis: AnalysisSpec | None = None
+    """What a candidate is judged by; unset means that time and people alone decide. A change starts
+    no rollout."""
     monitoring: MonitoringSpec | None = None
     """Watches the model's data for drift and defects. A change starts no rollout."""
     retraining: RetrainingSpec | None = None
@@ -331,6 +407,7 @@ class ModelDeploymentSpec(ApiModel):
                 or all(step.mirror is None and step.match is None for step in s.rollout.steps or ())
             ),
         ),
+        *ANALYSIS_RULES,
     )
 
 

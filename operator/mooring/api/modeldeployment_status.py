@@ -9,6 +9,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from mooring.api.analysis_status import AnalysisStatus
 from mooring.api.conditions import Condition
 from mooring.api.monitoring_status import DriftStatus
 from mooring.api.schema_types import (
@@ -196,6 +197,8 @@ class ModelDeploymentStatus(ApiModel):
     """Revisions that were taken back, the newest first."""
     rollout: RolloutStatus | None = None
     """How far the candidate is, while one is rolling out."""
+    analysis: AnalysisStatus | None = None
+    """What the judge says, while something is judged."""
     drift: DriftStatus | None = None
     """What the last window of monitored data showed."""
     retraining: RetrainingStatus | None = None

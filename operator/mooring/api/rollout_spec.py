@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
@@ -159,6 +159,12 @@ class RolloutSpec(ApiModel):
     rounded up. Unset means as many again (100%), so that the stable revision stays whole until the
     promotion. 0 replaces pod by pod, with one fewer serving meanwhile, for clusters without room
     for one more. Not below 100% together with autoscaling."""
+    advance: Literal["OnTime", "OnPass"] = "OnTime"
+    """When a step with a duration ends: OnTime, when that is over; OnPass, as soon as spec.analysis
+    passes, and when it is over at the latest."""
+    on_inconclusive: Literal["Hold", "Promote", "Rollback"] = "Hold"
+    """When the last step is over and spec.analysis neither passes nor fails: Hold waits for
+    evidence or a person, Promote takes over, Rollback gives up. Without fresh data, always Hold."""
     progress_deadline: PositiveDuration = "10m"
     """How long no further pod may become ready before the candidate is given up, such as 10m or
     1h. A model that takes long to load needs more."""

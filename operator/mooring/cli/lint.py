@@ -59,6 +59,7 @@ def lint(files: tuple[Path, ...], output: str, no_color: bool) -> None:
 
     Unknown fields are refused, too. FILE may be - for standard input, or a folder, of which every
     .yaml, .yml and .json is read. A file may hold several documents; other kinds in it are skipped.
+    PromQL is parsed as the operator parses it.
     What needs a second object (whether a runtime exists) only the cluster can tell.
 
     Exit codes: 0 nothing is wrong; 1 something is; 2 wrong usage.
@@ -141,8 +142,9 @@ def _other(document: Document) -> str:
 
 
 def _problems(file: str, document: Document) -> Iterator[Problem]:
-    from mooring.api import InvalidResource
+    from mooring.api import InvalidResource, ModelDeployment
     from mooring.api.validation import lint as validate
+    from mooring.cli.queries import query_problems
 
     if not isinstance(document.value, dict):
         yield Problem(file, document.line, "", "must be an object with apiVersion, kind and spec")
@@ -150,7 +152,7 @@ def _problems(file: str, document: Document) -> Iterator[Problem]:
     for line, message in document.duplicates:
         yield Problem(file, line, "", message)
     try:
-        validate(document.value)
+        resource = validate(document.value)
     except InvalidResource as error:
         for problem in error.problems:
             path, separator, message = problem.partition(": ")
@@ -158,3 +160,7 @@ def _problems(file: str, document: Document) -> Iterator[Problem]:
             if not separator or " " in path:
                 path, message = "", problem
             yield Problem(file, document.line_of(path), path, message)
+    else:
+        if isinstance(resource, ModelDeployment):
+            for path, message in query_problems(resource):
+                yield Problem(file, document.line_of(path), path, message)
