@@ -28,8 +28,8 @@ SOURCES := operator/mooring dev/mooring_dev components tests bench
 UV_COMPILE := $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url \
 	--python-version 3.11 --custom-compile-command "make lock"
 
-UNIT := not apiserver and not process and not envoy and not s3 and not helm and not faults and not prometheus and not e2e and not slow
-APISERVER := (apiserver or process or envoy or s3 or helm or faults or prometheus) and not e2e and not slow
+UNIT := not apiserver and not process and not envoy and not s3 and not stores and not helm and not faults and not prometheus and not e2e and not slow
+APISERVER := (apiserver or process or envoy or s3 or stores or helm or faults or prometheus) and not e2e and not slow
 E2E := e2e and not slow
 SLOW := slow
 # Arguments for pytest: make test-unit PYTEST_ARGS="-k revision"

@@ -72,6 +72,7 @@ GROUPS: dict[str, Group] = {
         Group("helm", (Tool("helm", "helm.sh/helm/v3/cmd/helm"),)),
         Group("kind", (Tool("kind", "sigs.k8s.io/kind"),)),
         _prometheus(),
+        Group("gcs", (Tool("fake-gcs-server", "github.com/fsouza/fake-gcs-server"),)),
         Group("s3", (Tool("versitygw", "github.com/versity/versitygw/cmd/versitygw"),)),
     )
 }

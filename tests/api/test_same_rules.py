@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mooring.api import InvalidResource, lint
+from mooring.api.modeldeployment import SCHEMES
 
 Manifest = dict[str, Any]
 Create = Callable[[Manifest], Manifest]
@@ -45,7 +46,7 @@ quantities = joined(
     most=3,
 )
 uris = joined(
-    st.sampled_from(["s3://", "https://", "pvc://", "file://", "gs://", "s3:/", "S3://", ""]),
+    st.sampled_from(["s3:/", "S3://", "", "oci://", *(f"{scheme}://" for scheme in SCHEMES)]),
     least=1,
     most=1,
 ).flatmap(

@@ -108,6 +108,7 @@ class Asked:
     path: str
     headers: dict[str, str]
     sent: int = 0
+    body: bytes = b""
 
 
 class Loopback:
@@ -172,9 +173,13 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *arguments: Any) -> None:
         return
 
+    def do_POST(self) -> None:
+        self.do_GET()
+
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
-        asked = Asked(self.path, dict(self.headers.items()))
+        sent = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        asked = Asked(self.path, dict(self.headers.items()), body=sent)
         self.loopback.asked.append(asked)
         steps = self.loopback.steps[path]
         step = steps.popleft() if steps else self.loopback.always.get(path, {})
@@ -252,6 +257,89 @@ class _Handler(BaseHTTPRequestHandler):
         asked.sent += len(data)
         if not cut:
             self.wfile.write(b"\r\n0\r\n\r\n")
+
+
+class Cutter:
+    """A TCP relay that hangs up after so many bytes of answer, once per entry of `cuts`."""
+
+    def __init__(self, endpoint: str) -> None:
+        host, port = endpoint.removeprefix("http://").split(":")
+        self._upstream = (host, int(port))
+        self.cuts: list[int] = []
+        self.relayed = 0
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.endpoint = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for thread in self._threads:
+            thread.join()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            thread = threading.Thread(target=self._relay, args=(client,))
+            self._threads.append(thread)
+            thread.start()
+
+    def _relay(self, client: socket.socket) -> None:
+        with client, socket.create_connection(self._upstream) as server:
+            forward = threading.Thread(target=_pump, args=(client, server))
+            forward.start()
+            budget = self.cuts.pop(0) if self.cuts else 1 << 40
+            while budget > 0 and (data := _receive(server)):
+                data = data[:budget]
+                budget -= len(data)
+                self.relayed += len(data)
+                try:
+                    client.sendall(data)
+                except OSError:
+                    break
+            for end in (client, server):
+                _hang_up(end)
+            forward.join()
+
+
+def _pump(source: socket.socket, sink: socket.socket) -> None:
+    while data := _receive(source):
+        try:
+            sink.sendall(data)
+        except OSError:
+            return
+    _hang_up(sink)
+
+
+def _receive(end: socket.socket) -> bytes:
+    try:
+        return end.recv(1 << 16)
+    except OSError:
+        return b""
+
+
+def _hang_up(end: socket.socket) -> None:
+    try:
+        end.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        return
+
+
+@pytest.fixture
+def cutting() -> Iterator[Callable[[str], Cutter]]:
+    """Puts a relay that hangs up on demand in front of a server."""
+    with contextlib.ExitStack() as relays:
+
+        def start(endpoint: str) -> Cutter:
+            relay = Cutter(endpoint)
+            relays.callback(relay.close)
+            return relay
+
+        yield start
 
 
 @pytest.fixture(scope="session", autouse=True)

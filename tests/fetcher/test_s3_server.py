@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +19,7 @@ from mooring_fetcher.stores import open_store
 from mooring_fetcher.uri import parse_uri
 
 if TYPE_CHECKING:
-    from tests.fetcher.conftest import Workbench
+    from tests.fetcher.conftest import Cutter, Workbench
 
 pytestmark = pytest.mark.s3
 
@@ -42,81 +41,9 @@ def bucket(s3: S3Server, request: pytest.FixtureRequest) -> str:
     return name
 
 
-class Cutter:
-    """A TCP relay that hangs up after so many bytes of answer, once per entry of `cuts`."""
-
-    def __init__(self, endpoint: str) -> None:
-        host, port = endpoint.removeprefix("http://").split(":")
-        self._upstream = (host, int(port))
-        self.cuts: list[int] = []
-        self.relayed = 0
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.endpoint = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        self._threads = [threading.Thread(target=self._accept)]
-        self._threads[0].start()
-
-    def close(self) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        for thread in self._threads:
-            thread.join()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            thread = threading.Thread(target=self._relay, args=(client,))
-            self._threads.append(thread)
-            thread.start()
-
-    def _relay(self, client: socket.socket) -> None:
-        with client, socket.create_connection(self._upstream) as server:
-            forward = threading.Thread(target=_pump, args=(client, server))
-            forward.start()
-            budget = self.cuts.pop(0) if self.cuts else 1 << 40
-            while budget > 0 and (data := _receive(server)):
-                data = data[:budget]
-                budget -= len(data)
-                self.relayed += len(data)
-                try:
-                    client.sendall(data)
-                except OSError:
-                    break
-            for end in (client, server):
-                _hang_up(end)
-            forward.join()
-
-
-def _pump(source: socket.socket, sink: socket.socket) -> None:
-    while data := _receive(source):
-        try:
-            sink.sendall(data)
-        except OSError:
-            return
-    _hang_up(sink)
-
-
-def _receive(end: socket.socket) -> bytes:
-    try:
-        return end.recv(1 << 16)
-    except OSError:
-        return b""
-
-
-def _hang_up(end: socket.socket) -> None:
-    try:
-        end.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        return
-
-
 @pytest.fixture
-def cutter(s3: S3Server) -> Iterator[Cutter]:
-    relay = Cutter(s3.endpoint)
-    yield relay
-    relay.close()
+def cutter(s3: S3Server, cutting: Callable[[str], Cutter]) -> Cutter:
+    return cutting(s3.endpoint)
 
 
 Get = Callable[..., Any]

@@ -21,6 +21,10 @@ from mooring_fetcher.uri import archive_kind, file_name, parse_uri
         ("s3://models", "s3", "models", ""),
         ("s3://models/odd name?#%41.onnx", "s3", "models", "odd name?#%41.onnx"),
         ("S3://models/a", "s3", "models", "a"),
+        ("gs://models/fraud/v7", "gs", "models", "fraud/v7"),
+        ("az://models/fraud/v7", "az", "models", "fraud/v7"),
+        ("hf://org/repo", "hf", "org/repo", ""),
+        ("hf://org/repo@v1/onnx/model.onnx", "hf", "org/repo", "onnx/model.onnx"),
         ("https://host:8443/a/b.onnx?X-Amz-Signature=1", "https", "host:8443", "a/b.onnx"),
         ("https://[::1]/m.onnx", "https", "[::1]", "m.onnx"),
         ("pvc://claim/models/fraud", "pvc", "claim", "models/fraud"),
@@ -52,7 +56,12 @@ def test_a_good_uri_is_taken_apart(text: str, scheme: str, host: str, path: str)
         ("pvc://Claim_1/x", "PersistentVolumeClaim"),
         ("pvc://claim/../x", "'..'"),
         ("file:///models/x", "nothing is fetched"),
-        ("gs://bucket/x", "this version cannot fetch"),
+        ("gs:///x", "does not name a bucket"),
+        ("az://Container/x", "does not name a container"),
+        ("az://container@evil.example.com/x", "does not name a storage account"),
+        ("hf://gpt2", "hf://organisation/repository"),
+        ("hf://org/repo@/x", "revision after '@'"),
+        ("hf://org/repo/../x", "'..'"),
         ("oci://registry/x:1", "this version cannot fetch"),
         ("ftp://host/x", "unknown scheme"),
         (" s3://models/x", "outer spaces"),
@@ -67,6 +76,24 @@ def test_a_bad_uri_is_refused_with_the_way_out(
         parse_uri(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "qualifier"),
+    [
+        ("hf://org/repo", ""),
+        ("hf://org/repo@refs%2Fpr%2F1/x", "refs/pr/1"),
+        ("az://models@fraudstore/x", "fraudstore"),
+        (
+            "abfss://models@fraudstore.dfs.core.windows.net/x",
+            "fraudstore.dfs.core.windows.net",
+        ),
+    ],
+)
+def test_a_revision_and_an_account_are_told_apart_from_the_path(text: str, qualifier: str) -> None:
+    assert parse_uri(text).qualifier == qualifier
+    assert parse_uri(text).path in ("", "x")
+    assert parse_uri(text).shown == text
+
+
 def test_http_is_read_only_where_it_is_allowed() -> None:
     assert parse_uri("http://host/m.onnx", allow_http=True).scheme == "http"
 
@@ -79,7 +106,10 @@ def test_neither_password_nor_signature_is_ever_repeated() -> None:
     assert shown == "https://host/m.onnx?…"
 
 
-@given(st.text(max_size=60) | st.from_regex(r"(s3|https?|pvc|file|hf)://\S{0,40}", fullmatch=True))
+@given(
+    st.text(max_size=60)
+    | st.from_regex(r"(s3|gs|az|abfs|https?|pvc|file|hf)://\S{0,40}", fullmatch=True)
+)
 def test_any_text_is_either_understood_or_refused_in_one_sentence(text: str) -> None:
     try:
         uri = parse_uri(text, allow_http=True)

@@ -23,6 +23,13 @@ _SENSITIVE = (
     "AWS_SECRET_ACCESS_KEY",
     "awsSecretAccessKey",
     "AWS_SESSION_TOKEN",
+    "gcloud-application-credentials.json",
+    "AZURE_STORAGE_KEY",
+    "AZURE_STORAGE_ACCESS_KEY",
+    "AZURE_STORAGE_SAS_TOKEN",
+    "AZURE_STORAGE_CONNECTION_STRING",
+    "AZURE_CLIENT_SECRET",
+    "HF_TOKEN",
     "token",
     "password",
 )
@@ -92,7 +99,7 @@ class Credentials:
             session_token=self.get("AWS_SESSION_TOKEN"),
             endpoint=endpoint,
             region=self.get("AWS_DEFAULT_REGION", "AWS_REGION"),
-            verify=(self._ca_file() or True) if verify else False,
+            verify=(self.ca_file() or True) if verify else False,
             virtual_hosts=_is_true(self.get("S3_USE_VIRTUAL_BUCKET")),
         )
 
@@ -104,7 +111,7 @@ class Credentials:
             raise PermanentFailure(
                 f"{self.shown} has no key {missing}: https needs username and password, or token."
             )
-        return HttpsCredentials(self.https_authorization(), self._ca_file())
+        return HttpsCredentials(self.https_authorization(), self.ca_file())
 
     def https_authorization(self) -> str | None:
         """The Authorization header that the Secret's keys amount to."""
@@ -115,6 +122,18 @@ class Credentials:
             return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
         return None
 
+    def endpoint(self, *keys: str) -> str | None:
+        """The URL that one of the keys holds, without a closing slash.
+
+        Raises PermanentFailure for what is no URL.
+        """
+        url = self.get(*keys)
+        if url and not url.lower().startswith(("http://", "https://")):
+            raise PermanentFailure(
+                f"{self.shown} has a key {keys[0]} that is not a URL: write https://host[:port]."
+            )
+        return url.rstrip("/") if url else None
+
     @property
     def shown(self) -> str:
         """What messages call the Secret."""
@@ -122,8 +141,12 @@ class Credentials:
             return f"Secret {self.name}"
         return "The credentials folder" if self.folder else "No Secret"
 
-    def _ca_file(self) -> str | None:
-        """A key may hold the certificates themselves or name a file that is mounted elsewhere."""
+    def ca_file(self) -> str | None:
+        """Further authorities to trust, as a path.
+
+        A key may hold the certificates themselves or name a file that is mounted elsewhere. Raises
+        PermanentFailure when it does neither.
+        """
         for key in ("AWS_CA_BUNDLE", "ca.crt"):
             value = self.get(key)
             if value is None or self.folder is None:
@@ -156,7 +179,8 @@ def read_credentials(folder: Path | None, name: str = "") -> Credentials:
         raise PermanentFailure(
             f"Secret {name} was not found or is empty: create it in the namespace of the "
             "ModelDeployment (keys AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for s3; token, or "
-            "username and password, for https), or correct spec.model.credentials.secretName."
+            "username and password, for https; docs/stores.md has those of all stores), or correct "
+            "spec.model.credentials.secretName."
         )
     return Credentials(name, tuple(values.items()), folder)
 

@@ -20,8 +20,9 @@ MAX_SENTENCE = 1000
 
 _URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)(?P<rest>[^\s'\"<>]+)", re.IGNORECASE)
 _USER = re.compile(r"^[^/@]*@")
+_CONTAINERS = ("az://", "abfs://", "abfss://")
 _LOOSE_SECRET = re.compile(
-    r"(?P<name>X-Amz-(?:Signature|Credential|Security-Token)|Signature|AWSAccessKeyId|token)="
+    r"(?P<name>X-Amz-(?:Signature|Credential|Security-Token)|Signature|AWSAccessKeyId|sig|token)="
     r"[^\s&'\"]+",
     re.IGNORECASE,
 )
@@ -56,7 +57,10 @@ def redact(text: str, secrets: Iterable[str] = ()) -> str:
     """The text without user information and query strings of URLs, and without the secrets."""
 
     def clean(match: re.Match[str]) -> str:
-        rest = _USER.sub("", match["rest"])
+        # What stands before the @ in Azure's URIs is the container.
+        rest = match["rest"]
+        if match["scheme"].lower() not in _CONTAINERS or ":" in rest.partition("@")[0]:
+            rest = _USER.sub("", rest)
         head, mark, _ = rest.partition("?")
         return f"{match['scheme']}{head}{'?…' if mark else ''}"
 

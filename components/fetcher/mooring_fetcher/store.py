@@ -1,6 +1,6 @@
 """What the fetcher asks of a place that holds models.
 
-A new kind of store (oci, gs, az, hf) is one class with these three methods and one line in
+A new kind of store is one class with these three methods and one line in
 :mod:`mooring_fetcher.stores`. A store speaks its protocol and names what went wrong; it never
 retries, waits, hashes, writes files or counts against limits: that is done once, for all.
 
@@ -22,13 +22,15 @@ class RemoteFile:
 
     ``path`` is relative to the model (for a single file its name); ``key`` is the store's own
     name. ``version`` identifies the bytes and allows to go on after a break (a strong ETag);
-    without it a broken transfer starts over.
+    without it a broken transfer starts over. ``sha256`` is what the store says that the bytes hash
+    to, where it says so; they are held against it.
     """
 
     path: str
     key: str
     size: int | None
     version: str | None
+    sha256: str | None = None
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,18 @@ def open_store(uri: ModelUri, credentials: Credentials, *, pinned: bool) -> Stor
         from mooring_fetcher.s3 import S3Store
 
         return S3Store(uri, credentials)
+    if uri.scheme == "gs":
+        from mooring_fetcher.gs import GsStore
+
+        return GsStore(uri, credentials)
+    if uri.scheme == "az":
+        from mooring_fetcher.az import AzStore
+
+        return AzStore(uri, credentials)
+    if uri.scheme == "hf":
+        from mooring_fetcher.hf import HfStore
+
+        return HfStore(uri, credentials)
     if uri.scheme in ("https", "http"):
         from mooring_fetcher.https import HttpsStore
 

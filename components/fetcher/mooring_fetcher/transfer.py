@@ -139,6 +139,22 @@ class Transfer:
             self.progress.reuse(at.offset)
             if file.size is not None and at.offset > file.size:
                 self._restart(sink, at)
+        self._pull(file, sink, at)
+        if file.sha256 not in (None, at.sha256.hexdigest()):
+            # Half of it may be an earlier start's, or a proxy's: all of it anew, once.
+            self._restart(sink, at)
+            self._pull(file, sink, at)
+        found = at.sha256.hexdigest()
+        if file.sha256 not in (None, found):
+            self._restart(sink, at)
+            raise PermanentFailure(
+                f"The store says that {file.path[:120]!a} has the sha256 {file.sha256}, but sent "
+                f"bytes with {found}, twice: what it holds is damaged, or something on the way "
+                "changes it; upload the model again."
+            )
+        return FileDigest(file.path, at.offset, found)
+
+    def _pull(self, file: RemoteFile, sink: Sink, at: _Position) -> None:
         attempts = self.patience.attempts()
         while file.size is None or at.offset != file.size or file.size == 0:
             try:
@@ -148,7 +164,6 @@ class Transfer:
                 attempts.wait_after(interruption)
                 if file.version is None:
                     self._restart(sink, at)
-        return FileDigest(file.path, at.offset, at.sha256.hexdigest())
 
     def _once(self, file: RemoteFile, sink: Sink, at: _Position, attempts: Attempts) -> None:
         body = self.store.open(file, at.offset)

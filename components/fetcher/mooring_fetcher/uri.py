@@ -7,19 +7,29 @@ may contain ``%``, ``?`` and ``#``), an https path is decoded only to find the f
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import unquote, urlsplit
 
 from mooring_fetcher.failure import PermanentFailure, redact
 
-Scheme = Literal["s3", "https", "http", "pvc"]
+Scheme = Literal["s3", "gs", "az", "hf", "https", "http", "pvc"]
 
 MAX_URI = 2048
 """Characters: more than any store takes, and a bound for messages."""
 
-_LATER = {"oci", "gs", "az", "abfs", "abfss", "hf", "mlflow"}
+_LATER = {"oci", "mlflow"}
+_KNOWN = "s3, gs, az, hf, https or pvc"
 _BUCKET = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{1,254}$")
+_CONTAINER = re.compile(r"^(\$root|\$web|[a-z0-9]([a-z0-9-]{1,61}[a-z0-9]))$")
+_ACCOUNT = re.compile(r"^[a-z0-9]{3,24}$")
+_ACCOUNT_HOST = re.compile(
+    r"^([a-z0-9]{3,24})\.(?:blob|dfs)"
+    r"\.(core\.windows\.net|core\.chinacloudapi\.cn|core\.usgovcloudapi\.net)$"
+)
+_HF_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}$")
+_HF_REVISION = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,255}$")
 _CLAIM = re.compile(r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$")
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _ARCHIVES: tuple[tuple[str, Literal["tar", "tar.gz", "zip"]], ...] = (
@@ -32,14 +42,17 @@ _ARCHIVES: tuple[tuple[str, Literal["tar", "tar.gz", "zip"]], ...] = (
 
 @dataclass(frozen=True)
 class ModelUri:
-    """A parsed URI. ``host`` is a bucket, a host with port, or a claim; ``path`` never starts
-    with a slash and keeps a closing one, which makes an S3 prefix explicit.
+    """A parsed URI. ``host`` is a bucket, a container, a repository on the Hub (``org/repo``), a
+    host with port, or a claim; ``path`` never starts with a slash and keeps a closing one, which
+    makes a prefix explicit. ``qualifier`` is the storage account's host or name (az), or the
+    revision (hf); empty where the URI names none.
     """
 
     text: str
     scheme: Scheme
     host: str
     path: str
+    qualifier: str = ""
 
     @property
     def shown(self) -> str:
@@ -63,13 +76,11 @@ def parse_uri(text: str, *, allow_http: bool = False) -> ModelUri:
     scheme = scheme.lower()
     if not mark:
         raise PermanentFailure(
-            f"The model URI {shown!r} has no scheme: write s3://bucket/path, https://host/path "
-            "or pvc://claim/path."
+            f"The model URI {shown!r} has no scheme: write s3://bucket/path, gs://bucket/path, "
+            "az://container@account/path, hf://org/repo, https://host/path or pvc://claim/path."
         )
-    if scheme == "s3":
-        return _parse_s3(text, rest)
-    if scheme == "pvc":
-        return _parse_pvc(text, rest)
+    if parser := _PARSERS.get(scheme):
+        return parser(text, rest)
     if scheme in ("https", "http"):
         if scheme == "http" and not allow_http:
             raise PermanentFailure(
@@ -84,11 +95,11 @@ def parse_uri(text: str, *, allow_http: bool = False) -> ModelUri:
         )
     if scheme in _LATER:
         raise PermanentFailure(
-            f"The model URI {shown} uses {scheme}://, which this version cannot fetch: use s3, "
-            "https or pvc."
+            f"The model URI {shown} uses {scheme}://, which this version cannot fetch: use "
+            f"{_KNOWN}."
         )
     raise PermanentFailure(
-        f"The model URI {shown} uses the unknown scheme {scheme[:40]!r}: use s3, https or pvc."
+        f"The model URI {shown} uses the unknown scheme {scheme[:40]!r}: use {_KNOWN}."
     )
 
 
@@ -102,6 +113,60 @@ def _parse_s3(text: str, rest: str) -> ModelUri:
     return ModelUri(text, "s3", bucket, key)
 
 
+def _parse_gs(text: str, rest: str) -> ModelUri:
+    bucket, _, name = rest.partition("/")
+    if not _BUCKET.match(bucket):
+        raise PermanentFailure(
+            f"The model URI {redact(text)!r} does not name a bucket: write gs://bucket/path."
+        )
+    return ModelUri(text, "gs", bucket, name)
+
+
+def _parse_az(text: str, rest: str) -> ModelUri:
+    place, _, name = rest.partition("/")
+    container, mark, account = place.partition("@")
+    if not _CONTAINER.match(container):
+        raise PermanentFailure(
+            f"The model URI {redact(text)!r} does not name a container (3 to 63 lower-case "
+            "letters, digits and '-'): write az://container@account/path."
+        )
+    if mark and not _ACCOUNT.match(account) and not _ACCOUNT_HOST.match(account):
+        raise PermanentFailure(
+            f"The model URI {redact(text)!r} does not name a storage account: write "
+            "az://container@account/path, with an endpoint of one's own in the Secret "
+            "(AZURE_STORAGE_BLOB_ENDPOINT)."
+        )
+    return ModelUri(text, "az", container, name, account)
+
+
+def _parse_hf(text: str, rest: str) -> ModelUri:
+    parts = rest.split("/", 2)
+    repository, mark, revision = parts[1].partition("@") if len(parts) > 1 else ("", "", "")
+    if not _HF_NAME.match(parts[0]) or not _HF_NAME.match(repository):
+        raise PermanentFailure(
+            f"The model URI {redact(text)!r} does not name a repository: write "
+            "hf://organisation/repository, with @revision and /path if need be."
+        )
+    revision = revision.replace("%2F", "/").replace("%2f", "/")
+    if mark and (not _HF_REVISION.match(revision) or ".." in revision):
+        raise PermanentFailure(
+            f"The model URI {redact(text)!r} does not name a revision after '@': write a branch, a "
+            "tag or a commit (a '/' in its name as %2F)."
+        )
+    path = parts[2] if len(parts) > 2 else ""
+    if any(part in (".", "..") for part in path.split("/")):
+        raise PermanentFailure(
+            f"The model URI {text!r} has '.' or '..' in its path: write the plain path."
+        )
+    return ModelUri(text, "hf", f"{parts[0]}/{repository}", path, revision)
+
+
+def account_of(qualifier: str) -> tuple[str, str]:
+    """The storage account that an az URI names, and its cloud's domain (empty where not said)."""
+    match = _ACCOUNT_HOST.match(qualifier)
+    return (match[1], match[2]) if match else (qualifier, "")
+
+
 def _parse_pvc(text: str, rest: str) -> ModelUri:
     claim, _, path = rest.partition("/")
     if not _CLAIM.match(claim):
@@ -113,6 +178,17 @@ def _parse_pvc(text: str, rest: str) -> ModelUri:
             f"The model URI {text!r} has '.' or '..' in its path: write the plain path."
         )
     return ModelUri(text, "pvc", claim, path)
+
+
+_PARSERS: Mapping[str, Callable[[str, str], ModelUri]] = {
+    "s3": _parse_s3,
+    "gs": _parse_gs,
+    "az": _parse_az,
+    "abfs": _parse_az,
+    "abfss": _parse_az,
+    "hf": _parse_hf,
+    "pvc": _parse_pvc,
+}
 
 
 def _parse_http(text: str, scheme: Literal["https", "http"]) -> ModelUri:

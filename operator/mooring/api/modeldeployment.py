@@ -40,15 +40,20 @@ from mooring.api.traffic_spec import TrafficSpec
 MAX_NAME_LENGTH = 40
 NAME_PATTERN = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
 
-SCHEMES: tuple[str, ...] = ("s3", "https", "pvc", "file")
+SCHEMES: tuple[str, ...] = ("s3", "gs", "az", "abfs", "abfss", "hf", "https", "pvc", "file")
 """Where this version can load models from."""
-LATER_SCHEMES: tuple[str, ...] = ("gs", "az", "abfs", "hf", "oci", "mlflow", "http")
+LATER_SCHEMES: tuple[str, ...] = ("oci", "mlflow", "http")
 """Schemes that users try and this version refuses."""
 
 _SCHEME_PATTERN = r"^[A-Za-z][A-Za-z0-9+.-]*://"
 _SUPPORTED_PATTERN = f"^({'|'.join(SCHEMES)})://"
 _LOCATION_PATTERN = (
     r"^(s3://[A-Za-z0-9][A-Za-z0-9._-]*/[^\s]+"
+    r"|gs://[A-Za-z0-9][A-Za-z0-9._-]*/[^\s]+"
+    r"|(az|abfss?)://[$a-z0-9][a-z0-9-]*(@[a-z0-9]+([.](blob|dfs)[.]core[.]"
+    r"(windows[.]net|chinacloudapi[.]cn|usgovcloudapi[.]net))?)?/[^\s]+"
+    r"|hf://[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*"
+    r"(@[A-Za-z0-9][A-Za-z0-9._%-]*)?(/[^\s]*)?"
     r"|https://[A-Za-z0-9.\[\]:_-]+/[^\s]+"
     r"|pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?(/[^\s]*)?"
     r"|file:///[^\s]+)$"
@@ -63,22 +68,24 @@ ModelUri = Annotated[
     Field(max_length=2048),
     pattern_rule(
         _SCHEME_PATTERN,
-        "has no scheme: write where the model is, such as s3://bucket/path, "
-        "https://host/path, pvc://claim/path or file:///path",
+        "has no scheme: write where the model is, such as s3://bucket/path, gs://bucket/path, "
+        "az://container@account/path, hf://org/repo, https://host/path, pvc://claim/path or "
+        "file:///path",
     ),
     Rule(
         cel=f"!self.matches(r'{_SCHEME_PATTERN}') || self.matches(r'{_SUPPORTED_PATTERN}')",
         message=(
-            "has a scheme that this version does not load from (oci, gs, az, hf, mlflow and http "
-            "are among them): use s3, https, pvc or file"
+            "has a scheme that this version does not load from (oci, mlflow and http are among "
+            "them): use s3, gs, az, hf, https, pvc or file"
         ),
         check=matcher(_SUPPORTED_PATTERN),
     ),
     Rule(
         cel=f"!self.matches(r'{_SUPPORTED_PATTERN}') || self.matches(r'{_LOCATION_PATTERN}')",
         message=(
-            "is incomplete or malformed: write s3://bucket/path, https://host/path (user and "
-            "password belong in spec.model.credentials), pvc://claim/path or file:///path, "
+            "is incomplete or malformed: write s3://bucket/path, gs://bucket/path, "
+            "az://container@account/path, hf://org/repo@revision/path, https://host/path (user "
+            "and password belong in spec.model.credentials), pvc://claim/path or file:///path, "
             "without blanks"
         ),
         check=matcher(_LOCATION_PATTERN),
@@ -144,14 +151,15 @@ class ModelCredentials(ApiModel):
     secret_name: ObjectName
     """Name of a Secret in the same namespace, mounted into the fetcher only. For s3 its keys are
     AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_ENDPOINT_URL and AWS_REGION;
-    for https they are token, or username and password."""
+    for https they are token, or username and password; for the others see docs/stores.md."""
 
 
 class ModelSpec(ApiModel):
     """The model: where its bytes are and what they are. A change here makes a new revision."""
 
     uri: ModelUri
-    """Where the model is: s3://bucket/path, https://host/path, pvc://claim/path, or file:///path
+    """Where the model is: s3://bucket/path, gs://bucket/path, az://container@account/path (or
+    abfs://), hf://org/repo@revision/path, https://host/path, pvc://claim/path, or file:///path
     for a model inside the server's image. A file, a folder, or an archive (.tar, .tar.gz, .zip),
     which is unpacked. Example: s3://models/fraud/v7."""
     digest: Digest | None = None
