@@ -98,6 +98,50 @@ def serving(**changes: Any) -> Json:
     }
 
 
+ANALYSIS = {
+    "metrics": [
+        {"name": "errors", "errorRate": {"maxRatio": 1.5, "max": 0.02}},
+        {"name": "p95", "latency": {"max": "300ms", "maxRatio": 1.3}},
+        {"name": "approved", "prometheus": {"query": "avg(approved)", "min": 0.97}},
+    ]
+}
+"""The spec.analysis that the evidence below is for."""
+
+
+def evidence(**changes: Any) -> Json:
+    """status.analysis in the middle of a rollout, with every field that the schema has."""
+    return {
+        "revision": CANDIDATE, "phase": "Rollout", "verdict": "Inconclusive",
+        "message": "p95: about 1,240 more requests needed", "since": at(-8), "observedAt": at(0),
+        "metrics": [
+            {"name": "errors", "verdict": "Pass", "guaranteed": True, "evidence": 0.042,
+             "reason": "0.41% of the attempts fail against 0.48% on stable, over 3,420 requests",
+             "pValue": 0.9, "candidate": {"value": 0.0041, "low": 0.002, "high": 0.0077},
+             "stable": {"value": 0.00481, "low": 0.0031, "high": 0.0072},
+             "ratio": {"value": 0.852, "low": 0.36, "high": 1.9}, "samples": 3420,
+             "stableSamples": 31204, "samplesNeeded": 0, "decidedAt": at(-3)},
+            {"name": "p95", "verdict": "Inconclusive", "guaranteed": True, "evidence": 0.61,
+             "reason": "about 1,240 more requests needed", "pValue": 0.08,
+             "candidate": {"value": 0.212, "low": 0.18, "high": 0.31},
+             "stable": {"value": 0.19, "low": 0.17, "high": 0.21},
+             "ratio": {"value": 1.12, "low": 0.86}, "samples": 3380, "stableSamples": 31001,
+             "samplesNeeded": 1240},
+            {"name": "approved", "verdict": "Inconclusive", "guaranteed": False,
+             "reason": "0.981 is within its limits (no guarantee)",
+             "candidate": {"value": 0.981, "low": 0.981, "high": 0.981},
+             "query": 'avg(approved{namespace="shop"})'},
+        ],
+        "state": '{"v":1}', **changes,
+    }  # fmt: skip
+
+
+def judged(status: Json | None = None, **changes: Any) -> Json:
+    """A ModelDeployment in the middle of a rollout that is judged."""
+    found = deployment({**(status or rolling_out()), "analysis": evidence(**changes)})
+    found["spec"]["analysis"] = ANALYSIS
+    return found
+
+
 DENIED = "s3://models/churn/v12: access denied: check the Secret churn-store"
 
 

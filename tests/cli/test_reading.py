@@ -81,6 +81,21 @@ def test_data_of_get_is_the_status_and_what_the_pods_say(mooring: Mooring) -> No
     assert broken["message"].endswith("model.onnx: not a valid ONNX model")
 
 
+def test_data_of_get_has_the_evidence_without_what_only_the_judge_can_read(
+    api: FakeApi, mooring: Mooring
+) -> None:
+    api.put(objects.DEPLOYMENTS, objects.judged())
+    analysis = json.loads(mooring("get", "fraud", "-o", "json").output)["status"]["analysis"]
+    assert analysis["metrics"][1]["candidate"] == {"value": 0.212, "low": 0.18, "high": 0.31}
+    assert "state" not in analysis
+
+
+def test_a_list_shows_the_verdict_where_something_is_judged(api: FakeApi, mooring: Mooring) -> None:
+    api.put(objects.DEPLOYMENTS, objects.judged())
+    head, fraud = rows(mooring("list").output)
+    assert dict(zip(head, fraud, strict=True))["VERDICT"] == "Inconclusive"
+
+
 def test_history_tells_what_became_of_each_revision(mooring: Mooring) -> None:
     head, *found = rows(mooring("history", "fraud").output)
     assert head == ["NO", "REVISION", "STATE", "PROMOTED", "AGE", "MODEL", "DIGEST", "WHY"]
@@ -232,6 +247,25 @@ def test_a_rollout_that_waits_is_worth_knowing_and_no_fault() -> None:
     assert [(f.about, f.reason, f.message) for f in found.findings] == [
         ("rollout", "Waiting", "waits for the step to last its 20m")
     ]
+
+
+def test_a_rollout_without_evidence_yet_is_explained_by_its_numbers() -> None:
+    found = diagnose(Snapshot(objects.judged()), [], NOW)
+    told = {finding.about: finding.message for finding in found.findings}
+    assert set(told) == {"rollout", "metric p95", "metric approved"}
+    assert told["metric p95"] == (
+        "about 1,240 more requests needed; candidate 212 ms (180 ms to 310 ms) of 3,380 requests; "
+        "stable 190 ms (170 ms to 210 ms) of 31,001 requests; ratio 1.12 (at least 0.86); "
+        "61 % of the evidence for a Fail"
+    )
+    assert found.next[0].startswith("wait for more requests, or decide yourself: mooring promote")
+
+
+def test_missing_data_points_to_prometheus() -> None:
+    why = "no router pod gave a fresh sample for more than three ticks"
+    found = diagnose(Snapshot(objects.judged(verdict="NoData", message=why)), [], NOW)
+    assert ("analysis", "NoData", why) in [(f.about, f.reason, f.message) for f in found.findings]
+    assert "whether Prometheus scrapes them" in found.next[0]
 
 
 def test_warnings_are_told_with_how_often_they_came() -> None:

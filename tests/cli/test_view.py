@@ -14,6 +14,7 @@ from rich.console import Console
 from tests.cli import objects
 from tests.cli.objects import NOW, at, condition
 
+from mooring.cli.estimates import interval, readings, seconds
 from mooring.cli.line import line
 from mooring.cli.snapshot import Snapshot
 from mooring.cli.view import Scene, tree
@@ -88,7 +89,36 @@ def rolled_back() -> Snapshot:
     return Snapshot(objects.deployment(status), pods_unknown="you may not list pods here")
 
 
+def no_data() -> Snapshot:
+    analysis = objects.evidence(
+        verdict="NoData", observedAt=at(-4), scrapeInterval="30s",
+        message="no router pod gave a fresh sample for more than three ticks",
+        blocked=["a pod of the candidate restarted"],
+    )  # fmt: skip
+    for metric in analysis["metrics"][:2]:
+        metric.update(verdict="NoData", reason="no router pod gave a fresh sample")
+        del metric["evidence"]
+    return Snapshot(objects.judged(**analysis))
+
+
+def judged_in_its_bake() -> Snapshot:
+    failed = {
+        "name": "errors", "verdict": "Fail", "guaranteed": True, "evidence": 1.32, "pValue": 0.0004,
+        "reason": "31.00% of the attempts fail against 0.50% on stable, over 400 requests",
+        "candidate": {"value": 0.31, "low": 0.22, "high": 0.41},
+        "stable": {"value": 0.005}, "samples": 400, "stableSamples": 1, "decidedAt": at(-0.1),
+    }  # fmt: skip
+    resource = objects.judged(
+        baking().status,
+        phase="Bake", verdict="Fail", message=f"errors: {failed['reason']}", metrics=[failed],
+    )  # fmt: skip
+    return Snapshot(resource)
+
+
 CASES = {
+    "judged": Snapshot(objects.judged()),
+    "judged-no-data": no_data(),
+    "judged-bake": judged_in_its_bake(),
     "rolling-out": Snapshot(objects.deployment(objects.rolling_out()), objects.all_pods()),
     "paused": paused(),
     "scaling": scaling(),
@@ -140,7 +170,10 @@ def test_a_pod_cannot_write_to_the_terminal_of_who_looks() -> None:
     ("field", "value"),
     [("rollout", {"waitingFor": "pods"}), ("router", {}), ("router", {"kind": "replicas"}),
      ("stable", {"revision": "x"}), ("lastAction", {"verb": "retry"}), ("conditions", None),
-     ("rejectedRevisions", [{"revision": "x"}]), ("rollout", {"step": 1})],
+     ("rejectedRevisions", [{"revision": "x"}]), ("rollout", {"step": 1}),
+     ("analysis", {"revision": "x", "verdict": "Pass"}),
+     ("analysis", {"revision": "x", "metrics": [{"name": "gone", "verdict": "Later"}]}),
+     ("analysis", {"metrics": [{"name": "p95", "candidate": {"low": 600}, "ratio": {}}]})],
 )  # fmt: skip
 def test_a_status_that_an_older_operator_fills_less_of_is_drawn_all_the_same(
     field: str, value: Any
@@ -155,3 +188,45 @@ def test_trouble_is_red_and_what_is_ready_green() -> None:
     found = drawn(CASES["rolling-out"], 200, colour=True)
     assert "\x1b[32mready\x1b[0m" in found
     assert "\x1b[31m, ServerFailed\x1b[0m" in found
+
+
+def test_the_line_of_a_judged_rollout_tells_the_verdict_and_how_many_metrics_pass() -> None:
+    assert "; analysis Inconclusive (1 of 3 metrics pass); " in line(CASES["judged"])
+    assert "; analysis Fail" in line(CASES["judged-bake"])
+
+
+def test_a_verdict_has_its_colour_and_the_bar_turns_red_on_its_way() -> None:
+    found = drawn(CASES["judged"], 200, colour=True)
+    assert "\x1b[32mPass\x1b[0m" in found
+    assert "\x1b[33mInconclusive\x1b[0m" in found
+    assert "\x1b[31m" + "━" * 9 in found
+
+
+def test_what_is_judged_in_the_bake_is_called_what_it_is() -> None:
+    found = drawn(CASES["judged-bake"])
+    assert "promoted" in found
+    assert "previous   0.5 % of 1 request\n" in found
+
+
+@pytest.mark.parametrize(
+    ("ends", "shown"),
+    [
+        ({"value": 0.2, "low": 0.1, "high": 0.4}, "200 ms (100 ms to 400 ms)"),
+        ({"value": 0.2, "low": 0.1}, "200 ms (at least 100 ms)"),
+        ({"value": 1.5, "high": 2}, "1.5 s (0 ms to 2 s)"),
+        ({"low": 600}, "more than 600 s"),
+        ({"value": 0.2}, "200 ms"),
+        ({}, ""),
+        (None, ""),
+    ],
+)
+def test_an_end_that_nothing_bounds_is_not_made_up(
+    ends: dict[str, float] | None, shown: str
+) -> None:
+    assert interval(ends, seconds) == shown
+
+
+def test_metrics_stand_in_the_order_of_the_spec() -> None:
+    metrics = list(reversed(objects.evidence()["metrics"]))
+    found = readings(Snapshot(objects.judged(metrics=metrics)))
+    assert [reading.name for reading in found] == ["errors", "p95", "approved"]

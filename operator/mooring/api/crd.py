@@ -112,6 +112,7 @@ DEFINITIONS: tuple[Definition, ...] = (
                 description="Percent of the traffic that it gets.",
             ),
             AGE,
+            Column("Verdict", ".status.analysis.verdict", description="Of the judge.", priority=1),
             Column("URI", ".spec.model.uri", description="Where the model is.", priority=1),
             Column("Message", ".status.message", description="What is going on.", priority=1),
         ),

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from mooring.cli.cluster import Json
+from mooring.cli.estimates import readings, sentence, told
 from mooring.cli.snapshot import ROLES, Snapshot, leaves
 from mooring.cli.words import awaited, clock, moment, plain
 from mooring.core import kinds, pods
@@ -46,7 +47,7 @@ def diagnose(snapshot: Snapshot, events: Sequence[Json], now: datetime) -> Diagn
     findings = [*_operator(snapshot, now), *_conditions(snapshot), *_pods(snapshot)]
     ready = snapshot.holds("Ready")
     if not findings and not snapshot.unseen:
-        findings = list(_rollout(snapshot))
+        findings = [*_rollout(snapshot), *_analysis(snapshot)]
     return Diagnosis(
         ready=ready,
         headline=_headline(snapshot, ready),
@@ -107,6 +108,22 @@ def _rollout(snapshot: Snapshot) -> Iterable[Finding]:
     if waiting:
         stage = plain(rollout.get("stage")) or plain(snapshot.status.get("phase")) or "RollingOut"
         yield Finding("rollout", stage, f"waits for {waiting}")
+
+
+def _analysis(snapshot: Snapshot) -> Iterable[Finding]:
+    """What is missing for a decision, with the numbers; a verdict that decided needs no advice."""
+    analysis = snapshot.part("analysis")
+    verdict = plain(analysis.get("verdict"))
+    if verdict in ("", "Pass"):
+        return
+    why = told(snapshot)
+    if why:
+        yield Finding("analysis", verdict, why)
+    for text in analysis.get("blocked") or ():
+        yield Finding("analysis", verdict, f"kept from passing: {plain(text)}")
+    for reading in readings(snapshot):
+        if reading.verdict != "Pass":
+            yield Finding(f"metric {reading.name}", reading.verdict, sentence(reading))
 
 
 def _pods(snapshot: Snapshot) -> Iterable[Finding]:
@@ -211,6 +228,12 @@ _ADVICE: Mapping[str, str] = {
     "RouterRefused": "read what the router says: kubectl logs {routers}; traffic stays as it was",
     "RouterNotTaking": "look at the router's pods: kubectl describe pods {routers}; traffic stays "
     "as it was",
+    "NoData": "nothing moves without data: see whether the router's pods run, kubectl get pods "
+    "{routers}, and whether Prometheus scrapes them (docs/operations.md)",
+    "Inconclusive": "wait for more requests, or decide yourself: mooring promote {name} or mooring "
+    "abort {name}",
+    "Fail": "read its numbers: mooring get {name}; then change the model, or let it try again: "
+    "mooring retry {name}",
     "NoService": "it is about to be made; if it stays away: kubectl describe mdep {name}",
     "Starting": "wait, or watch it: mooring get {name} -w",
     "ScaledToZero": "no pods are asked for; ask for one: kubectl scale mdep {name} --replicas=1",

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from mooring.cli.cluster import Json
+from mooring.cli.estimates import summary
 from mooring.cli.snapshot import ROLES, Snapshot
 from mooring.cli.words import awaited, plain
 
 
 def line(snapshot: Snapshot) -> str:
-    """Phase, revisions with weights and pods, the step, and what is waited for."""
+    """Phase, revisions with weights and pods, the step, the verdict, and what is waited for."""
     status = snapshot.status
     parts = [plain(status.get("phase")) or "not looked at yet"]
     parts += [_revision(role, snapshot.part(role)) for role in ROLES if snapshot.part(role)]
     parts += _rollout(snapshot.part("rollout"))
+    verdict = summary(snapshot)
+    if verdict:
+        parts.append(f"analysis {verdict}")
     waiting = awaited(snapshot.part("rollout").get("waitingFor"))
     message = plain(status.get("message"))
     if message:

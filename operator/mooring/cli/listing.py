@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from mooring.cli.cluster import Json, Target
 
 _COLUMNS = (
-    "NAMESPACE", "NAME", "PHASE", "READY", "STABLE", "CANDIDATE", "STEP", "WEIGHT", "AGE", "MODEL",
+    "NAMESPACE", "NAME", "PHASE", "READY", "STABLE", "CANDIDATE", "STEP", "WEIGHT", "VERDICT",
+    "AGE", "MODEL",
 )  # fmt: skip
 _LEAST_MODEL = 14
 
@@ -53,6 +54,7 @@ def table(found: list[Json], now: datetime, all_namespaces: bool, width: int) ->
     """The table; the place of the model is the first to give way to a narrow terminal."""
     from rich.text import Text
 
+    from mooring.cli.analysis_view import VERDICTS
     from mooring.cli.columns import Column, fit
     from mooring.cli.view import PHASES
     from mooring.cli.words import age, plain, short_uri
@@ -70,9 +72,11 @@ def table(found: list[Json], now: datetime, all_namespaces: bool, width: int) ->
         cells["CANDIDATE"].append(Text(plain(candidate.get("revision"))))
         cells["STEP"].append(Text(_step(status.get("rollout") or {})))
         cells["WEIGHT"].append(Text(f"{candidate['weight']}%" if "weight" in candidate else ""))
+        verdict = plain((status.get("analysis") or {}).get("verdict"))
+        cells["VERDICT"].append(Text(verdict, VERDICTS.get(verdict, "")))
         cells["MODEL"].append(Text(plain(obj["spec"]["model"]["uri"])))
         cells["AGE"].append(Text(age(meta.get("creationTimestamp"), now)))
-    drop = {"AGE": 3, "MODEL": 2, "STABLE": 1}
+    drop = {"AGE": 4, "MODEL": 3, "VERDICT": 2, "STABLE": 1}
     return fit(
         [
             Column(name, cells[name], drop=drop.get(name, 0))

@@ -42,6 +42,15 @@ class Snapshot:
         """Whether the operator has not yet looked at the newest spec."""
         return int(self.status.get("observedGeneration") or 0) < self.generation
 
+    @property
+    def told(self) -> Json:
+        """The status for programs: without what only the judge itself can read."""
+        analysis = self.status.get("analysis")
+        if not analysis:
+            return self.status
+        kept = {name: value for name, value in analysis.items() if name != "state"}
+        return {**self.status, "analysis": kept}
+
     def part(self, name: str) -> Json:
         """One object of the status, empty when it is not there."""
         return self.status.get(name) or {}
@@ -113,7 +122,7 @@ def as_data(snapshot: Snapshot) -> Json:
         "namespace": snapshot.namespace,
         "generation": snapshot.generation,
         "created": meta.get("creationTimestamp"),
-        "status": snapshot.status,
+        "status": snapshot.told,
         "pods": [_pod(pod) for pod in snapshot.pods],
     }
     if snapshot.pods_unknown:

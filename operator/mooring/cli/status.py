@@ -162,6 +162,6 @@ def _print_data(follower: Follower, verdict: Verdict, output: str) -> None:
         "name": follower.name,
         "result": result,
         "message": verdict.message,
-        "status": snapshot.status if snapshot else None,
+        "status": snapshot.told if snapshot else None,
     }
     click.echo(data(value, output), nl=False)

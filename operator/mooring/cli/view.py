@@ -13,6 +13,8 @@ from datetime import datetime
 from rich.text import Text
 from rich.tree import Tree
 
+from mooring.cli.analysis_view import branches
+from mooring.cli.bar import bar
 from mooring.cli.cluster import Json
 from mooring.cli.snapshot import ROLES, Snapshot, leaves
 from mooring.cli.words import (
@@ -183,7 +185,7 @@ def _times(rollout: Json, now: datetime) -> Iterable[Text]:
         text = Text(f"since {clock(rollout['since'], now)} ({span(now - since)})")
         if until is not None and until > since:
             text.append("  ")
-            text.append_text(_bar((now - since) / (until - since)))
+            text.append_text(bar((now - since) / (until - since)))
         yield text
     if until is not None:
         left = f"{span(until - now)} left" if until > now else "time is up"
@@ -194,9 +196,8 @@ def _times(rollout: Json, now: datetime) -> Iterable[Text]:
         yield Text(f"given up without progress at {clock(rollout['deadline'], now)} ({left})")
 
 
-def _bar(share: float, cells: int = 16) -> Text:
-    done = min(cells, max(0, int(share * cells)))
-    return Text.assemble(("━" * done, "cyan"), ("┄" * (cells - done), "dim"))
+def _analysis(scene: Scene) -> Iterable[Tree]:
+    return branches(scene.snapshot, scene.now)
 
 
 def _router(scene: Scene) -> Iterable[Tree]:
@@ -272,6 +273,7 @@ SECTIONS: tuple[Section, ...] = (
     _conditions,
     _revisions,
     _rollout,
+    _analysis,
     _router,
     _last_action,
     _rejected,
