@@ -17,6 +17,10 @@ from typing import Any
 from kubernetes.aio.client import ApiClient, Configuration
 
 from mooring.adapters.kube import KubeClient, load_configuration
+from mooring.adapters.prometheus import Prometheus
+from mooring.adapters.prometheus_metrics import PrometheusMetrics
+from mooring.engine.drift import DriftWatch
+from mooring.engine.drift_metrics import DriftMetrics
 from mooring.engine.health import Health
 from mooring.engine.lease import Fence, FencedLock, lead
 from mooring.engine.metrics import Metrics
@@ -78,17 +82,30 @@ class Process:
             client, self.store, self.queue, recorder, self.metrics, self.settings.rendering(),
             routers, _now, lambda: self.connection.since,
         )  # fmt: skip
+        access = self.settings.prometheus.access()
+        prometheus = (
+            Prometheus(access, PrometheusMetrics(self.metrics.registry).on_asked)
+            if access is not None
+            else None
+        )
+        drift = DriftWatch(
+            client, self.store, self.queue, recorder, DriftMetrics(self.metrics.registry),
+            prometheus, self.settings.prometheus.scrape_labels(), _now,
+        )  # fmt: skip
         web = await serve(health, self.metrics, self.settings.port)
         try:
             await self._until_stopped(
                 self._intake(resync),
                 self._observe(resync),
-                self._lead(reconciler, recorder, health),
+                self._lead(reconciler, recorder, drift, health),
                 health.tick(),
             )
         finally:
             await web.cleanup()
             await routers.close()
+            drift.close()
+            if prometheus is not None:
+                await prometheus.close()
             await client.close()
 
     async def _observe(self, resync: Resync) -> None:
@@ -98,7 +115,9 @@ class Process:
         self.metrics.deployments.set_function(lambda: float(len(list(self.store.all_keys()))))
         await resync.run()
 
-    async def _lead(self, reconciler: Reconciler, recorder: Recorder, health: Health) -> None:
+    async def _lead(
+        self, reconciler: Reconciler, recorder: Recorder, drift: DriftWatch, health: Health
+    ) -> None:
         async def work() -> None:
             await self.seeded.wait()  # a leader that has not seen the cluster decides nothing
             log.info("leading: working with %d workers", self.settings.workers)
@@ -106,6 +125,7 @@ class Process:
             self.metrics.leader.set(1)
             async with asyncio.TaskGroup() as group:
                 group.create_task(recorder.run())
+                group.create_task(drift.run())
                 for _ in range(self.settings.workers):
                     group.create_task(reconciler.work())
 

@@ -16,6 +16,7 @@ from mooring.core import kinds
 from mooring.core.fingerprint import stamped
 from mooring.core.front import Touch, front, leaves
 from mooring.core.kinds import Ref
+from mooring.core.monitoring import keeps
 from mooring.core.observed import Manifest, Observed
 from mooring.core.render.autoscaler import autoscaler
 from mooring.core.render.configmap import config_map
@@ -88,7 +89,7 @@ def objects(observed: Observed, spec: ModelDeploymentSpec, situation: Situation)
     return Objects(
         apply=apply,
         scale=_scale(observed, situation, kept),
-        delete=_obsolete(observed, names),
+        delete=_obsolete(observed, names | keeps(observed, spec.monitoring)),
         touch=gateway.touch,
         look_again=min(moments, default=None),
     )

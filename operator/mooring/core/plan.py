@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from mooring.api import InvalidResource, parse_model_deployment
+from mooring.core import monitoring
 from mooring.core.conditions import Finding, conditions
 from mooring.core.events import Event, events, turned
 from mooring.core.front import Touch
@@ -65,15 +66,17 @@ def decide(observed: Observed) -> Plan:
         problems = "; ".join(error.problems)
         return stalled(observed, "InvalidSpec", f"{problems}; what serves is left as it is")
     situation = understand(observed, resource)
-    findings = conditions(observed, situation)
+    watched = resource.spec.monitoring
+    findings = conditions(observed, situation) | monitoring.findings(observed, watched)
+    drift = monitoring.drift_status(observed, watched)
     wanted = objects(observed, resource.spec, situation)
     return Plan(
-        status=status(observed, situation, findings),
+        status=status(observed, situation, findings) | ({"drift": drift} if drift else {}),
         apply=wanted.apply,
         touch=wanted.touch,
         scale=wanted.scale,
         delete=wanted.delete,
-        events=events(observed, situation, findings),
+        events=(*events(observed, situation, findings), *monitoring.turned(observed, findings)),
         look_again=_soonest(
             wanted.look_again,
             _next_look(observed, situation),

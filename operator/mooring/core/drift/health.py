@@ -38,6 +38,7 @@ class Rule(Enum):
     RANGE = "range"
     DOMAIN = "domain"
     PATTERN = "pattern"
+    TYPE = "type"
     CONSTANT = "constant"
 
 
@@ -152,6 +153,7 @@ def feature_findings(
         Rule.RANGE: (expectations.range, "outside the declared range"),
         Rule.DOMAIN: (expectations.domain, "outside the declared domain"),
         Rule.PATTERN: (expectations.pattern, "not of the declared pattern"),
+        Rule.TYPE: (0.0, "of another type"),
     }
     for rule, (tolerated, what) in declared.items():
         seen = float((violations or {}).get(rule.value, 0.0))

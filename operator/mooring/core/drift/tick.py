@@ -1,0 +1,349 @@
+"""One window of one deployment: counts in; memory and report out. Pure, and run in a thread.
+
+    memory, report = judge(watch, reference, counted, memory, start, end)
+
+What cannot be judged is said and goes on: a window without data, a reference that does not fit.
+What could not be *read* is not taken (:func:`unread`): it is asked for again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from mooring.api import parse_duration
+from mooring.api.conditions import DATA_HEALTHY, DRIFTED
+from mooring.api.monitoring_status import WORST
+from mooring.core.conditions import Finding
+from mooring.core.drift.arrays import FloatArray
+from mooring.core.drift.episode import Window, evaluate, threshold_of
+from mooring.core.drift.health import Rule
+from mooring.core.drift.measure import View
+from mooring.core.drift.memory import MOST_ODD, MOST_REVISIONS, PLOTTED, Memory, Past, Spans
+from mooring.core.drift.reference import FeatureReference, Reference
+from mooring.core.drift.report import Condition, DriftReport, WindowReport, summary
+from mooring.core.drift.season import PastWindow, SeasonalReference, seasonal_reference
+from mooring.core.drift.settings import DriftSettings
+from mooring.core.drift.state import DriftState
+from mooring.core.drift.telling import Telling, digits
+from mooring.core.drift.watch import Watch, unsuitable
+from mooring.core.monitoring import DriftFacts, Report, at, shown
+from mooring.core.telemetry import Cells, Counted
+
+
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """What was counted in an earlier window, for a seasonal reference."""
+
+    start: float
+    end: float
+    counted: Counted
+
+
+def begun(start: float, end: float, problem: Finding | None = None) -> tuple[Memory, Report]:
+    """Before the first window, which lasts from ``start`` to ``end``."""
+    finding = problem or Finding("Starting", f"the first window ends at {shown(end)}", "Unknown")
+    return Memory(last_end=start), Report(
+        {"state": "NoData", "message": finding.message},
+        {DATA_HEALTHY: finding, DRIFTED: finding},
+    )
+
+
+def unread(report: Report, problem: Finding) -> Report:
+    """The report while a window that is over cannot be read: it waits, and an alarm stays."""
+    facts = replace(report.facts, healthy=False) if report.facts is not None else None
+    drifted = report.conditions.get(DRIFTED)
+    conditions = {DATA_HEALTHY: problem, DRIFTED: problem}
+    if drifted is not None and drifted.status == "True":
+        conditions[DRIFTED] = drifted
+    return Report({**report.drift, "message": problem.message}, conditions, facts)
+
+
+def skipped(
+    memory: Memory, report: Report, problem: Finding, start: float, end: float, rows: float = 0.0
+) -> tuple[Memory, Report]:
+    """A window that nothing can be said about: taken, while all evidence stays as it is."""
+    past = Past(end, rows, "NoData")
+    memory = replace(memory, last_end=end, past=(*memory.past, past)[-PLOTTED:])
+    waiting = unread(report, problem)
+    drifted = waiting.conditions[DRIFTED].status == "True"
+    facts = waiting.facts
+    if facts is not None:
+        facts = replace(facts, window_end=at(end))
+    drift = {
+        **waiting.drift,
+        "state": "Drifted" if drifted else "NoData",
+        "windowEnd": shown(end),
+        "rows": int(rows),
+    }
+    return memory, Report(drift, waiting.conditions, facts)
+
+
+def judge(
+    watch: Watch,
+    reference: Reference,
+    counted: Counted,
+    memory: Memory,
+    report: Report,
+    start: float,
+    end: float,
+    earlier: Sequence[Earlier] = (),
+) -> tuple[Memory, Report]:
+    """Judges the window ``(start, end]``. ``report``: of the window before."""
+    grid, name = reference.grid_hash, reference.hash
+    problem = unsuitable(watch, reference) or _nothing_to_judge(watch, grid, counted)
+    if problem is not None:
+        return skipped(memory, report, problem, start, end, counted.rows)
+    if memory.reference != name:
+        memory = replace(memory, reference=name, features=DriftState(), outputs={}, episode=None)
+    step = _Step(watch, reference, grid, counted, memory, start, end)
+    return step.run(earlier)
+
+
+def _nothing_to_judge(watch: Watch, grid: str, counted: Counted) -> Finding | None:
+    if counted.scrapes == 0:
+        return Finding(
+            "NotScraped",
+            "Prometheus has no scrape of the collector in the last window: does the collector run, "
+            "and is it scraped?",
+            "Unknown",
+        )
+    if counted.gap:
+        return Finding(
+            "NotScraped",
+            "Prometheus did not scrape the collector in the window before, so what was counted "
+            "since cannot be told apart; the next window can be",
+            "Unknown",
+        )
+    grids = {*counted.features, *counted.outputs}
+    if grids and grid not in grids:
+        return Finding(
+            "WrongGrid",
+            f"the collector counts on grid {min(grids)}, but the reference is of "
+            f"{grid}: it has not read ConfigMap {watch.spec.reference.config_map} "
+            "yet",
+            "Unknown",
+        )
+    if counted.rows <= 0:
+        return Finding("NoTraffic", "no row was counted in the last window", "Unknown")
+    return None
+
+
+@dataclass(slots=True)
+class _Step:
+    watch: Watch
+    reference: Reference
+    grid: str
+    counted: Counted
+    memory: Memory
+    start: float
+    end: float
+
+    def run(self, earlier: Sequence[Earlier]) -> tuple[Memory, Report]:
+        settings, features = self.watch.settings, self.watch.watched(self.reference)
+        outputs, revisions = self.reference.outputs, self._revisions()
+        streams = 2 * (len(features) + len(outputs) * len(revisions))
+        settings = replace(settings, threshold=threshold_of(settings, streams))
+        found: list[tuple[str | None, WindowReport]] = []
+        state = self.memory.features
+        if features:
+            state, window_report = self._features(features, settings, earlier)
+            found.append((None, window_report))
+        states = {
+            revision: one
+            for revision, one in self.memory.outputs.items()
+            if revision not in revisions
+        }
+        for revision in revisions if outputs else ():
+            states[revision], window_report = self._outputs(revision, settings)
+            found.append((revision, window_report))
+        return self._reported(state, dict(list(states.items())[-MOST_REVISIONS:]), found)
+
+    def _features(
+        self,
+        features: tuple[FeatureReference, ...],
+        settings: DriftSettings,
+        earlier: Sequence[Earlier],
+    ) -> tuple[DriftState, WindowReport]:
+        view = View.of(features, settings, grid=self.grid)
+        season = self._season(view, earlier)
+        if season is not None and season.counts is not None:
+            view = view.rebased(season.counts, season.same)
+        known = {one.name for one in self.reference.features}
+        named = {one.name for one in self.watch.spec.features or ()}
+        window = Window(
+            self.start,
+            self.end,
+            _arrays(features, self._cells()),
+            self.counted.rows,
+            view.grid,
+            violations={
+                name: rules for name, rules in self.counted.violations.items() if name in known
+            },
+            malformed=self.counted.requests.get("unparsed", 0.0),
+            unknown=tuple(
+                name
+                for name, rules in self.counted.violations.items()
+                if name and name not in known | named and rules.get(Rule.SCHEMA.value)
+            ),
+        )
+        expectations = self.watch.expectations(self.reference)
+        return evaluate(view, window, self.memory.features, settings, expectations=expectations)
+
+    def _season(self, view: View, earlier: Sequence[Earlier]) -> SeasonalReference | None:
+        seasonal = self.watch.spec.reference.seasonal
+        if seasonal is None:
+            return None
+        past = []
+        for one in earlier:
+            cells = one.counted.features.get(self.grid, {})
+            if not cells or one.counted.gap:
+                continue
+            arrays = _arrays(view.features, cells)
+            fine = view.layout.pad(
+                [arrays.get(f.name, np.zeros(f.grid.cells)) for f in view.features]
+            )
+            odd = any(a < one.end and one.start < b for a, b in self.memory.odd)
+            past.append(PastWindow(one.start, one.end, fine, usable=not odd))
+        offset = parse_duration(seasonal.offset).total_seconds()
+        return seasonal_reference(
+            past, self.start, self.watch.window, offset=offset, weeks=seasonal.weeks
+        )
+
+    def _outputs(self, revision: str, settings: DriftSettings) -> tuple[DriftState, WindowReport]:
+        outputs = self.reference.outputs
+        view = View.of(outputs, settings, grid=self.grid)
+        counts = _arrays(outputs, self._output_cells(revision))
+        rows = max((float(one.sum()) for one in counts.values()), default=self.counted.rows)
+        window = Window(self.start, self.end, counts, rows, view.grid)
+        before = self.memory.outputs.get(revision, DriftState())
+        expectations = self.watch.expectations(self.reference)
+        return evaluate(view, window, before, settings, expectations=expectations)
+
+    def _cells(self) -> Mapping[str, Cells]:
+        return self.counted.features.get(self.grid, {})
+
+    def _output_cells(self, revision: str) -> Mapping[str, Cells]:
+        cells = self.counted.outputs.get(self.grid, {})
+        return {name: one for (of, name), one in cells.items() if of == revision}
+
+    def _revisions(self) -> tuple[str, ...]:
+        """Whose answers are judged: those that answered, at most four, stable always."""
+        rows: dict[str, float] = {}
+        cells = self.counted.outputs.get(self.grid, {})
+        for (revision, _), one in cells.items():
+            rows[revision] = max(rows.get(revision, 0.0), sum(one.values()))
+        most = sorted(rows, key=lambda revision: (-rows[revision], revision))
+        stable = self.watch.stable
+        if stable is not None and (stable in rows or not rows):
+            most = [stable, *(one for one in most if one != stable)]
+        return tuple(most[:MOST_REVISIONS])
+
+    def _reported(
+        self,
+        state: DriftState,
+        states: dict[str, DriftState],
+        found: list[tuple[str | None, WindowReport]],
+    ) -> tuple[Memory, Report]:
+        own = [(revision, one) for revision, one in found if revision in (None, self.watch.stable)]
+        reports = [(revision, r) for revision, one in own for r in one.features]
+        reports.sort(key=lambda pair: pair[1].rank)
+        broken = tuple(finding for _, one in own for finding in one.findings)
+        condition, message = summary([_named(*pair) for pair in reports], broken)
+        alarming = condition is Condition.DRIFTED
+        episode = self.memory.episode if self.memory.episode is not None else self.end
+        odd = self.memory.odd
+        if alarming or broken:
+            odd = _with_span(odd, self.start, self.end)
+        everything = [(revision, r) for revision, one in found for r in one.features]
+        everything.sort(key=lambda pair: pair[1].rank)
+        sizes = {_name(revision, r): digits(r.psi) for revision, r in everything}
+        known = {name: size for name, size in sizes.items() if size is not None}
+        past = Past(self.end, self.counted.rows, condition.value, known)
+        memory = replace(
+            self.memory,
+            last_end=self.end,
+            features=state,
+            outputs=states,
+            episode=episode if alarming else None,
+            odd=odd,
+            counts=_tuples(_arrays(self.reference.features, self._cells())),
+            output_counts={
+                revision: _tuples(_arrays(self.reference.outputs, self._output_cells(revision)))
+                for revision in states
+            },
+            past=(*self.memory.past, past)[-PLOTTED:],
+        )
+        changes = [one.change_point for _, one in own if one.change_point is not None]
+        facts = DriftFacts(
+            drifted=alarming,
+            since=at(memory.episode),
+            change_point=at(min(changes, default=None)),
+            features=tuple(
+                _name(revision, r) for revision, r in reports if r.condition is Condition.DRIFTED
+            )[:WORST],
+            healthy=not broken,
+            unhealthy_windows=tuple(
+                (_moment(a), _moment(b)) for a, b in _joined(one.unhealthy for _, one in own)
+            ),
+            episode=int(memory.episode or 0),
+            window_end=at(self.end),
+            message=message,
+        )
+        watched = tuple(one.name for one in self.watch.watched(self.reference))
+        told = Telling(
+            self.watch.spec.reference.config_map, self.memory.reference, watched,
+            self.counted.rows, self.end, condition, message, broken,
+        )  # fmt: skip
+        drift = told.status(facts, reports, everything)
+        return memory, Report(drift, told.conditions(reports), facts)
+
+
+def _arrays(
+    features: Sequence[FeatureReference], cells: Mapping[str, Cells]
+) -> dict[str, FloatArray]:
+    """Counts per cell; what was not counted at all is absent."""
+    found = {}
+    for one in features:
+        counts = cells.get(one.name)
+        if not counts:
+            continue
+        array = np.zeros(one.grid.cells)
+        for cell, count in counts.items():
+            if cell < array.size:
+                array[cell] = count
+        found[one.name] = array
+    return found
+
+
+def _tuples(arrays: Mapping[str, FloatArray]) -> dict[str, tuple[float, ...]]:
+    return {name: tuple(one.tolist()) for name, one in arrays.items()}
+
+
+def _name(revision: str | None, one: DriftReport) -> str:
+    return one.feature if revision is None else f"{one.feature}@{revision}"
+
+
+def _named(revision: str | None, one: DriftReport) -> DriftReport:
+    return one if revision is None else replace(one, feature=f"the answers' {one.feature}")
+
+
+def _moment(seconds: float) -> Any:
+    return at(seconds)
+
+
+def _with_span(spans: Spans, start: float, end: float) -> Spans:
+    if spans and start <= spans[-1][1]:
+        return (*spans[:-1], (spans[-1][0], max(end, spans[-1][1])))
+    return (*spans, (start, end))[-MOST_ODD:]
+
+
+def _joined(many: Any) -> Spans:
+    """The spans of several series as one rising list."""
+    found: Spans = ()
+    for start, end in sorted(span for spans in many for span in spans):
+        found = _with_span(found, start, end)
+    return found

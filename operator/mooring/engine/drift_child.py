@@ -1,0 +1,129 @@
+"""A monitored deployment and its ConfigMap ``<name>-drift``, which carries what is known."""
+
+from __future__ import annotations
+
+import base64
+import logging
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mooring.api import MonitoringSpec, parse_duration
+from mooring.api.conditions import DATA_HEALTHY
+from mooring.core import kinds
+from mooring.core.conditions import Finding
+from mooring.core.monitoring import (
+    ANNOTATION_PROBLEM,
+    ANNOTATION_WINDOW_END,
+    REPORT_KEY,
+    STATE_KEY,
+    Report,
+    drift_name,
+)
+from mooring.core.observed import Manifest
+from mooring.core.render.metadata import manifest
+from mooring.engine.queue import Key
+
+if TYPE_CHECKING:  # numpy and scipy: only where something is monitored
+    from mooring.core.drift.memory import Memory
+    from mooring.core.drift.reference import Reference
+    from mooring.core.drift.watch import Watch
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Monitored:
+    """One deployment as its resource and its ConfigMap stand now."""
+
+    key: Key
+    resource: Manifest
+    spec: MonitoringSpec
+    child: Manifest | None
+
+    @property
+    def window(self) -> float:
+        return parse_duration(self.spec.window).total_seconds()
+
+    @property
+    def last_end(self) -> float | None:
+        """End of the last window that was taken."""
+        if self.child is None:
+            return None
+        annotations = self.child["metadata"].get("annotations") or {}
+        try:
+            found = float(annotations[ANNOTATION_WINDOW_END])
+        except (KeyError, ValueError):
+            return None
+        return found if math.isfinite(found) and found >= 0 else None
+
+    @property
+    def features(self) -> int:
+        return len(self.spec.features or ()) or 50
+
+    def watch(self) -> Watch:
+        """What is judged, for the thread that does."""
+        from mooring.core.drift.watch import Watch
+
+        stable = ((self.resource.get("status") or {}).get("stable") or {}).get("revision")
+        return Watch(self.spec, stable)
+
+    def manifest(self, memory: Memory, report: Report) -> Manifest:
+        """The ConfigMap as it is to be applied, from the version that was read."""
+        trouble = report.conditions.get(DATA_HEALTHY)
+        known = trouble is not None and trouble.reason.startswith("Reference")
+        problem = {ANNOTATION_PROBLEM: trouble.reason} if trouble and known else {}
+        found = manifest(
+            kinds.CONFIG_MAP,
+            drift_name(self.key.name),
+            namespace=self.key.namespace,
+            deployment=self.key.name,
+            uid=self.resource["metadata"].get("uid", ""),
+            annotations={ANNOTATION_WINDOW_END: repr(memory.last_end), **problem},
+            data={REPORT_KEY: report.to_text()},
+            binaryData={STATE_KEY: base64.b64encode(memory.to_bytes()).decode()},
+        )
+        if self.child is not None:
+            found["metadata"]["resourceVersion"] = self.child["metadata"]["resourceVersion"]
+        return found
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong with the reference, as it was last seen."""
+        annotations = (self.child or {"metadata": {}})["metadata"].get("annotations") or {}
+        return annotations.get(ANNOTATION_PROBLEM)
+
+
+def opened_reference(found: Manifest) -> Reference | Finding:
+    """The reference in a ConfigMap, or why there is none; for the thread."""
+    from mooring.core.drift.reference import InvalidReference, from_config_map
+
+    try:
+        return from_config_map(found)
+    except InvalidReference as error:
+        return Finding("ReferenceInvalid", f"{error}", "Unknown")
+
+
+def opened(one: Monitored, start: float) -> tuple[Memory, Report]:
+    """What the ConfigMap holds. One that was damaged begins anew where its windows ended."""
+    from mooring.core.drift.memory import Memory
+
+    assert one.child is not None
+    empty = Report({"state": "NoData"})
+    try:
+        report = Report.from_text(one.child["data"][REPORT_KEY])
+        memory = Memory.from_bytes(base64.b64decode(one.child["binaryData"][STATE_KEY]))
+    except (KeyError, TypeError, ValueError) as error:
+        log.warning("%s: %s was damaged, and begins anew: %s", one.key, drift_name(""), error)
+        return Memory(last_end=start), empty
+    return memory, report
+
+
+def next_end(one: Monitored) -> float | None:
+    """When the window after the last one ends."""
+    return None if one.last_end is None else end_of(one.last_end, one.window)
+
+
+def end_of(last_end: float, window: float) -> float:
+    """Windows end at multiples of their length since 1970: at full hours."""
+    return (math.floor(last_end / window + 1e-9) + 1) * window

@@ -1,0 +1,256 @@
+"""Window after window of one deployment: what is concluded, remembered and told."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tests.core.drift.collected import HOUR, STABLE, reference, spec, traffic
+
+from mooring.api.conditions import DATA_HEALTHY, DRIFTED
+from mooring.api.modeldeployment_status import ModelDeploymentStatus
+from mooring.core.conditions import Finding
+from mooring.core.drift.memory import MOST_REVISIONS, PLOTTED, Memory
+from mooring.core.drift.tick import Earlier, begun, judge, skipped, unread
+from mooring.core.drift.watch import Watch
+from mooring.core.monitoring import Report
+from mooring.core.telemetry import Counted
+
+WATCH = Watch(spec(), STABLE)
+
+
+def followed(
+    windows: dict[int, Counted], watch: Watch = WATCH, restart: bool = False
+) -> list[tuple[Memory, Report]]:
+    """Every window judged in turn; with ``restart`` all is written down and read between them."""
+    memory, report = begun(min(windows) * HOUR, (min(windows) + 1) * HOUR)
+    found = []
+    for hour, counted in windows.items():
+        span = hour * HOUR, (hour + 1) * HOUR
+        memory, report = judge(watch, reference(), counted, memory, report, *span)
+        if restart:
+            memory = Memory.from_bytes(memory.to_bytes())
+            report = Report.from_text(report.to_text())
+        found.append((memory, report))
+    return found
+
+
+def states(found: list[tuple[Memory, Report]]) -> list[str]:
+    return [report.drift["state"] for _, report in found]
+
+
+def test_the_same_traffic_for_two_days_raises_no_alarm() -> None:
+    found = followed({hour: traffic(hour) for hour in range(1, 49)})
+
+    assert set(states(found)) == {"Steady"}
+    assert all(report.conditions[DRIFTED].status == "False" for _, report in found)
+    assert all(report.conditions[DATA_HEALTHY].status == "True" for _, report in found)
+
+
+def test_a_lasting_shift_drifts_names_the_feature_and_where_it_began() -> None:
+    found = followed({h: traffic(h, shift=0.5 if h >= 6 else 0.0) for h in range(1, 13)})
+
+    _, report = found[-1]
+    assert report.drift["state"] == "Drifted"
+    assert report.conditions[DRIFTED].status == "True"
+    assert "amount (sudden, PSI 0.2" in report.conditions[DRIFTED].message
+    assert report.facts is not None
+    assert report.facts.features == ("amount",)
+    assert report.facts.change_point is not None
+    assert report.facts.change_point.timestamp() == 6 * HOUR
+    assert report.facts.healthy
+
+
+def test_an_episode_keeps_its_number_until_the_alarm_ends_and_the_next_one_has_another() -> None:
+    shifts = {**dict.fromkeys(range(4, 10), 0.8), **dict.fromkeys(range(24, 30), 0.8)}
+    found = followed({h: traffic(h, shift=shifts.get(h, 0.0)) for h in range(1, 30)})
+
+    facts = [report.facts for _, report in found if report.facts and report.facts.drifted]
+    episodes = [one.episode for one in facts]
+    assert len(set(episodes)) == 2
+    assert episodes == sorted(episodes)
+    assert 0 not in episodes
+    assert states(found)[22] == "Steady"
+
+
+def test_half_of_a_feature_missing_is_broken_data_and_never_drift() -> None:
+    found = followed({h: traffic(h, missing=0.5 if h >= 4 else 0.0) for h in range(1, 20)})
+
+    _, report = found[-1]
+    assert report.conditions[DATA_HEALTHY].status == "False"
+    assert report.conditions[DATA_HEALTHY].reason == "Missing"
+    assert "amount is missing (2000 rows); 1.0% is tolerated" in report.drift["message"]
+    assert report.conditions[DRIFTED].status == "False"
+    assert report.facts is not None
+    assert not report.facts.drifted
+    assert not report.facts.healthy
+    ((began, ended),) = report.facts.unhealthy_windows
+    assert (began.timestamp(), ended.timestamp()) == (4 * HOUR, 20 * HOUR)
+
+
+def test_a_restart_between_any_two_windows_changes_nothing() -> None:
+    windows = {
+        h: traffic(h, shift=0.3 if h >= 6 else 0.0, missing=0.4 if h == 9 else 0.0)
+        for h in range(1, 15)
+    }
+
+    assert followed(windows, restart=True) == followed(windows)
+
+
+def test_answers_of_stable_that_change_are_drift_and_those_of_a_candidate_are_shown_only() -> None:
+    def windows(revision: str) -> dict[int, Counted]:
+        return {
+            h: traffic(h, score_shift=0.15 if h >= 4 else 0.0, revision=revision)
+            for h in range(1, 16)
+        }
+
+    _, stable = followed(windows(STABLE))[-1]
+    _, candidate = followed(windows("candidate"))[-1]
+
+    assert stable.facts is not None
+    assert stable.facts.features == ("score@abc",)
+    assert "the answers' score" in stable.drift["message"]
+    assert candidate.drift["state"] == "Steady"
+    assert candidate.drift["features"][0]["revision"] == "candidate"
+    assert candidate.drift["features"][0]["state"] == "Drifted"
+
+
+def test_only_the_last_revisions_are_remembered() -> None:
+    found = followed({h: traffic(h, revision=f"r{h}") for h in range(1, 12)}, Watch(spec(), None))
+
+    assert len(found[-1][0].outputs) == MOST_REVISIONS
+    assert "r11" in found[-1][0].outputs
+
+
+def test_without_scrapes_nothing_is_concluded_and_an_alarm_stays() -> None:
+    *_, (memory, report) = followed({h: traffic(h, shift=0.8) for h in range(1, 10)})
+
+    after, told = judge(WATCH, reference(), Counted(), memory, report, 10 * HOUR, 11 * HOUR)
+
+    assert after == replace(memory, last_end=11 * HOUR, past=after.past)
+    assert told.conditions[DATA_HEALTHY].reason == "NotScraped"
+    assert told.conditions[DATA_HEALTHY].status == "Unknown"
+    assert told.conditions[DRIFTED].status == "True"
+    assert told.facts is not None
+    assert told.facts.drifted
+    assert not told.facts.healthy
+
+
+def test_counts_that_cannot_be_told_from_earlier_ones_are_not_used() -> None:
+    _, report = followed({1: traffic(1, gap=True)})[0]
+
+    assert report.drift["state"] == "NoData"
+    assert "cannot be told apart" in report.conditions[DRIFTED].message
+
+
+def test_counts_of_another_grid_are_not_compared() -> None:
+    other = traffic(1, features={"0123456789abcdef": {"amount": {0: 5.0}}}, outputs={})
+
+    _, report = followed({1: other})[0]
+
+    assert report.conditions[DATA_HEALTHY].reason == "WrongGrid"
+    assert "0123456789abcdef" in report.conditions[DATA_HEALTHY].message
+
+
+def test_a_reference_of_another_model_is_said_to_be_one() -> None:
+    foreign = traffic(1, features={}, outputs={}, violations={"colour": {"schema": 2000.0}})
+
+    _, report = followed({1: foreign})[0]
+
+    assert report.conditions[DATA_HEALTHY].reason == "ReferenceOfAnotherModel"
+    assert "2 of 2 features of ConfigMap fraud-reference" in (
+        report.conditions[DATA_HEALTHY].message
+    )
+    assert report.conditions[DRIFTED].status == "False"
+
+
+def test_a_name_that_the_reference_does_not_know_is_told_before_anything_is_judged() -> None:
+    watch = Watch(spec(features=[{"name": "amount"}, {"name": "colour"}]), STABLE)
+
+    _, report = followed({1: traffic(1)}, watch)[0]
+
+    assert report.conditions[DRIFTED].reason == "ReferenceUnsuitable"
+    assert "does not know colour" in report.conditions[DRIFTED].message
+
+
+def test_features_that_are_listed_are_the_only_ones_and_excluded_ones_are_left_out() -> None:
+    listed = Watch(spec(features=[{"name": "amount"}]), STABLE)
+    excluded = Watch(spec(features=[{"name": "amount", "exclude": True}]), STABLE)
+
+    assert [one.name for one in listed.watched(reference())] == ["amount"]
+    assert [one.name for one in excluded.watched(reference())] == ["branch"]
+
+
+def test_a_few_rows_are_too_few_and_say_how_many_are_needed() -> None:
+    _, report = followed({1: traffic(1, rows=5)})[0]
+
+    assert report.drift["state"] == "InsufficientData"
+    assert "at least" in report.drift["message"]
+    assert report.conditions[DRIFTED].status == "False"
+
+
+def test_a_window_that_cannot_be_read_waits_and_keeps_what_is_known() -> None:
+    *_, (_, report) = followed({h: traffic(h, shift=0.8) for h in range(1, 10)})
+    problem = Finding("PrometheusUnavailable", "it is down", "Unknown")
+
+    waiting = unread(report, problem)
+
+    assert waiting.drift == {**report.drift, "message": "it is down"}
+    assert waiting.conditions[DRIFTED] == report.conditions[DRIFTED]
+    assert waiting.facts is not None
+    assert not waiting.facts.healthy
+
+
+def test_another_reference_begins_anew() -> None:
+    *_, (memory, report) = followed({h: traffic(h, shift=0.8) for h in range(1, 10)})
+    rebuilt = replace(reference(), source={"file": "v2"})
+
+    after, told = judge(WATCH, rebuilt, traffic(10), memory, report, 10 * HOUR, 11 * HOUR)
+
+    assert after.reference == rebuilt.hash != memory.reference
+    assert told.drift["state"] == "Steady"
+    assert told.facts is not None
+    assert told.facts.episode == 0
+
+
+def test_a_day_with_a_season_is_steady_against_the_same_hours_and_drifts_when_it_moves() -> None:
+    day = 24
+    watch = Watch(
+        spec(reference={"configMap": "fraud-reference", "seasonal": {"offset": "24h", "weeks": 3}}),
+        STABLE,
+    )
+
+    def of(hour: int, moved: float = 0.0) -> Counted:
+        swing = 0.5 if hour % day < 12 else -0.5
+        return traffic(hour, shift=swing + moved)
+
+    def run(moved: float) -> Report:
+        memory, report = begun(4 * day * HOUR, (4 * day + 1) * HOUR)
+        for hour in range(4 * day, 4 * day + 20):
+            earlier = [
+                Earlier(at * HOUR, (at + 1) * HOUR, of(at))
+                for back in (1, 2, 3)
+                for at in (hour - back * day - 1, hour - back * day, hour - back * day + 1)
+            ]
+            memory, report = judge(
+                watch, reference(), of(hour, moved), memory, report,
+                hour * HOUR, (hour + 1) * HOUR, earlier,
+            )  # fmt: skip
+        return report
+
+    assert run(0.0).drift["state"] == "Steady"
+    assert run(0.4).drift["state"] == "Drifted"
+
+
+def test_what_is_told_fits_the_schema_of_status() -> None:
+    found = followed({h: traffic(h, shift=0.8, missing=0.1) for h in range(1, 10)})
+    found.append(skipped(*found[-1], Finding("NoData", "x", "Unknown"), 10 * HOUR, 11 * HOUR))
+
+    for _, report in found:
+        ModelDeploymentStatus.model_validate({"drift": report.drift})
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    found = followed({h: traffic(h, shift=(h % 3) * 0.4) for h in range(1, 55)})
+
+    assert len(found[-1][0].past) == PLOTTED
+    assert len(found[-1][0].to_bytes()) < 8_000
