@@ -20,7 +20,7 @@ STAMP := $(VENV)/.locked-$(LOCK_KEY)
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
 
-export PYTHONPATH := operator:dev:components/onnx-server:components/fetcher
+export PYTHONPATH := operator:dev:components/onnx-server:components/fetcher:components/collector
 CLUSTER ?= default
 MOORING_DEV := $(BIN)/python -m mooring_dev
 

@@ -37,6 +37,7 @@ from mooring.core.render.router.bootstrap import (
     public_number,
 )
 from mooring.core.render.router.envoy import envoy_files
+from mooring.core.render.router.observation import CollectorAddress
 from mooring.core.traffic import Backend, BackendPort, Route, Table
 
 RESULT = Path(__file__).parent / "results" / "router.json"
@@ -130,12 +131,16 @@ def running(command: list[str], port: int) -> Iterator[None]:
         process.wait()
 
 
-def router_command(folder: Path, server: int, public: int) -> list[str]:
+def router_command(
+    folder: Path, server: int, public: int, collector: CollectorAddress | None = None
+) -> list[str]:
     """Writes the router's files and returns the command that starts it."""
     ports = (BackendPort("http", server),)
     backends = (Backend("aa", "127.0.0.1", ports, halved=True), Backend("bb", "127.0.0.1", ports))
     table = Table(Route({"aa": 90, "bb": 10}), backends)
-    files = envoy_files(table, TrafficSpec(), deployment="fraud", namespace="shop")
+    files = envoy_files(
+        table, TrafficSpec(), deployment="fraud", namespace="shop", collector=collector
+    )
     for name, content in files.items():
         (folder / name).write_text(content)
     text = bootstrap(ports, heap_bytes=400 << 20)

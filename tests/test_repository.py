@@ -10,7 +10,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PYTHON_PATH = ["operator", "dev", "components/onnx-server", "components/fetcher"]
+PYTHON_PATH = [
+    "operator",
+    "dev",
+    "components/onnx-server",
+    "components/fetcher",
+    "components/collector",
+]
 # Generated, or a list of data: their length says nothing about how they read.
 LENGTH_LIMIT = 500
 TEXT_SUFFIXES = {

@@ -25,6 +25,11 @@ from typing import Any
 
 from mooring.api import parse_duration
 from mooring.api.traffic_spec import OutlierDetection, SessionAffinity, TrafficSpec
+from mooring.core.render.router.observation import (
+    CollectorAddress,
+    collector_cluster,
+    observing,
+)
 from mooring.core.traffic import Backend, BackendPort, Route, Table
 
 CLUSTERS_FILE = "cds.json"
@@ -76,11 +81,13 @@ def envoy_files(
     deployment: str,
     namespace: str,
     ports: Sequence[BackendPort] = (),
+    collector: CollectorAddress | None = None,
 ) -> dict[str, str]:
     """File name to content (JSON), the same for the same table.
 
     ``ports`` are those of the routers' bootstrap: each needs its file, even while no backend has
-    such a port. Those of the backends are added.
+    such a port. Those of the backends are added. ``collector`` gets copies of what passes; without
+    one, nothing is copied.
     """
     backends = sorted(table.backends, key=lambda backend: backend.revision)
     names = {port.name: port for port in ports}
@@ -88,8 +95,12 @@ def envoy_files(
         names |= {port.name: port for port in backend.ports if port.name not in names}
     main = main_port(tuple(names.values()))
     resources: dict[str, list[dict[str, Any]]] = {
-        CLUSTERS_FILE: [c for backend in backends for c in _clusters(backend, traffic, main)]
+        CLUSTERS_FILE: [
+            c for backend in backends for c in _clusters(backend, traffic, main, collector)
+        ]
     }
+    if collector is not None:
+        resources[CLUSTERS_FILE] += collector_cluster(collector)
     for name in sorted(names):
         having = [b for b in backends if any(port.name == name for port in b.ports)]
         suffix = "" if name == main else name
@@ -127,19 +138,26 @@ def _hash(resources: Mapping[str, Any]) -> str:
 # --- clusters -----------------------------------------------------------------------------------
 
 
-def _clusters(backend: Backend, traffic: TrafficSpec, main: str) -> Iterator[dict[str, Any]]:
+def _clusters(
+    backend: Backend, traffic: TrafficSpec, main: str, collector: CollectorAddress | None
+) -> Iterator[dict[str, Any]]:
     for port in backend.ports:
         suffix = "" if port.name == main else port.name
-        for name in split_clusters(backend, suffix):
-            yield _cluster(name, backend.host, port, traffic)
-        yield _cluster(cluster_name(backend.revision, "match", suffix), backend.host, port, traffic)
-        shadow = cluster_name(backend.revision, "shadow", suffix)
-        # Nobody misses a copy: it can wait for an address, which spares the DNS server.
-        yield _cluster(shadow, backend.host, port, traffic, refresh="5s")
+        parts = ("a", "b") if backend.halved else ("",)
+        for part in (*parts, "match", "shadow"):
+            # Nobody misses a copy: it can wait for an address, which spares the DNS server.
+            refresh = "5s" if part == "shadow" else "1s"
+            name = cluster_name(backend.revision, part, suffix)
+            cluster = _cluster(name, backend.host, port, traffic, refresh=refresh)
+            # gRPC frames are not what the collector reads.
+            if collector is not None and not port.http2:
+                (options,) = cluster["typed_extension_protocol_options"].values()
+                options["http_filters"] = observing(backend.revision, part)
+            yield cluster
 
 
 def _cluster(
-    name: str, host: str, port: BackendPort, traffic: TrafficSpec, *, refresh: str = "1s"
+    name: str, host: str, port: BackendPort, traffic: TrafficSpec, *, refresh: str
 ) -> dict[str, Any]:
     address = {"socket_address": {"address": _absolute(host), "port_value": port.number}}
     cluster: dict[str, Any] = {

@@ -1,0 +1,119 @@
+"""The HTTP side: metrics, labels and health. Bare ASGI: four paths need no framework."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+import orjson
+
+from mooring_collector.exposition import CONTENT_TYPE, exposition
+from mooring_collector.feedback import InvalidFeedback, read_feedback
+from mooring_collector.service import Service
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+MOST_FEEDBACK_BYTES = 1 << 20
+MOST_FEEDBACK = 10_000
+_SHOWN_ERRORS = 5
+
+
+class TooLarge(Exception):
+    """A body over the limit."""
+
+
+class Application:
+    """Answers what is asked over HTTP."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ASGI entry point."""
+        if scope["type"] != "http":
+            return
+        status, kind, body = await self._answer(scope["method"], scope["path"], receive)
+        headers = [(b"content-type", kind.encode()), (b"content-length", b"%d" % len(body))]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    async def _answer(self, method: str, path: str, receive: Receive) -> tuple[int, str, bytes]:
+        match method, path:
+            case "GET" | "HEAD", "/metrics":
+                service = self._service
+                text = exposition(
+                    service.telemetry,
+                    held_bytes=service.held,
+                    exchanges=service.exchanges,
+                    lag=service.lag,
+                )
+                return 200, CONTENT_TYPE, text
+            case "GET" | "HEAD", "/healthz":
+                return _json(200, {"status": "ok"})
+            case "GET", "/sample":
+                return self._sample()
+            case "POST", "/feedback":
+                return await self._feedback(receive)
+            case _, "/metrics" | "/healthz" | "/sample" | "/feedback":
+                return _json(405, {"error": f"{path} does not take {method}"})
+        return _json(404, {"error": "there are /metrics, /feedback, /sample and /healthz"})
+
+    def _sample(self) -> tuple[int, str, bytes]:
+        telemetry = self._service.telemetry
+        if not telemetry.settings.reservoir:
+            return _json(404, {"error": "no rows are kept: collector.json names no reservoir"})
+        lines = b"".join(orjson.dumps(row) + b"\n" for row in telemetry.sample())
+        return 200, "application/x-ndjson", lines
+
+    async def _feedback(self, receive: Receive) -> tuple[int, str, bytes]:
+        telemetry = self._service.telemetry
+        try:
+            raw = orjson.loads(await _body(receive))
+        except TooLarge:
+            telemetry.refuse()
+            return _json(413, {"error": f"at most {MOST_FEEDBACK_BYTES} bytes at a time"})
+        except ValueError:
+            telemetry.refuse()
+            return _json(400, {"error": "the body is not JSON"})
+        pieces = raw if isinstance(raw, list) else [raw]
+        if len(pieces) > MOST_FEEDBACK:
+            telemetry.refuse()
+            return _json(413, {"error": f"at most {MOST_FEEDBACK} pieces of feedback at a time"})
+        now = time.monotonic()
+        results: Counter[str] = Counter(dict.fromkeys(("joined", "late", "unknown", "refused"), 0))
+        errors = []
+        for piece in pieces:
+            try:
+                labels = read_feedback(piece)
+            except InvalidFeedback as error:
+                telemetry.refuse()
+                results["refused"] += 1
+                errors.append(str(error))
+                continue
+            results.update(telemetry.label(one, now) for one in labels)
+        answer: dict[str, Any] = dict(results)
+        if errors:
+            answer["errors"] = errors[:_SHOWN_ERRORS]
+        return _json(400 if len(errors) == len(pieces) and pieces else 200, answer)
+
+
+async def _body(receive: Receive) -> bytes:
+    parts, size = [], 0
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            raise TooLarge
+        part = message.get("body", b"")
+        size += len(part)
+        if size > MOST_FEEDBACK_BYTES:
+            raise TooLarge
+        parts.append(part)
+        if not message.get("more_body", False):
+            return b"".join(parts)
+
+
+def _json(status: int, content: dict[str, Any]) -> tuple[int, str, bytes]:
+    return status, "application/json", orjson.dumps(content)

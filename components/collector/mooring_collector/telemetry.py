@@ -1,0 +1,248 @@
+"""All that one collector has counted, and how an exchange is counted.
+
+One thread (the event loop's) reads and writes it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from mooring_collector.bodies import read_answer, read_request
+from mooring_collector.counts import Histograms, Outputs, Reservoir, Sizes
+from mooring_collector.errors import UnreadableBody
+from mooring_collector.extraction import Extractor, Table, digest
+from mooring_collector.feedback import (
+    Feedback,
+    Outcomes,
+    Result,
+    Waiting,
+    slot_name,
+)
+from mooring_collector.settings import Bounds, Settings
+from mooring_collector.tensors import rows_of
+
+Traffic = Literal["live", "shadow", "match"]
+"""What answered: the split traffic, copies of it, or requests chosen by their headers."""
+Kind = Literal["answered", "failed", "unparsed", "dropped", "sampled_out"]
+OTHER = "(other)"
+_ANSWER = "(answer)"
+
+
+@dataclass(slots=True)
+class Exchange:
+    """A request and its answer, as they were copied.
+
+    ``broken``: parts of it were not kept, so it cannot be read.
+    """
+
+    request: bytes = b""
+    answer: bytes = b""
+    request_bytes: int = 0
+    answer_bytes: int = 0
+    status: int = 0
+    request_id: str = ""
+    header_bytes: int = 0
+    broken: bool = False
+
+
+@dataclass(slots=True)
+class Revision:
+    """The counts of one revision."""
+
+    number: int
+    features: Histograms
+    outputs: Mapping[Traffic, Outputs]
+    outcomes: Outcomes
+    reservoir: Reservoir | None
+    requests: Counter[tuple[Traffic, Kind]] = field(default_factory=Counter)
+    rows: int = 0
+    request_sizes: Sizes = field(default_factory=Sizes)
+    answer_sizes: Sizes = field(default_factory=Sizes)
+    feedback: Counter[Result] = field(default_factory=Counter)
+
+
+class Telemetry:
+    """The counts of every revision of one deployment."""
+
+    def __init__(self, settings: Settings, bounds: Bounds, seed: int | None = None) -> None:
+        self.settings = settings
+        self._bounds = bounds
+        self._random = np.random.default_rng(seed)
+        self._features = Extractor(settings.features, settings.ordered)
+        self._outputs = Extractor(settings.outputs)
+        self._waiting: Waiting | None = None
+        if settings.maturity > 0:
+            columns = len(self._outputs.numeric) + len(self._outputs.texts)
+            self._waiting = Waiting(settings.labels, columns)
+        self.revisions: dict[str, Revision] = {}
+
+    def revision(self, name: str) -> Revision:
+        """The counts of a revision; those of one more than there may be share the last."""
+        found = self.revisions.get(name)
+        if found is not None:
+            return found
+        if len(self.revisions) >= self._bounds.revisions:
+            name = OTHER
+            if name in self.revisions:
+                return self.revisions[name]
+        names, size = self._bounds.names, self.settings.reservoir
+        columns = len(self._features.numeric) + len(self._features.texts)
+        found = self.revisions[name] = Revision(
+            number=len(self.revisions),
+            features=Histograms(self._features, names),
+            outputs={kind: Outputs(self._outputs, names) for kind in get_args(Traffic)},
+            outcomes=Outcomes(names),
+            reservoir=Reservoir(size, columns) if size else None,
+        )
+        return found
+
+    def sampled(self) -> bool:
+        """Whether to look at the next exchange."""
+        share = self.settings.sample
+        return share >= 1 or bool(self._random.random() < share)
+
+    # --- exchanges ------------------------------------------------------------------------------
+
+    def count(self, name: str, traffic: Traffic, exchange: Exchange, now: float) -> Kind:
+        """Counts an exchange that has ended, whatever came of it."""
+        revision = self.revision(name)
+        revision.request_sizes.observe(exchange.request_bytes)
+        if exchange.answer_bytes:
+            revision.answer_sizes.observe(exchange.answer_bytes)
+        kind = self._read(revision, traffic, exchange, now)
+        revision.requests[traffic, kind] += 1
+        return kind
+
+    def pass_over(self, name: str, traffic: Traffic, kind: Kind) -> None:
+        """Counts an exchange that was not looked at."""
+        self.revision(name).requests[traffic, kind] += 1
+
+    def _read(self, revision: Revision, traffic: Traffic, exchange: Exchange, now: float) -> Kind:
+        if not 200 <= exchange.status < 300:
+            return "failed"
+        if exchange.broken:
+            return "dropped"
+        protocol = self.settings.protocol
+        try:
+            tensors, own_id = read_request(protocol, exchange.request, exchange.header_bytes)
+            rows = rows_of(tensors)
+            if traffic == "live":
+                self._count_features(revision, self._features.read(tensors))
+        except UnreadableBody:
+            return "unparsed"
+        outputs = revision.outputs[traffic]
+        try:
+            answer = self._outputs.read(read_answer(protocol, exchange.answer, rows))
+        except UnreadableBody:
+            outputs.violations[_ANSWER, "schema"] += max(rows, 1)
+            return "answered"
+        cells = outputs.add(answer)
+        request = own_id or exchange.request_id
+        if self._waiting is not None and request and cells:
+            for row, found in enumerate(cells):
+                name = slot_name(request, row, traffic == "shadow")
+                self._waiting.put(name, revision.number, found, now)
+        return "answered"
+
+    def _count_features(self, revision: Revision, table: Table) -> None:
+        revision.rows += table.rows
+        revision.features.add(table)
+        if revision.reservoir is not None and table.rows:
+            # Texts are kept as their categories: what is not listed in the reference is not kept.
+            both = np.concatenate((table.numbers, table.cells.astype(np.float64)), axis=1)
+            revision.reservoir.add(both)
+
+    # --- labels ---------------------------------------------------------------------------------
+
+    def label(self, feedback: Feedback, now: float) -> Result:
+        """Counts one label."""
+        if feedback.score is not None:
+            return self._label_score(feedback)
+        found = self._join(feedback, now, copy=False)
+        if self._join(feedback, now, copy=True) == "joined" and found != "joined":
+            found = "joined"
+        if found == "unknown":
+            self.revision("").feedback["unknown"] += 1
+        return found
+
+    def _join(self, feedback: Feedback, now: float, *, copy: bool) -> Result:
+        if self._waiting is None:
+            return "unknown"
+        found = self._waiting.take(slot_name(feedback.request, feedback.row, copy))
+        if found is None:
+            return "unknown"
+        number, cells, when = found
+        revision = next(r for r in self.revisions.values() if r.number == number)
+        result: Result = "late" if now - when > self.settings.maturity else "joined"
+        revision.feedback[result] += 1
+        if result == "joined":
+            for column, cell in zip(revision.outputs["live"].columns(), cells, strict=True):
+                if cell >= 0:
+                    revision.outcomes.add(column.name, cell, feedback.label)
+        return result
+
+    def _label_score(self, feedback: Feedback) -> Result:
+        revision = self.revisions.get(feedback.revision)
+        if revision is None:
+            self.revision("").feedback["unknown"] += 1
+            return "unknown"
+        columns = revision.outputs["live"].columns()
+        wanted = [one for one in columns if not feedback.output or one.name == feedback.output]
+        score = feedback.score
+        if len(wanted) != 1 or wanted[0].grid is None:
+            return self._refused(revision)
+        column, grid = wanted[0], wanted[0].grid
+        if column.numeric:
+            if isinstance(score, str):
+                return self._refused(revision)
+            cell = grid.cell(float(score))
+        else:
+            text = str(score)
+            cell = grid.category(digest(text) if column.hashed else text)
+        revision.outcomes.add(column.name, cell, feedback.label)
+        revision.feedback["joined"] += 1
+        return "joined"
+
+    def _refused(self, revision: Revision) -> Result:
+        revision.feedback["refused"] += 1
+        return "refused"
+
+    def refuse(self) -> None:
+        """Counts feedback that cannot be read."""
+        self._refused(self.revision(""))
+
+    # --- what is shown --------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Bins all rows that wait."""
+        for revision in self.revisions.values():
+            revision.features.flush()
+            for outputs in revision.outputs.values():
+                outputs.flush()
+
+    def sample(self) -> list[dict[str, Any]]:
+        """The rows of every reservoir, by feature; excluded features are not there."""
+        found = []
+        for name, revision in self.revisions.items():
+            if revision.reservoir is None:
+                continue
+            numeric, texts = self._features.numeric, self._features.texts
+            for row in revision.reservoir.kept().tolist():
+                shown: dict[str, Any] = {"revision": name}
+                features: dict[str, Any] = dict(
+                    zip((one.name for one in numeric), map(_finite, row), strict=False)
+                )
+                for column, cell in zip(texts, row[len(numeric) :], strict=True):
+                    known = list(column.grid.categories) if column.grid else []
+                    features[column.name] = known[int(cell)] if 0 <= cell < len(known) else None
+                found.append(shown | {"features": features})
+        return found
+
+
+def _finite(value: float) -> float | None:
+    return value if np.isfinite(value) else None

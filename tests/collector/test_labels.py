@@ -1,0 +1,203 @@
+"""Delayed labels: joined by id in bounded memory, or counted as late, unknown or refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from tests.collector.references import answer, exchange, infer, reference, telemetry
+
+from mooring_collector.app import Application
+from mooring_collector.feedback import InvalidFeedback, Waiting, read_feedback
+from mooring_collector.service import Service
+from mooring_collector.settings import Bounds
+from mooring_collector.telemetry import Telemetry, Traffic
+
+SCORE = reference().outputs[0].grid
+
+
+def observed(found: Telemetry, name: str, *scores: float, at: float = 0.0,
+             revision: str = "aa", traffic: Traffic = "live") -> None:  # fmt: skip
+    body = infer(*[[1, 2, 3]] * len(scores), id=name)
+    found.count(revision, traffic, exchange(body, answer(*scores)), at)
+
+
+def label(found: Telemetry, at: float = 1.0, **piece: Any) -> list[str]:
+    return [found.label(one, at) for one in read_feedback(piece)]
+
+
+def outcomes(found: Telemetry, revision: str = "aa") -> dict[tuple[str, int, str], int]:
+    return dict(found.revision(revision).outcomes.counts)
+
+
+def test_a_label_is_counted_at_the_cell_of_its_score_and_revision() -> None:
+    found = telemetry(feedback={"maturity": 60})
+    observed(found, "one", 0.25)
+    observed(found, "two", 0.75, revision="bb")
+    assert label(found, id="one", label=True) == ["joined"]
+    assert label(found, id="two", label=0) == ["joined"]
+    assert outcomes(found) == {("score", SCORE.cells and _cell(0.25), "1"): 1}
+    assert outcomes(found, "bb") == {("score", _cell(0.75), "0"): 1}
+
+
+def _cell(score: float) -> int:
+    return int(SCORE.count(np.array([score])).argmax())
+
+
+def test_rows_of_one_request_have_labels_of_their_own() -> None:
+    found = telemetry(feedback={"maturity": 60})
+    observed(found, "one", 0.25, 0.5, 0.75)
+    assert label(found, id="one", labels=[1, None, 0]) == ["joined", "joined"]
+    assert outcomes(found) == {("score", _cell(0.25), "1"): 1, ("score", _cell(0.75), "0"): 1}
+
+
+def test_a_second_label_of_a_prediction_is_unknown_so_nothing_counts_twice() -> None:
+    found = telemetry(feedback={"maturity": 60})
+    observed(found, "one", 0.25)
+    assert label(found, id="one", label=1) + label(found, id="one", label=1) == [
+        "joined",
+        "unknown",
+    ]
+
+
+def test_labels_after_their_time_are_late_and_of_others_unknown() -> None:
+    found = telemetry(feedback={"maturity": 60})
+    observed(found, "one", 0.25)
+    assert label(found, 61.0, id="one", label=1) == ["late"]
+    assert label(found, id="nobody", label=1) == ["unknown"]
+    assert outcomes(found) == {}
+
+
+def test_the_requests_header_names_it_where_its_body_does_not() -> None:
+    found = telemetry(feedback={"maturity": 60})
+    found.count("aa", "live", exchange(infer([1, 2, 3]), answer(0.5), request_id="h"), 0.0)
+    assert label(found, id="h", label=1) == ["joined"]
+
+
+def test_what_a_shadow_answered_gets_the_label_too() -> None:
+    found = telemetry(feedback={"maturity": 60})
+    observed(found, "one", 0.25)
+    observed(found, "one", 0.75, revision="bb", traffic="shadow")
+    assert label(found, id="one", label="cat") == ["joined"]
+    assert outcomes(found) == {("score", _cell(0.25), "cat"): 1}
+    assert outcomes(found, "bb") == {("score", _cell(0.75), "cat"): 1}
+
+
+def test_feedback_that_carries_its_score_and_revision_needs_no_memory() -> None:
+    found = telemetry()
+    found.revision("aa")
+    assert label(found, revision="aa", score=0.25, label=1) == ["joined"]
+    assert label(found, revision="zz", score=0.25, label=1) == ["unknown"]
+    assert label(found, revision="aa", score="much", label=1) == ["refused"]
+    assert label(found, revision="aa", output="other", score=0.25, label=1) == ["refused"]
+    assert outcomes(found) == {("score", _cell(0.25), "1"): 1}
+
+
+def test_a_flood_of_labels_ends_in_one_series() -> None:
+    found = telemetry(bounds=Bounds(names=3))
+    found.revision("aa")
+    for number in range(50):
+        label(found, revision="aa", score=0.25, label=f"l{number}")
+    assert {name for _, _, name in outcomes(found)} == {"l0", "l1", "l2", "(other)"}
+
+
+def test_the_oldest_predictions_make_room_and_memory_stays_as_it_is() -> None:
+    waiting = Waiting(1024, 1)
+    for number in range(10_000):
+        waiting.put(str(number), 0, (number % 60,), float(number))
+    found = [number for number in range(10_000) if waiting.take(str(number)) is not None]
+    assert len(found) <= 1024
+    assert len(found) > 900
+    # Four places for each id: whatever was lost late, nothing very old stays.
+    assert min(found) > 10_000 - 4 * 1024
+
+
+def test_cells_come_back_as_they_were_put() -> None:
+    waiting = Waiting(64, 3)
+    waiting.put("a", 7, (0, -1, 65_000), 1.5)
+    assert waiting.take("b") is None
+    assert waiting.take("a") == (7, (0, -1, 65_000), 1.5)
+    assert waiting.take("a") is None
+
+
+@pytest.mark.parametrize(
+    ("piece", "sentence"),
+    [
+        (3, "an object"),
+        ({}, "neither the id"),
+        ({"id": 3, "label": 1}, "are texts"),
+        ({"id": "x" * 300, "label": 1}, "at most 256"),
+        ({"id": "x"}, "a label is a class"),
+        ({"id": "x", "label": 0.5}, "a label is a class"),
+        ({"id": "x", "label": ""}, "a label is a class"),
+        ({"id": "x", "label": {"a": 1}}, "a label is a class"),
+        ({"id": "x", "labels": []}, "a list of 1 to 64"),
+        ({"score": 0.5, "label": 1}, "names its revision"),
+        ({"score": [1], "revision": "a", "label": 1}, "a number or a text"),
+    ],
+)
+def test_feedback_that_is_none_is_refused_in_a_sentence(piece: Any, sentence: str) -> None:
+    with pytest.raises(InvalidFeedback, match=sentence):
+        read_feedback(piece)
+
+
+# --- over HTTP --------------------------------------------------------------------------------
+
+
+def client(found: Telemetry) -> httpx.AsyncClient:
+    application = Application(Service(found, Bounds()))
+    transport = httpx.ASGITransport(application)
+    return httpx.AsyncClient(transport=transport, base_url="http://collector")
+
+
+async def test_feedback_over_http_says_what_became_of_each_piece() -> None:
+    found = telemetry(feedback={"maturity": 60})
+    observed(found, "one", 0.25, at=10**9)  # in the future of the clock: never late
+    async with client(found) as http:
+        answered = await http.post(
+            "/feedback", json=[{"id": "one", "label": 1}, {"id": "?", "label": 1}, {"id": "x"}]
+        )
+        text = (await http.get("/metrics")).text
+    assert answered.status_code == 200
+    said = answered.json()
+    assert {key: said[key] for key in ("joined", "late", "unknown", "refused")} == {
+        "joined": 1, "late": 0, "unknown": 1, "refused": 1,
+    }  # fmt: skip
+    assert "a label is a class" in said["errors"][0]
+    assert 'mooring_telemetry_feedback_total{revision="aa",result="joined"} 1' in text
+    assert 'mooring_telemetry_feedback_total{revision="",result="unknown"} 1' in text
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [(b"{", 400), (b"[" * 300, 400), (b'{"id": "x"}', 400), (b"[]", 200), (b" " * 2_000_000, 413),
+     (b"[" + b"1," * 20_000 + b"1]", 413)],
+)  # fmt: skip
+async def test_a_wrong_body_is_answered_and_counted(body: bytes, status: int) -> None:
+    found = telemetry()
+    async with client(found) as http:
+        answered = await http.post("/feedback", content=body)
+    assert answered.status_code == status
+    refused = found.revisions[""].feedback["refused"] if "" in found.revisions else 0
+    assert refused == (0 if status == 200 else 1)
+
+
+async def test_other_paths_and_methods_are_told_what_there_is() -> None:
+    async with client(telemetry()) as http:
+        assert (await http.get("/")).status_code == 404
+        assert (await http.get("/feedback")).status_code == 405
+        assert (await http.post("/metrics")).status_code == 405
+        assert (await http.get("/healthz")).json() == {"status": "ok"}
+        assert "no reservoir" in (await http.get("/sample")).json()["error"]
+
+
+async def test_the_sample_is_rows_by_feature() -> None:
+    found = telemetry(reservoir=5)
+    observed(found, "one", 0.25)
+    async with client(found) as http:
+        assert (await http.get("/sample")).json() == {
+            "revision": "aa",
+            "features": {"x[0]": 1.0, "x[1]": 2.0, "x[2]": 3.0},
+        }
