@@ -70,13 +70,16 @@ class Prometheus:
             log.warning("prometheus.tls.insecureSkipVerify: anyone on the way can answer for it")
             urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
 
-    async def query(self, text: str, *, single: bool = False) -> Answer | NoAnswer:
+    async def query(
+        self, text: str, *, single: bool = False, at: float | None = None
+    ) -> Answer | NoAnswer:
         """The answer to an instant query, evaluated now.
 
-        ``single``: one series is expected. ``text`` comes from :mod:`mooring.core.promql` or
+        ``single``: one series is expected. ``at``: evaluated at this time instead, in seconds on
+        Prometheus' clock, as a replay does. ``text`` comes from :mod:`mooring.core.promql` or
         :mod:`mooring.core.router_counters`, never from a tenant as it is.
         """
-        return await self.read(text, _whole, single=single)
+        return await self.read(text, _whole, single=single, at=at)
 
     async def read(
         self,
@@ -84,6 +87,7 @@ class Prometheus:
         reader: Callable[[bytes, float], T | NoAnswer],
         *,
         single: bool = False,
+        at: float | None = None,
     ) -> T | NoAnswer:
         """As :meth:`query`; ``reader`` makes something else of the body, in the thread."""
         began = time.monotonic()
@@ -92,7 +96,8 @@ class Prometheus:
         try:
             line = await self._line()
             if line is not None:
-                answer, received = await self._ask(line, text, began, reader, single=single)
+                parameters = self._parameters(single=single, at=at)
+                answer, received = await self._ask(line, text, began, reader, parameters)
         except asyncio.CancelledError:
             self._on_asked(Asked("cancelled", time.monotonic() - began, received))
             raise
@@ -113,8 +118,7 @@ class Prometheus:
         text: str,
         began: float,
         reader: Callable[[bytes, float], T | NoAnswer],
-        *,
-        single: bool,
+        parameters: Mapping[str, str],
     ) -> tuple[T | NoAnswer, int]:
         from mooring.adapters.prometheus_http import Call
 
@@ -122,7 +126,7 @@ class Prometheus:
         call = Call(began + self._access.deadline)
         try:
             future: asyncio.Future[T | NoAnswer] = loop.run_in_executor(
-                self._threads, line.ask, call, text, self._parameters(single=single), reader
+                self._threads, line.ask, call, text, parameters, reader
             )
         except RuntimeError:  # closed
             self._free.put_nowait(line)
@@ -151,8 +155,10 @@ class Prometheus:
             done.exception()  # said already, or its caller has gone
         self._free.put_nowait(line)
 
-    def _parameters(self, *, single: bool) -> Mapping[str, str]:
+    def _parameters(self, *, single: bool, at: float | None) -> Mapping[str, str]:
         server_side = {"timeout": f"{self._access.deadline:g}s"}
+        if at is not None:
+            server_side["time"] = f"{at:.3f}"
         if single:
             server_side["limit"] = _SINGLE
         return {**self._access.parameters, **server_side}
