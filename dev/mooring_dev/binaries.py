@@ -73,6 +73,10 @@ GROUPS: dict[str, Group] = {
         Group("kind", (Tool("kind", "sigs.k8s.io/kind"),)),
         _prometheus(),
         Group("gcs", (Tool("fake-gcs-server", "github.com/fsouza/fake-gcs-server"),)),
+        Group(
+            "registry",
+            (Tool("registry", "github.com/distribution/distribution/v3/cmd/registry"),),
+        ),
         Group("s3", (Tool("versitygw", "github.com/versity/versitygw/cmd/versitygw"),)),
     )
 }

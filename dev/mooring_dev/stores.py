@@ -1,7 +1,8 @@
-"""Model stores for tests that are neither S3 nor a web server: Google's, Azure's.
+"""Model stores for tests that are neither S3 nor a web server: a registry, Google's, Azure's.
 
 Each runs on loopback for as long as its owner, keeps what it holds in memory or a folder, and is
-pinned like every other tool: fake-gcs-server by a go.mod, Azurite by a package-lock.json.
+pinned like every other tool: fake-gcs-server and the registry by a go.mod, Azurite by a
+package-lock.json.
 """
 
 from __future__ import annotations
@@ -55,6 +56,52 @@ class AzureServer:
             "AZURE_STORAGE_KEY": self.key,
             "AZURE_STORAGE_BLOB_ENDPOINT": self.endpoint,
         }
+
+
+@dataclass(frozen=True)
+class Registry:
+    """A running registry of the distribution project. ``data`` is where its blobs lie."""
+
+    host: str
+    data: Path
+
+    def blob(self, digest: str) -> Path:
+        """The file that holds a blob, for tests that damage it."""
+        hexadecimal = digest.removeprefix("sha256:")
+        folder = self.data / "docker/registry/v2/blobs/sha256" / hexadecimal[:2] / hexadecimal
+        return folder / "data"
+
+
+@contextmanager
+def registry_server(directory: Path, auth: str = "") -> Iterator[Registry]:
+    """Run a registry that keeps everything in ``directory``.
+
+    Args:
+        directory: made if missing.
+        auth: lines of its configuration below ``auth:``, indented by two; empty lets everybody in.
+
+    Raises:
+        DevError: it cannot be built or does not start; the message names its log.
+    """
+    binary = str(ensure("registry"))
+    data = directory.absolute() / "data"
+    data.mkdir(parents=True, exist_ok=True)
+    configuration = data.parent / "config.yml"
+
+    def command(port: int) -> tuple[str, ...]:
+        text = (
+            "version: 0.1\n"
+            "log: {level: warn}\n"
+            f"http: {{addr: '127.0.0.1:{port}', secret: mooring-dev}}\n"
+            "storage:\n"
+            f"  filesystem: {{rootdirectory: '{data}'}}\n"
+            "  delete: {enabled: true}\n"
+        )
+        configuration.write_text(text + (f"auth:\n{auth}\n" if auth else ""))
+        return (binary, "serve", str(configuration))
+
+    with _running("registry", command, directory, (("OTEL_TRACES_EXPORTER", "none"),)) as endpoint:
+        yield Registry(endpoint.removeprefix("http://"), data)
 
 
 @contextmanager

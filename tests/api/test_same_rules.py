@@ -46,7 +46,7 @@ quantities = joined(
     most=3,
 )
 uris = joined(
-    st.sampled_from(["s3:/", "S3://", "", "oci://", *(f"{scheme}://" for scheme in SCHEMES)]),
+    st.sampled_from(["s3:/", "S3://", "", "mlflow://", *(f"{scheme}://" for scheme in SCHEMES)]),
     least=1,
     most=1,
 ).flatmap(

@@ -42,9 +42,8 @@ class Container:
 
     def __init__(self, azure: AzureServer, name: str, *, public: bool = False) -> None:
         self.name = name
-        self._web = Web()
         held = Credentials("own", tuple(azure.environment.items()))
-        self._access = access_of(parse_uri(f"az://{name}/x"), held, self._web)
+        self._access = access_of(parse_uri(f"az://{name}/x"), held, Web())
         self._put(
             "", {"restype": "container"}, {"x-ms-blob-public-access": "container"} if public else {}
         )
@@ -62,11 +61,15 @@ class Container:
         sent_query, sent = self._access.authorize("PUT", url, query, headers | length)
         if sent_query:
             url += "?" + urlencode(sent_query)
-        answer = self._web.ask(
-            url, sent | {"Content-Length": str(len(body))}, method="PUT", body=body
-        )
-        assert answer.status == 201, answer.words()
-        answer.close()
+        web = Web()
+        try:
+            answer = web.ask(
+                url, sent | {"Content-Length": str(len(body))}, method="PUT", body=body
+            )
+            assert answer.status == 201, answer.words()
+            answer.read()
+        finally:
+            web.close()
 
 
 @pytest.fixture

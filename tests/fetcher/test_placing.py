@@ -158,7 +158,9 @@ def test_a_refused_archive_leaves_nothing_behind(
 def test_the_wrong_archive_is_not_even_unpacked(
     get: Get, target: Path, monkeypatch: pytest.MonkeyPatch, permanent: Callable[..., Any]
 ) -> None:
-    monkeypatch.setattr("mooring_fetcher.fetch.unpack", lambda *arguments: pytest.fail("unpacked"))
+    monkeypatch.setattr(
+        "mooring_fetcher.unpacking.unpack", lambda *arguments: pytest.fail("unpacked")
+    )
     with permanent("changed since this revision was pinned"):
         get("m.tgz", packed({"a": b"x"}), pinned="sha256:" + "0" * 64)
 

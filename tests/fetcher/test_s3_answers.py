@@ -195,7 +195,7 @@ def test_a_secret_that_cannot_work_is_told_before_anything_is_asked(
 ) -> None:
     held = Credentials("fraud-store", tuple(keys.items()), tmp_path)
     with permanent("Secret fraud-store", part):
-        open_store(parse_uri(URI), held, pinned=False)
+        open_store(parse_uri(URI), held, expected=None)
 
 
 def test_kserve_spellings_of_the_keys_are_understood() -> None:

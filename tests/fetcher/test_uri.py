@@ -25,6 +25,7 @@ from mooring_fetcher.uri import archive_kind, file_name, parse_uri
         ("az://models/fraud/v7", "az", "models", "fraud/v7"),
         ("hf://org/repo", "hf", "org/repo", ""),
         ("hf://org/repo@v1/onnx/model.onnx", "hf", "org/repo", "onnx/model.onnx"),
+        ("oci://host:5000/team/fraud:v7", "oci", "host:5000", "team/fraud"),
         ("https://host:8443/a/b.onnx?X-Amz-Signature=1", "https", "host:8443", "a/b.onnx"),
         ("https://[::1]/m.onnx", "https", "[::1]", "m.onnx"),
         ("pvc://claim/models/fraud", "pvc", "claim", "models/fraud"),
@@ -62,7 +63,11 @@ def test_a_good_uri_is_taken_apart(text: str, scheme: str, host: str, path: str)
         ("hf://gpt2", "hf://organisation/repository"),
         ("hf://org/repo@/x", "revision after '@'"),
         ("hf://org/repo/../x", "'..'"),
-        ("oci://registry/x:1", "this version cannot fetch"),
+        ("mlflow://model@alias", "this version cannot fetch"),
+        ("oci://registry/x", "oci://registry/repository:tag"),
+        ("oci://registry/X:1", "oci://registry/repository:tag"),
+        ("oci://registry/x@sha256:12", "oci://registry/repository:tag"),
+        ("oci://user:pw@registry/x:1", "does not name an image"),
         ("ftp://host/x", "unknown scheme"),
         (" s3://models/x", "outer spaces"),
         ("s3://models/x\n", "control characters"),
@@ -80,6 +85,9 @@ def test_a_bad_uri_is_refused_with_the_way_out(
     ("text", "qualifier"),
     [
         ("hf://org/repo", ""),
+        ("oci://host/x:v7", "v7"),
+        (f"oci://host/x@sha256:{'0' * 64}", f"@sha256:{'0' * 64}"),
+        (f"oci://host/x:v7@sha256:{'0' * 64}", f"v7@sha256:{'0' * 64}"),
         ("hf://org/repo@refs%2Fpr%2F1/x", "refs/pr/1"),
         ("az://models@fraudstore/x", "fraudstore"),
         (
@@ -108,7 +116,7 @@ def test_neither_password_nor_signature_is_ever_repeated() -> None:
 
 @given(
     st.text(max_size=60)
-    | st.from_regex(r"(s3|gs|az|abfs|https?|pvc|file|hf)://\S{0,40}", fullmatch=True)
+    | st.from_regex(r"(s3|gs|az|abfs|oci|https?|pvc|file|hf)://\S{0,40}", fullmatch=True)
 )
 def test_any_text_is_either_understood_or_refused_in_one_sentence(text: str) -> None:
     try:

@@ -101,9 +101,9 @@ class Unpacker:
         self.limits.check_bytes(self._bytes, self.where)
         self.limits.check_ratio(self._bytes, self.archive_bytes, self.where)
 
-    def finish(self) -> Unpacked:
+    def finish(self, *, may_be_empty: bool = False) -> Unpacked:
         """Everything taken. Raises PermanentFailure when there was nothing."""
-        if not self._done:
+        if not self._done and not may_be_empty:
             raise PermanentFailure(f"{self.where} holds no file, so there is no model in it.")
         return Unpacked(tuple(self._done.values()), dict(self._sources))
 
@@ -128,8 +128,12 @@ def unpack(
     where: str,
     folder: Path,
     limits: Limits,
+    *,
+    may_be_empty: bool = False,
 ) -> Unpacked:
     """Unpacks `archive` into flat files in `folder` (which must be empty).
+
+    `may_be_empty`: folders alone will do, as in a layer of an image.
 
     Raises PermanentFailure for anything suspicious, TransientFailure for a full disk.
     """
@@ -142,4 +146,4 @@ def unpack(
         from mooring_fetcher.untar import untar
 
         untar(archive, kind == "tar.gz", unpacker)
-    return unpacker.finish()
+    return unpacker.finish(may_be_empty=may_be_empty)

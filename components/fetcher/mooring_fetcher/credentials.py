@@ -30,6 +30,7 @@ _SENSITIVE = (
     "AZURE_STORAGE_CONNECTION_STRING",
     "AZURE_CLIENT_SECRET",
     "HF_TOKEN",
+    ".dockerconfigjson",
     "token",
     "password",
 )

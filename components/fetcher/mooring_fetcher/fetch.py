@@ -16,16 +16,15 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mooring_fetcher.archive import unpack
 from mooring_fetcher.credentials import Credentials
 from mooring_fetcher.digest import (
     FileDigest,
     ModelDigest,
     digest_path,
     file_digest,
-    parse_digest,
     tree_digest,
 )
+from mooring_fetcher.expected import one_digest, verify
 from mooring_fetcher.failure import Changed, PermanentFailure, TransientFailure
 from mooring_fetcher.limits import Limits, size_text
 from mooring_fetcher.names import PathSet, safe_path
@@ -45,6 +44,7 @@ from mooring_fetcher.saved_model import FILE, check_servable
 from mooring_fetcher.store import Listing, RemoteFile, Store
 from mooring_fetcher.stores import open_store
 from mooring_fetcher.transfer import FileSink, NoSink, Sink, Transfer, check_space
+from mooring_fetcher.unpacking import unpacked
 from mooring_fetcher.uri import ModelUri, archive_kind, parse_uri
 
 MAX_CHANGES = 3
@@ -92,7 +92,7 @@ def fetch(request: Request, run: Run) -> ModelDigest:
     not there before is visible under its final name.
     """
     uri = parse_uri(request.uri, allow_http=request.allow_http)
-    expected = _one_digest(request)
+    expected = one_digest(request.declared, request.pinned)
     _check_names(request)
     if uri.scheme == "pvc":
         return _verify_claim(uri, request, run)
@@ -100,14 +100,14 @@ def fetch(request: Request, run: Run) -> ModelDigest:
     if expected and (found := _already_there(uri, request, expected)):
         run.say(f"the model is in place already, verified: {found.digest}")
         return found
-    store = open_store(uri, run.credentials, pinned=expected is not None)
+    store = open_store(uri, run.credentials, expected=expected)
     try:
         fetched = _stable_snapshot(uri, store, run, partial)
     finally:
         store.close()
     model = _digest_of(fetched.listing, fetched.files)
     try:
-        _verify(model.digest, request, uri)
+        verify(model.digest, request.declared, request.pinned, uri.shown)
     except PermanentFailure:
         keep_only(partial, ())
         raise
@@ -121,8 +121,10 @@ def digest_uri(text: str, run: Run, *, allow_http: bool = False) -> ModelDigest:
     Raises PermanentFailure or TransientFailure.
     """
     uri = parse_uri(text, allow_http=allow_http)
-    store = open_store(uri, run.credentials, pinned=False)
+    store = open_store(uri, run.credentials, expected=None)
     try:
+        if uri.scheme == "oci" and (listing := _list(uri, store, run)).digest:
+            return _digest_of(listing, ())
         fetched = _stable_snapshot(uri, store, run, None)
     finally:
         store.close()
@@ -243,6 +245,9 @@ def _counter(limits: Limits, where: str) -> Callable[[int], None]:
 
 
 def _digest_of(listing: Listing, files: tuple[FileDigest, ...]) -> ModelDigest:
+    if listing.digest is not None:
+        total = sum(file.size or 0 for file in listing.files)
+        return ModelDigest(listing.digest, total, len(listing.files))
     return file_digest(files[0]) if listing.single else tree_digest(files)
 
 
@@ -256,20 +261,12 @@ def _place(
 ) -> None:
     """Unpacks what is an archive, lays out, and makes the model visible."""
     sources = {path: partial / name for path, name in fetched.names.items()}
-    files = fetched.files
-    kind = archive_kind(files[0].path) if fetched.listing.single else None
-    if kind is not None:
-        archive = sources[files[0].path]
-        flat = partial / "unpacked"
-        flat.mkdir()
-        run.say(f"unpacking {size_text(model.size)}")
-        try:
-            unpacked = unpack(archive, kind, uri.shown, flat, run.limits)
-        except PermanentFailure:
-            keep_only(partial, ())
-            raise
-        archive.unlink()
-        files, sources = unpacked.files, unpacked.sources
+    try:
+        seen = unpacked(uri.shown, fetched.listing, fetched.files, sources, partial, run)
+    except PermanentFailure:
+        keep_only(partial, ())
+        raise
+    files, sources = seen.files, seen.sources
     places = _places((file.path for file in files), uri, request)
     _check_servable(places, sources, uri, request)
     final = {places[file.path]: (file, sources[file.path]) for file in files}
@@ -313,7 +310,7 @@ def _verify_claim(uri: ModelUri, request: Request, run: Run) -> ModelDigest:
     _check_claim_layout(uri, request)
     progress = Progress(run.say, run.patience.clock)
     model = digest_path(request.target, limits=run.limits, inside_only=True, on_bytes=progress.add)
-    _verify(model.digest, request, uri)
+    verify(model.digest, request.declared, request.pinned, uri.shown)
     return model
 
 
@@ -377,35 +374,6 @@ def _check_servable(
         for path, place in places.items():
             if place == wanted:
                 check_servable(files[path], uri.shown)
-
-
-def _one_digest(request: Request) -> str | None:
-    """The digest to expect, checked for contradiction before anything is fetched."""
-    declared = parse_digest(request.declared or "", "spec.model.digest (--digest)")
-    pinned = parse_digest(request.pinned or "", "The revision's pinned digest")
-    if declared and pinned and declared != pinned:
-        raise PermanentFailure(
-            f"spec.model.digest is {declared}, but this revision was pinned to {pinned}: the two "
-            "contradict each other, so nothing is fetched; apply the digest that is meant."
-        )
-    return declared or pinned
-
-
-def _verify(found: str, request: Request, uri: ModelUri) -> None:
-    """Raises PermanentFailure unless the digest is the one that was asked for."""
-    declared, pinned = (request.declared or "").strip(), (request.pinned or "").strip()
-    if declared and found != declared:
-        raise PermanentFailure(
-            f"The bytes behind {uri.shown} have the digest {found}, but spec.model.digest is "
-            f"{declared}: they were replaced after the digest was taken, or the digest belongs to "
-            "another model; compare with `mooring digest` and apply the one that is meant."
-        )
-    if pinned and found != pinned:
-        raise PermanentFailure(
-            f"The bytes behind {uri.shown} changed since this revision was pinned: they have the "
-            f"digest {found}, the revision was pinned to {pinned}; apply a new URI, or the verb "
-            "restart to take the new bytes through a rollout."
-        )
 
 
 def _partial_name(uri: ModelUri, file: RemoteFile) -> str:

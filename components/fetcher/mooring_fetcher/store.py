@@ -13,7 +13,7 @@ A store raises
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,8 @@ class RemoteFile:
     ``path`` is relative to the model (for a single file its name); ``key`` is the store's own
     name. ``version`` identifies the bytes and allows to go on after a break (a strong ETag);
     without it a broken transfer starts over. ``sha256`` is what the store says that the bytes hash
-    to, where it says so; they are held against it.
+    to, where it says so; they are held against it. ``unpack`` marks a layer: not a file of the
+    model, but a folder of them, to be laid over those of the layers before.
     """
 
     path: str
@@ -31,14 +32,20 @@ class RemoteFile:
     size: int | None
     version: str | None
     sha256: str | None = None
+    unpack: Literal["tar", "tar.gz"] | None = None
 
 
 @dataclass(frozen=True)
 class Listing:
-    """What stands behind a URI: one file, or a tree that may be empty."""
+    """What stands behind a URI: one file, or a tree that may be empty.
+
+    ``digest`` is the model's where the store has one of its own that covers all of it, each file by
+    its sha256; else it is computed from the files.
+    """
 
     single: bool
     files: tuple[RemoteFile, ...]
+    digest: str | None = None
 
 
 class Body(Protocol):
@@ -59,7 +66,7 @@ class Store(Protocol):
     """A place that holds models."""
 
     def list(self, max_files: int) -> Listing:
-        """The files, sorted by path; may stop one above `max_files`."""
+        """The files, sorted by path (layers: in their order); may stop one above `max_files`."""
 
     def open(self, file: RemoteFile, offset: int) -> Body:
         """The file's bytes from `offset` on (0 unless it has a version)."""

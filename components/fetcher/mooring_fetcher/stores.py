@@ -8,8 +8,8 @@ from mooring_fetcher.store import Store
 from mooring_fetcher.uri import ModelUri
 
 
-def open_store(uri: ModelUri, credentials: Credentials, *, pinned: bool) -> Store:
-    """The store behind a URI. `pinned` says that a digest will be verified.
+def open_store(uri: ModelUri, credentials: Credentials, *, expected: str | None) -> Store:
+    """The store behind a URI. `expected` is the digest that will be verified, if one is known.
 
     Imports are local: botocore costs a fifth of a second and 20 MiB that https need not pay.
     """
@@ -29,10 +29,14 @@ def open_store(uri: ModelUri, credentials: Credentials, *, pinned: bool) -> Stor
         from mooring_fetcher.hf import HfStore
 
         return HfStore(uri, credentials)
+    if uri.scheme == "oci":
+        from mooring_fetcher.oci import OciStore
+
+        return OciStore(uri, credentials, expected=expected)
     if uri.scheme in ("https", "http"):
         from mooring_fetcher.https import HttpsStore
 
-        return HttpsStore(uri, credentials, pinned=pinned)
+        return HttpsStore(uri, credentials, pinned=expected is not None)
     raise PermanentFailure(
         f"{uri.shown} is mounted by the cluster and cannot be read from here: give the path of a "
         "folder."

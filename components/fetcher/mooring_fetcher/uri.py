@@ -14,19 +14,24 @@ from urllib.parse import unquote, urlsplit
 
 from mooring_fetcher.failure import PermanentFailure, redact
 
-Scheme = Literal["s3", "gs", "az", "hf", "https", "http", "pvc"]
+Scheme = Literal["s3", "gs", "az", "hf", "oci", "https", "http", "pvc"]
 
 MAX_URI = 2048
 """Characters: more than any store takes, and a bound for messages."""
 
-_LATER = {"oci", "mlflow"}
-_KNOWN = "s3, gs, az, hf, https or pvc"
+_LATER = {"mlflow"}
+_KNOWN = "s3, gs, az, hf, oci, https or pvc"
 _BUCKET = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{1,254}$")
 _CONTAINER = re.compile(r"^(\$root|\$web|[a-z0-9]([a-z0-9-]{1,61}[a-z0-9]))$")
 _ACCOUNT = re.compile(r"^[a-z0-9]{3,24}$")
 _ACCOUNT_HOST = re.compile(
     r"^([a-z0-9]{3,24})\.(?:blob|dfs)"
     r"\.(core\.windows\.net|core\.chinacloudapi\.cn|core\.usgovcloudapi\.net)$"
+)
+_OCI = re.compile(
+    r"^(?P<host>[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?)"
+    r"/(?P<name>[a-z0-9]+(?:[._/-]+[a-z0-9]+)*)"
+    r"(?P<reference>:[A-Za-z0-9_][A-Za-z0-9._-]{0,127}(@sha256:[0-9a-f]{64})?|@sha256:[0-9a-f]{64})$"
 )
 _HF_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,95}$")
 _HF_REVISION = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,255}$")
@@ -43,9 +48,11 @@ _ARCHIVES: tuple[tuple[str, Literal["tar", "tar.gz", "zip"]], ...] = (
 @dataclass(frozen=True)
 class ModelUri:
     """A parsed URI. ``host`` is a bucket, a container, a repository on the Hub (``org/repo``), a
-    host with port, or a claim; ``path`` never starts with a slash and keeps a closing one, which
-    makes a prefix explicit. ``qualifier`` is the storage account's host or name (az), or the
-    revision (hf); empty where the URI names none.
+    host with port (https; oci's registry), or a claim; ``path`` (oci's repository) never starts
+    with a slash and keeps a closing one, which
+    makes a prefix explicit. ``qualifier`` is the storage account's host or name (az), the
+    revision (hf), or the tag, the digest after an ``@``, or both (oci); empty where the URI names
+    none.
     """
 
     text: str
@@ -77,7 +84,8 @@ def parse_uri(text: str, *, allow_http: bool = False) -> ModelUri:
     if not mark:
         raise PermanentFailure(
             f"The model URI {shown!r} has no scheme: write s3://bucket/path, gs://bucket/path, "
-            "az://container@account/path, hf://org/repo, https://host/path or pvc://claim/path."
+            "az://container@account/path, hf://org/repo, oci://registry/repository:tag, "
+            "https://host/path or pvc://claim/path."
         )
     if parser := _PARSERS.get(scheme):
         return parser(text, rest)
@@ -161,6 +169,16 @@ def _parse_hf(text: str, rest: str) -> ModelUri:
     return ModelUri(text, "hf", f"{parts[0]}/{repository}", path, revision)
 
 
+def _parse_oci(text: str, rest: str) -> ModelUri:
+    match = _OCI.match(rest)
+    if match is None:
+        raise PermanentFailure(
+            f"The model URI {redact(text)!r} does not name an image or artifact: write "
+            "oci://registry/repository:tag, or @sha256:… in place of the tag or after it."
+        )
+    return ModelUri(text, "oci", match["host"], match["name"], match["reference"].removeprefix(":"))
+
+
 def account_of(qualifier: str) -> tuple[str, str]:
     """The storage account that an az URI names, and its cloud's domain (empty where not said)."""
     match = _ACCOUNT_HOST.match(qualifier)
@@ -187,6 +205,7 @@ _PARSERS: Mapping[str, Callable[[str, str], ModelUri]] = {
     "abfs": _parse_az,
     "abfss": _parse_az,
     "hf": _parse_hf,
+    "oci": _parse_oci,
     "pvc": _parse_pvc,
 }
 

@@ -40,9 +40,9 @@ from mooring.api.traffic_spec import TrafficSpec
 MAX_NAME_LENGTH = 40
 NAME_PATTERN = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
 
-SCHEMES: tuple[str, ...] = ("s3", "gs", "az", "abfs", "abfss", "hf", "https", "pvc", "file")
+SCHEMES: tuple[str, ...] = ("s3", "gs", "az", "abfs", "abfss", "hf", "oci", "https", "pvc", "file")
 """Where this version can load models from."""
-LATER_SCHEMES: tuple[str, ...] = ("oci", "mlflow", "http")
+LATER_SCHEMES: tuple[str, ...] = ("mlflow", "http")
 """Schemes that users try and this version refuses."""
 
 _SCHEME_PATTERN = r"^[A-Za-z][A-Za-z0-9+.-]*://"
@@ -54,6 +54,8 @@ _LOCATION_PATTERN = (
     r"(windows[.]net|chinacloudapi[.]cn|usgovcloudapi[.]net))?)?/[^\s]+"
     r"|hf://[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*"
     r"(@[A-Za-z0-9][A-Za-z0-9._%-]*)?(/[^\s]*)?"
+    r"|oci://[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]+)?/[a-z0-9][a-z0-9._/-]*"
+    r"(:[A-Za-z0-9_][A-Za-z0-9._-]*|(:[A-Za-z0-9_][A-Za-z0-9._-]*)?@sha256:[0-9a-f]{64})"
     r"|https://[A-Za-z0-9.\[\]:_-]+/[^\s]+"
     r"|pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?(/[^\s]*)?"
     r"|file:///[^\s]+)$"
@@ -69,14 +71,14 @@ ModelUri = Annotated[
     pattern_rule(
         _SCHEME_PATTERN,
         "has no scheme: write where the model is, such as s3://bucket/path, gs://bucket/path, "
-        "az://container@account/path, hf://org/repo, https://host/path, pvc://claim/path or "
-        "file:///path",
+        "az://container@account/path, hf://org/repo, oci://registry/repo:tag, https://host/path, "
+        "pvc://claim/path or file:///path",
     ),
     Rule(
         cel=f"!self.matches(r'{_SCHEME_PATTERN}') || self.matches(r'{_SUPPORTED_PATTERN}')",
         message=(
-            "has a scheme that this version does not load from (oci, mlflow and http are among "
-            "them): use s3, gs, az, hf, https, pvc or file"
+            "has a scheme that this version does not load from (mlflow and http are among "
+            "them): use s3, gs, az, hf, oci, https, pvc or file"
         ),
         check=matcher(_SUPPORTED_PATTERN),
     ),
@@ -84,8 +86,9 @@ ModelUri = Annotated[
         cel=f"!self.matches(r'{_SUPPORTED_PATTERN}') || self.matches(r'{_LOCATION_PATTERN}')",
         message=(
             "is incomplete or malformed: write s3://bucket/path, gs://bucket/path, "
-            "az://container@account/path, hf://org/repo@revision/path, https://host/path (user "
-            "and password belong in spec.model.credentials), pvc://claim/path or file:///path, "
+            "az://container@account/path, hf://org/repo@revision/path, "
+            "oci://registry/repo:tag (or @sha256:…), https://host/path (user and "
+            "password belong in spec.model.credentials), pvc://claim/path or file:///path, "
             "without blanks"
         ),
         check=matcher(_LOCATION_PATTERN),
@@ -159,13 +162,14 @@ class ModelSpec(ApiModel):
 
     uri: ModelUri
     """Where the model is: s3://bucket/path, gs://bucket/path, az://container@account/path (or
-    abfs://), hf://org/repo@revision/path, https://host/path, pvc://claim/path, or file:///path
+    abfs://), hf://org/repo@revision/path, oci://registry/repo:tag, https://host/path,
+    pvc://claim/path, or file:///path
     for a model inside the server's image. A file, a folder, or an archive (.tar, .tar.gz, .zip),
     which is unpacked. Example: s3://models/fraud/v7."""
     digest: Digest | None = None
     """What the bytes must be: sha256: and 64 hexadecimal digits, verified before the server
     starts. Unset: the first pod of the revision fixes it, and every later one must match.
-    `mooring digest <uri>` prints it. Not with file://."""
+    `mooring digest <uri>` prints it; for oci:// it is the manifest's. Not with file://."""
     format: ModelFormat | None = None
     """The format of the files, checked against what the runtime offers; unset means that the
     runtime's word is taken for it."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 #: Where every runtime finds its model, and where the fetcher puts it.
 MODEL_PATH = "/mnt/models"
-_REMOTE = frozenset({"s3", "gs", "az", "abfs", "abfss", "hf", "https"})
+_REMOTE = frozenset({"s3", "gs", "az", "abfs", "abfss", "hf", "oci", "https"})
 
 
 @dataclass(frozen=True, slots=True)
