@@ -208,7 +208,7 @@ async def measure(
         for target in wanted:
             candidate, *stable = target.clusters
             sources = reading.sources.get(target.key, ())
-            _, memories[target.key] = take(sources, candidate, stable, memories[target.key])
+            _, memories[target.key] = take(sources, (candidate,), stable, memories[target.key])
             await asyncio.sleep(0)
         if tick:
             rows.append((

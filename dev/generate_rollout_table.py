@@ -25,6 +25,14 @@ _COURSE = (
     ("elapsed", "its time is over"),
 )
 _LAST = (("serving", "first pod available"), ("complete", "all pods available"))
+#: What evidence can do to the last step.
+_EVIDENCE: tuple[tuple[str, dict[str, bool]], ...] = (
+    ("the evidence fails", {"failed": True}),
+    ("it passes, and advance is OnPass", {"passed": True, "passed_here": True, "on_pass": True}),
+    ("its time is over without measurements", {"elapsed": True, "measured": False}),
+    ("its time is over and nothing can be told", {"elapsed": True}),
+    ("the same, and onInconclusive is Rollback", {"elapsed": True, "reject_inconclusive": True}),
+)
 #: What can happen in any state.
 _FOR_PODS = ("Scaling", "Promoting")
 _ANY = (("paused", "pause"), ("overdue", "no progress in time"))
@@ -48,6 +56,10 @@ def edges() -> list[tuple[str, str, str]]:
                 found[here, happens, next_move(facts).reason] = None
     waiting = replace(_STEP, serving=True, staffed=True, taken=True, begun=True, pause=True)
     found["StepBegins", "the step is a pause", next_move(waiting).reason] = None
+    judged = replace(waiting, pause=False, judged=True, measured=True, final=True)
+    for happens, changes in _EVIDENCE:
+        there = next_move(replace(judged, **changes)).reason
+        found["WaitingInStep", happens, there] = None
     found["WaitingForPromote", "promote", "StepDone"] = None
     found["Paused", "resume or promote", "Scaling"] = None
     found["StepDone", "another step", "Scaling"] = None

@@ -9,7 +9,7 @@ import asyncio
 import gc
 import logging
 import signal
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -21,6 +21,7 @@ from mooring.adapters.prometheus import Prometheus
 from mooring.adapters.prometheus_metrics import PrometheusMetrics
 from mooring.engine.drift import DriftWatch
 from mooring.engine.drift_metrics import DriftMetrics
+from mooring.engine.evidence import Examiner
 from mooring.engine.health import Health
 from mooring.engine.lease import Fence, FencedLock, lead
 from mooring.engine.metrics import Metrics
@@ -78,16 +79,16 @@ class Process:
             self.settings.resync.total_seconds(), health.resynced,
         )  # fmt: skip
         routers = RouterPods(client)
+        prometheus = self._prometheus()
+        examiner = Examiner(
+            prometheus, self.queue, self.metrics, _now,
+            self.settings.prometheus.interval.total_seconds(),
+            self.settings.prometheus.scrape_labels(),
+        )  # fmt: skip
         reconciler = Reconciler(
             client, self.store, self.queue, recorder, self.metrics, self.settings.rendering(),
-            routers, _now, lambda: self.connection.since,
+            routers, _now, lambda: self.connection.since, examiner,
         )  # fmt: skip
-        access = self.settings.prometheus.access()
-        prometheus = (
-            Prometheus(access, PrometheusMetrics(self.metrics.registry).on_asked)
-            if access is not None
-            else None
-        )
         drift = DriftWatch(
             client, self.store, self.queue, recorder, DriftMetrics(self.metrics.registry),
             prometheus, self.settings.prometheus.scrape_labels(), _now,
@@ -97,7 +98,7 @@ class Process:
             await self._until_stopped(
                 self._intake(resync),
                 self._observe(resync),
-                self._lead(reconciler, recorder, drift, health),
+                self._lead(reconciler, recorder, (examiner.run, drift.run), health),
                 health.tick(),
             )
         finally:
@@ -108,6 +109,12 @@ class Process:
                 await prometheus.close()
             await client.close()
 
+    def _prometheus(self) -> Prometheus | None:
+        access = self.settings.prometheus.access()
+        if access is None:
+            return None
+        return Prometheus(access, PrometheusMetrics(self.metrics.registry).on_asked)
+
     async def _observe(self, resync: Resync) -> None:
         await resync.seed()
         self.seeded.set()
@@ -116,7 +123,11 @@ class Process:
         await resync.run()
 
     async def _lead(
-        self, reconciler: Reconciler, recorder: Recorder, drift: DriftWatch, health: Health
+        self,
+        reconciler: Reconciler,
+        recorder: Recorder,
+        ticks: Iterable[Callable[[], Coroutine[Any, Any, None]]],
+        health: Health,
     ) -> None:
         async def work() -> None:
             await self.seeded.wait()  # a leader that has not seen the cluster decides nothing
@@ -125,7 +136,8 @@ class Process:
             self.metrics.leader.set(1)
             async with asyncio.TaskGroup() as group:
                 group.create_task(recorder.run())
-                group.create_task(drift.run())
+                for tick in ticks:
+                    group.create_task(tick())
                 for _ in range(self.settings.workers):
                     group.create_task(reconciler.work())
 

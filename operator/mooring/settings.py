@@ -200,6 +200,9 @@ class Prometheus(_Part):
     parameters: Annotated[dict[str, str], AfterValidator(_parameters)] = {}
     """Sent with every query, such as dedup for Thanos."""
     labels: ScrapeLabelNames = ScrapeLabelNames()
+    interval: Annotated[Duration, AfterValidator(_at_least_a_second)] = timedelta(seconds=10)
+    """How often rollouts under judgement are looked at. A failing candidate is found no sooner
+    than in two of these, or of the scrape interval where that is longer."""
     timeout: Annotated[Duration, AfterValidator(_at_least_a_second)] = timedelta(seconds=10)
     """For a whole query, from asking to the last byte."""
     connect_timeout: Annotated[Duration, AfterValidator(_at_least_a_second)] = timedelta(seconds=2)
@@ -314,6 +317,10 @@ class Settings(_Part):
             router_pull_policy=self.images.pull_policy,
             operator_namespace=own_namespace(),
             cluster_domain=self.cluster_domain,
+            prometheus=self.prometheus.url is not None,
+            analysis_interval=self.prometheus.interval,
+            scrape_namespace_label=self.prometheus.labels.namespace,
+            scrape_pod_label=self.prometheus.labels.pod,
         )
 
     def election(self) -> LeaseSettings:

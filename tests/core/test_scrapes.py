@@ -19,7 +19,7 @@ def test_both_sides_of_one_scrape_stand_together() -> None:
         {"a": Attempts(10, 7, 2, 1), "b": Attempts(5, 5)}, latency=(12.0, 3.0), ejected=1
     )
     half = ClusterCounts({"c": Attempts(50, 49, 1)})
-    found, _ = take([source(100.0, cand=cluster, sa=half)], "cand", ("sa", "sb"), Memory())
+    found, _ = take([source(100.0, cand=cluster, sa=half)], ("cand",), ("sa", "sb"), Memory())
     assert found == {
         "r1": Scrape(
             100.0,
@@ -33,31 +33,31 @@ def test_both_sides_of_one_scrape_stand_together() -> None:
 
 def test_an_attempt_that_its_client_gave_up_is_an_error() -> None:
     hanging = ClusterCounts({"a": Attempts(total=9, success=2, error=1, active=2)})
-    found, memory = take([source(1.0, cand=hanging)], "cand", (), Memory())
+    found, memory = take([source(1.0, cand=hanging)], ("cand",), (), Memory())
     assert found["r1"].candidate == Counters(attempts=9, errors=5, unfinished=2)
     # A page written while requests begin and end wavers; what was counted stays.
     wavering = ClusterCounts({"a": Attempts(total=10, success=3, error=1, active=3)})
-    found, _ = take([source(2.0, cand=wavering)], "cand", (), memory)
+    found, _ = take([source(2.0, cand=wavering)], ("cand",), (), memory)
     assert found["r1"].candidate.errors == 5
 
 
 def test_an_endpoint_that_crashes_takes_nothing_with_it() -> None:
     before = ClusterCounts({"a": Attempts(9, 2, 7), "b": Attempts(9, 9)})
-    _, memory = take([source(1.0, cand=before)], "cand", (), Memory())
+    _, memory = take([source(1.0, cand=before)], ("cand",), (), Memory())
     after = ClusterCounts({"b": Attempts(12, 12)})
-    found, memory = take([source(2.0, cand=after)], "cand", (), memory)
+    found, memory = take([source(2.0, cand=after)], ("cand",), (), memory)
     assert found["r1"].candidate == Counters(attempts=21, errors=7)
     back = ClusterCounts({"a": Attempts(1, 0, 1), "b": Attempts(12, 12)})
-    found, _ = take([source(3.0, cand=back)], "cand", (), memory)
+    found, _ = take([source(3.0, cand=back)], ("cand",), (), memory)
     assert found["r1"].candidate == Counters(attempts=22, errors=8)
 
 
 def test_a_pod_that_is_not_read_is_remembered_for_an_hour() -> None:
     first = ClusterCounts({"a": Attempts(5, 5)})
-    _, memory = take([source(0.0, cand=first)], "cand", (), Memory())
-    _, memory = take([source(3000.0, pod="r2", cand=first)], "cand", (), memory)
+    _, memory = take([source(0.0, cand=first)], ("cand",), (), Memory())
+    _, memory = take([source(3000.0, pod="r2", cand=first)], ("cand",), (), memory)
     assert set(memory.pasts) == {("r1", "cand"), ("r2", "cand")}
-    _, memory = take([source(3700.0, pod="r2", cand=first)], "cand", (), memory)
+    _, memory = take([source(3700.0, pod="r2", cand=first)], ("cand",), (), memory)
     assert set(memory.pasts) == {("r2", "cand")}
 
 
@@ -84,7 +84,7 @@ def test_no_counter_ever_falls(history: list[dict[str, tuple[int, int, int, int]
             for name, (success, error, more, _) in changes.items()
         }
         cluster = ClusterCounts(running)
-        found, memory = take([source(float(tick), cand=cluster)], "cand", (), memory)
+        found, memory = take([source(float(tick), cand=cluster)], ("cand",), (), memory)
         now = found["r1"].candidate
         assert now.attempts >= last.attempts
         assert now.errors >= last.errors

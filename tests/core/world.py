@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from mooring.core import kinds
+from mooring.core.examination import Evidence, Examination
 from mooring.core.fingerprint import is_applied
 from mooring.core.kinds import Ref
 from mooring.core.objects import owned
@@ -90,6 +91,8 @@ class World:
     version: int = 100
     routers: dict[str, RouterReport] = field(default_factory=dict)
     routers_follow: bool = True
+    examination: Examination | None = None
+    evidence: Evidence | None = None
 
     @classmethod
     def with_spec(cls, wanted: dict[str, Any] | None = None, **changes: Any) -> World:
@@ -140,6 +143,7 @@ class World:
             connected_since=self.connected_since,
             settings=self.settings,
             routers=self._reports() if routers_to_ask(self.resource, children) else None,
+            evidence=self.evidence,
         )
 
     def _reports(self) -> tuple[RouterReport, ...]:
@@ -183,6 +187,7 @@ class World:
         if self.doubting:
             assert observed == self.observed(), "decide has changed its input"
             assert decide(self.observed()) == plan, "decide is not a function"
+        self.examination = plan.examination
         self.writes_left = kill_after
         try:
             self._carry_out(plan)

@@ -16,6 +16,7 @@ from mooring.core.kinds import KIND_BY_NAME, Kind, Ref
 from mooring.core.observed import Observed, RenderSettings
 from mooring.core.traffic import RouterReport
 from mooring.engine import reconciler as reconciler_module
+from mooring.engine.evidence import Examiner
 from mooring.engine.metrics import Metrics
 from mooring.engine.queue import Key, KeyedQueue
 from mooring.engine.reconciler import Conflict, Reconciler
@@ -149,6 +150,7 @@ class Setting:
             NoRouters(),
             lambda: self.now,
             lambda: None,
+            Examiner(None, self.queue, self.metrics, lambda: self.now, interval=10.0),
         )
         resource = {
             "apiVersion": "mooring.dev/v1alpha1",

@@ -110,6 +110,8 @@ class RouterStatus(ApiModel):
     """The version of the routes that stand in their configuration."""
     taken: Annotated[str, Field(max_length=128)] | None = None
     """The last version that every ready router was seen to have taken."""
+    taken_at: Timestamp | None = None
+    """When that was first seen."""
     routers: RevisionReplicas | None = None
     """Pods of the router: wanted and ready."""
     message: StatusMessage | None = None

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
-from mooring.api.schema_types import MESSAGE_LENGTH
 from mooring.core import kinds
 from mooring.core.allocation import REPLICAS
 from mooring.core.capacity import capacity
@@ -21,6 +20,7 @@ from mooring.core.pods import PodReport, worst
 from mooring.core.render.router.objects import LABEL_ROUTER, router_name
 from mooring.core.revision import Revision
 from mooring.core.rollout import Move
+from mooring.core.sentences import bounded
 from mooring.core.situation import Situation
 from mooring.core.steps import in_words
 
@@ -69,13 +69,6 @@ def merge(observed: Observed, findings: dict[str, Finding]) -> list[Manifest]:
             }
         )
     return merged
-
-
-def bounded(message: str) -> str:
-    """As much of it as the schema lets into status: a status must always be writable."""
-    if len(message) <= MESSAGE_LENGTH:
-        return message
-    return message[: MESSAGE_LENGTH - 1] + "…"
 
 
 def trouble(observed: Observed, situation: Situation, revision: Revision) -> PodReport | None:
@@ -184,7 +177,8 @@ def _reconciling_rollout(observed: Observed, situation: Situation) -> Finding | 
     step = _step(situation)
     if situation.rule.move in (Move.HOLD, Move.DWELL):
         until = f" until {format_time(situation.until)}" if situation.until else ""
-        return Finding(situation.rule.reason, f"{step}{situation.rule.message}{until}", "False")
+        words = f"{step}{situation.rule.message}{until}{_evidence_in_words(situation)}"
+        return Finding(situation.rule.reason, words, "False")
     if situation.rule.stage == "Routing":
         return Finding("RollingOut", f"{step}{situation.rule.message}")
     has = situation.capacity(candidate)
@@ -197,6 +191,20 @@ def _reconciling_rollout(observed: Observed, situation: Situation) -> Finding | 
         "RollingOut" if situation.stable else "Starting",
         f"{step}{_of(has.available, count)} of revision {candidate.hash} ready{detail}",
     )
+
+
+def _evidence_in_words(situation: Situation) -> str:
+    """``; Inconclusive: errors: about 300 more requests needed``, where somebody judges."""
+    if situation.held_to is None:
+        return ""
+    if situation.held_to.gaps:
+        return f"; {situation.held_to.gaps[0].message}"
+    if situation.evidence is None:
+        return "; the first measurements are awaited"
+    if situation.evidence.missing:
+        return f"; NoData: {situation.evidence.missing}"
+    judgement = situation.evidence.judgement
+    return f"; {judgement.verdict.value}: {judgement.reason}"
 
 
 def _step(situation: Situation) -> str:
@@ -224,7 +232,8 @@ def _reconciling_baking(observed: Observed, situation: Situation) -> Finding | N
     if situation.baking_until is None or situation.previous is None:
         return None
     until = format_time(situation.baking_until)
-    return Finding("Baking", f"revision {situation.previous.hash} is kept until {until}", "False")
+    words = f"revision {situation.previous.hash} is kept until {until}"
+    return Finding("Baking", f"{words}{_evidence_in_words(situation)}", "False")
 
 
 def _reconciling_capacity(observed: Observed, situation: Situation) -> Finding | None:
@@ -284,6 +293,24 @@ def _stalled_router(observed: Observed, situation: Situation) -> Finding | None:
         "RouterNotTaking",
         f"not every router pod has taken the routes written at "
         f"{format_time(routing.since or observed.now)}; nothing moves until it has",
+    )
+
+
+def _stalled_unmeasured(observed: Observed, situation: Situation) -> Finding | None:
+    """An analysis that cannot be carried out as it is written: nothing is promoted by it."""
+    if situation.held_to is None or not situation.held_to.gaps:
+        return None
+    gaps = situation.held_to.gaps
+    return Finding(gaps[0].reason, "; ".join(gap.message for gap in gaps))
+
+
+def _stalled_no_data(observed: Observed, situation: Situation) -> Finding | None:
+    evidence = situation.evidence
+    if evidence is None or not evidence.overdue:
+        return None
+    judged = evidence.examination.revision
+    return Finding(
+        "NoData", f"revision {judged} cannot be judged, so nothing moves: {evidence.missing}"
     )
 
 
@@ -369,6 +396,8 @@ _STALLED: tuple[Check, ...] = (
     _stalled_writes,
     _stalled_rejected,
     _stalled_router,
+    _stalled_unmeasured,
+    _stalled_no_data,
     _stalled_permanent,
     _stalled_overdue,
     _stalled_not,

@@ -9,8 +9,11 @@ from datetime import datetime
 from mooring.api import ModelDeployment, ModelDeploymentSpec, parse_duration
 from mooring.core import kinds
 from mooring.core.allocation import REPLICAS, Roles, Setting, allocate
+from mooring.core.analysis import Standard, standard
 from mooring.core.capacity import Capacity, capacity, digest_pinned, needed, total
 from mooring.core.clock import parse_time
+from mooring.core.examination import Evidence, Examination, Phase, evidence_for, examine
+from mooring.core.judge import Verdict
 from mooring.core.observed import Observed
 from mooring.core.pods import worst
 from mooring.core.render.metadata import child_name
@@ -52,8 +55,26 @@ def go_on(
         blocked=None, verb=None, rule=next_move(Facts(candidate=False)), progress=None,
         deadline=None, until=None, setting=setting, capacities=capacities, counts={},
         route=Route(), total=setting.total, needed=needed(spec), autoscaled=setting.autoscaled,
+        held_to=_held_to(observed, spec, candidate or stable),
     )  # fmt: skip
-    return _placed(observed, _decided(observed, spec, situation))
+    situation = _decided(observed, spec, situation)
+    if situation.rule.reason == "AnalysisFailedInBake":
+        return _taken_back(observed, resource, situation)
+    return _examined(observed, spec, _placed(observed, situation))
+
+
+def _held_to(
+    observed: Observed, spec: ModelDeploymentSpec, judged: Revision | None
+) -> Standard | None:
+    if judged is None:
+        return None
+    return standard(
+        spec,
+        observed.settings,
+        namespace=observed.namespace,
+        name=observed.name,
+        revision=judged.hash,
+    )
 
 
 def _same(target: Revision | None, candidate: Revision | None) -> Revision | None:
@@ -84,6 +105,8 @@ def _candidate(
 def _begin(spec: ModelDeploymentSpec, stable: Revision | None, candidate: Revision) -> RolloutPlan:
     """Its steps; none for the first revision, nor on the way back to the one before."""
     plan = RolloutPlan.begin(spec.rollout)
+    if candidate.rollout is not None:
+        plan = replace(plan, attempt=candidate.rollout.attempt + 1)
     if stable is None or (stable.rejected is not None and candidate.promotion is not None):
         return replace(plan, steps=())
     return plan
@@ -136,9 +159,12 @@ def _told(candidate: Revision) -> str:
 def _judged(observed: Observed, spec: ModelDeploymentSpec, situation: Situation) -> Situation:
     """What the table says of the candidate as it stands."""
     candidate, stable, setting = situation.candidate, situation.stable, situation.setting
-    if candidate is None or candidate.rollout is None:
+    if candidate is None:
+        return _judged_in_bake(observed, situation)
+    if candidate.rollout is None:
         return situation
     plan = candidate.rollout
+    evidence = _evidence(observed, situation)
     roles = _roles(observed, situation)
     wants = allocate(roles, setting)
     has = setting.capacity(candidate)
@@ -164,6 +190,15 @@ def _judged(observed: Observed, spec: ModelDeploymentSpec, situation: Situation)
         begun=begun,
         elapsed=ends_at is not None and observed.now >= ends_at,
         pause=plan.step is not None and plan.step.pause is not None,
+        judged=situation.held_to is not None,
+        failed=_failed(evidence),
+        measured=_measured(observed, situation, evidence),
+        passed=_passed(observed, situation, evidence),
+        passed_here=_passed(observed, situation, evidence) and _of_step(evidence, plan),
+        final=plan.final,
+        on_pass=spec.rollout.advance == "OnPass",
+        promote_inconclusive=spec.rollout.on_inconclusive == "Promote",
+        reject_inconclusive=spec.rollout.on_inconclusive == "Rollback",
     )
     rule = next_move(facts)
     waits_for_pods = rule.move is Move.WAIT and rule.stage != "Routing"
@@ -174,7 +209,84 @@ def _judged(observed: Observed, spec: ModelDeploymentSpec, situation: Situation)
         deadline = progress.deadline(allowed, observed.connected_since)
         rule = next_move(replace(facts, overdue=observed.now >= deadline))
     until = ends_at if rule.move is Move.DWELL else None
-    return replace(situation, rule=rule, progress=progress, deadline=deadline, until=until)
+    return replace(
+        situation, rule=rule, progress=progress, deadline=deadline, until=until, evidence=evidence
+    )
+
+
+def _judged_in_bake(observed: Observed, situation: Situation) -> Situation:
+    """What the table says while the revision before stable is kept."""
+    baking = situation.stable is not None and _roles(observed, situation).previous is not None
+    evidence = _evidence(observed, situation) if baking else None
+    rule = next_move(Facts(candidate=False, baking=baking, failed=_failed(evidence)))
+    return replace(situation, rule=rule, evidence=evidence)
+
+
+def _evidence(observed: Observed, situation: Situation) -> Evidence | None:
+    """What is known of the revision under judgement: the candidate, or stable in its bake."""
+    judged = situation.candidate or situation.stable
+    if situation.held_to is None or judged is None or judged.rejected is not None:
+        return None
+    return evidence_for(observed, judged)
+
+
+def _failed(evidence: Evidence | None) -> bool:
+    return evidence is not None and evidence.judgement.verdict is Verdict.FAIL
+
+
+def _measured(observed: Observed, situation: Situation, evidence: Evidence | None) -> bool:
+    complete = situation.held_to is not None and not situation.held_to.gaps
+    return complete and evidence is not None and evidence.measured(observed.now)
+
+
+def _passed(observed: Observed, situation: Situation, evidence: Evidence | None) -> bool:
+    if evidence is None or not _measured(observed, situation, evidence):
+        return False
+    return evidence.judgement.verdict is Verdict.PASS
+
+
+def _of_step(evidence: Evidence | None, plan: RolloutPlan) -> bool:
+    """Whether requests that were split as this step asks are part of it."""
+    if evidence is None or plan.since is None or plan.step is None or plan.step.weight is None:
+        return False
+    weights = evidence.examination.weights
+    counted = evidence.judgement.state.split[0] > 0 or not evidence.examination.analysis.counted
+    return evidence.at > plan.since and weights.candidate == plan.step.weight and counted
+
+
+def _examined(observed: Observed, spec: ModelDeploymentSpec, situation: Situation) -> Situation:
+    """What is to be measured until the next decision."""
+    held_to, stable = situation.held_to, situation.stable
+    if held_to is None or not held_to.analysis.metrics or stable is None or stable.rejected:
+        return replace(situation, evidence=None if held_to is None else situation.evidence)
+    judged, against, phase = situation.candidate, stable, Phase.ROLLOUT
+    if judged is None:
+        if situation.previous is None or situation.baking_until is None:
+            return situation
+        judged, against, phase = stable, situation.previous, Phase.BAKE
+    return replace(situation, examination=_examination(observed, spec, situation, judged, against,
+                                                       held_to, phase))  # fmt: skip
+
+
+def _examination(
+    observed: Observed,
+    spec: ModelDeploymentSpec,
+    situation: Situation,
+    judged: Revision,
+    against: Revision,
+    held_to: Standard,
+    phase: Phase,
+) -> Examination:
+    return examine(
+        observed,
+        judged,
+        against,
+        held_to,
+        situation.setting.routing,
+        phase=phase,
+        available={name: has.available for name, has in situation.capacities.items()},
+        sticky=spec.traffic.session_affinity is not None,
+    )
 
 
 def _taken(observed: Observed, setting: Setting, route: Route) -> bool:
@@ -286,7 +398,7 @@ def _carry_out(observed: Observed, situation: Situation) -> Situation:
             promoted=promoted,
         )
     if situation.rule.move is Move.REJECT:
-        words = _last_words(observed, situation, candidate)
+        words = _words_of(observed, situation, candidate)
         rejection = Rejection(situation.rule.reason, words or situation.rule.message, observed.now)
         plan = candidate.rollout.ended() if candidate.rollout else None
         rejected = replace(candidate, rejected=rejection, rollout=plan)
@@ -298,6 +410,27 @@ def _carry_out(observed: Observed, situation: Situation) -> Situation:
             rejected=rejected,
         )
     return situation
+
+
+def _taken_back(observed: Observed, resource: ModelDeployment, situation: Situation) -> Situation:
+    """Stable failed in its bake: it is rejected, and the revision before it takes over again."""
+    stable, target = situation.stable, situation.target
+    if stable is None or situation.evidence is None:
+        return situation
+    words = situation.evidence.judgement.reason[:_LAST_WORDS_LIMIT]
+    rejected = replace(stable, rejected=Rejection("AnalysisFailed", words, observed.now))
+    history = situation.history.with_revision(rejected)
+    if target is not None and target.hash == rejected.hash:
+        target = rejected
+    after = go_on(observed, resource, history, target)
+    return replace(after, rejected=rejected, evidence=situation.evidence)
+
+
+def _words_of(observed: Observed, situation: Situation, revision: Revision) -> str:
+    """Why it is rejected: what the evidence says, or what its pods say."""
+    if situation.rule.reason in ("AnalysisFailed", "Inconclusive") and situation.evidence:
+        return situation.evidence.judgement.reason[:_LAST_WORDS_LIMIT]
+    return _last_words(observed, situation, revision)
 
 
 def _last_words(observed: Observed, situation: Situation, revision: Revision) -> str:

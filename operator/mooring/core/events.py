@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 from mooring.core import kinds
 from mooring.core.conditions import Finding
+from mooring.core.judge import Verdict
 from mooring.core.observed import Observed
 from mooring.core.rollout import Move
+from mooring.core.sentences import bounded
 from mooring.core.situation import Situation
 
 NORMAL, WARNING = "Normal", "Warning"
@@ -28,7 +30,21 @@ def events(
     """What this decision brings about, and which conditions it turns."""
     deeds = _deeds(observed, situation)
     told = {deed.reason for deed in deeds}
-    return (*deeds, *(turn for turn in turned(observed, findings) if turn.reason not in told))
+    turns = (*turned(observed, findings), *_passed(observed, situation))
+    return (*deeds, *(turn for turn in turns if turn.reason not in told))
+
+
+def _passed(observed: Observed, situation: Situation) -> tuple[Event, ...]:
+    """Evidence that has come to speak for a revision, with its numbers."""
+    evidence = situation.evidence
+    if evidence is None or evidence.judgement.verdict is not Verdict.PASS:
+        return ()
+    before = observed.status.get("analysis") or {}
+    judged = evidence.examination.revision
+    if (before.get("revision"), before.get("verdict")) == (judged, Verdict.PASS):
+        return ()
+    words = "; ".join(f"{one.name}: {one.reason}" for one in evidence.judgement.metrics)
+    return (Event(NORMAL, "AnalysisPassed", bounded(f"revision {judged}: {words}")),)
 
 
 def _deeds(observed: Observed, situation: Situation) -> tuple[Event, ...]:

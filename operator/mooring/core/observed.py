@@ -10,12 +10,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mooring.core import kinds
 from mooring.core.kinds import Ref
 from mooring.core.pods import PodReport
 from mooring.core.traffic import RouterReport
+
+if TYPE_CHECKING:
+    from mooring.core.examination import Evidence
 
 Manifest = dict[str, Any]
 
@@ -61,6 +64,13 @@ class RenderSettings:
     operator_namespace: str = "mooring-system"
     #: The cluster's DNS domain, in which routers look for the pods.
     cluster_domain: str = "cluster.local"
+    #: Whether there is a Prometheus to read evidence from.
+    prometheus: bool = False
+    #: How often what is under judgement is looked at.
+    analysis_interval: timedelta = timedelta(seconds=10)
+    #: How the scrape configuration calls the namespace and the pod of a target.
+    scrape_namespace_label: str = "namespace"
+    scrape_pod_label: str = "pod"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +81,8 @@ class Observed:
     namespace's own first; ``children`` the raw objects that carry our labels; ``foreign`` the
     names we need but which belong to somebody else; ``failures`` what the API server answered
     to the writes of the previous round. ``routers`` is what the router pods answered; None where
-    nobody asked, since :func:`routers_to_ask` saw no need. ``connected_since`` is when this process
+    nobody asked, since :func:`routers_to_ask` saw no need. ``evidence`` is what the last tick found
+    of what the decision before had asked to be measured. ``connected_since`` is when this process
     last began to see the cluster without a gap: deadlines give what happened before that a little
     grace.
     """
@@ -86,6 +97,7 @@ class Observed:
     connected_since: datetime | None = None
     settings: RenderSettings = field(default_factory=RenderSettings)
     routers: tuple[RouterReport, ...] | None = None
+    evidence: Evidence | None = None
 
     @property
     def name(self) -> str:

@@ -13,6 +13,7 @@ from mooring.api import InvalidResource, parse_model_deployment
 from mooring.core import monitoring
 from mooring.core.conditions import Finding, conditions
 from mooring.core.events import Event, events, turned
+from mooring.core.examination import Examination
 from mooring.core.front import Touch
 from mooring.core.kinds import Ref
 from mooring.core.objects import Deletion, objects
@@ -33,6 +34,7 @@ class Plan:
 
     Status comes first and does not depend on the rest, so that a failing write still leaves a
     true one. ``look_again`` is when to decide anew if nothing happens before; None: no need.
+    ``examination`` is what to have measured until then; None: nothing is under judgement.
     """
 
     status: Manifest | None = None
@@ -42,6 +44,7 @@ class Plan:
     delete: tuple[Deletion, ...] = ()
     events: tuple[Event, ...] = ()
     look_again: datetime | None = None
+    examination: Examination | None = None
 
 
 def decide(observed: Observed) -> Plan:
@@ -82,6 +85,7 @@ def decide(observed: Observed) -> Plan:
             _next_look(observed, situation),
             _next_deadline(observed, situation),
         ),
+        examination=situation.examination,
     )
 
 

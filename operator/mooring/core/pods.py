@@ -10,13 +10,17 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
+
+from mooring.core.clock import parse_time
 
 FETCH_CONTAINER = "fetch"
 SERVER_CONTAINER = "server"
 #: The fetcher's exit code for what no retry will mend (a wrong digest, a missing object).
 EXIT_PERMANENT = 3
 _LAST_WORDS_LIMIT = 600
+_NOT_READY = object()
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
@@ -25,7 +29,8 @@ class PodReport:
     """One pod in the terms that a decision needs.
 
     ``reason`` is empty while nothing is wrong; ``permanent`` says that waiting will not help.
-    ``digest`` is what the fetcher found behind the URI.
+    ``digest`` is what the fetcher found behind the URI. ``ready_since`` is None while it is not
+    ready.
     """
 
     name: str
@@ -35,6 +40,7 @@ class PodReport:
     permanent: bool = False
     restarts: int = 0
     digest: str | None = None
+    ready_since: datetime | None = None
 
 
 def report(pod: Mapping[str, Any]) -> PodReport:
@@ -42,10 +48,15 @@ def report(pod: Mapping[str, Any]) -> PodReport:
     meta, status = _object(pod.get("metadata")), _object(pod.get("status"))
     inits = _by_name(status.get("initContainerStatuses"))
     mains = _by_name(status.get("containerStatuses"))
-    ready = any(
-        c.get("type") == "Ready" and c.get("status") == "True"
-        for c in _objects(status.get("conditions"))
+    since = next(
+        (
+            c.get("lastTransitionTime")
+            for c in _objects(status.get("conditions"))
+            if c.get("type") == "Ready" and c.get("status") == "True"
+        ),
+        _NOT_READY,
     )
+    ready = since is not _NOT_READY
     reason, message, permanent = ("", "", False)
     # How a pod ends that is told to go says nothing about the others.
     if not ready and not meta.get("deletionTimestamp"):
@@ -58,6 +69,7 @@ def report(pod: Mapping[str, Any]) -> PodReport:
         permanent=permanent,
         restarts=_number(mains.get(SERVER_CONTAINER, {}).get("restartCount")) or 0,
         digest=_fetched_digest(inits.get(FETCH_CONTAINER, {})),
+        ready_since=_time(since),
     )
 
 
@@ -75,6 +87,13 @@ def _object(value: object) -> Mapping[str, Any]:
 
 def _objects(value: object) -> list[Mapping[str, Any]]:
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def _time(value: object) -> datetime | None:
+    try:
+        return parse_time(value) if isinstance(value, str) else None
+    except ValueError:
+        return None
 
 
 def _number(value: object) -> int | None:

@@ -42,6 +42,12 @@ class Facts:
     available within the progress deadline. ``zero``: no pods are asked for at all. ``last``: every
     step is done. ``taken``: every ready router sends the requests as the step asks for. ``begun``
     and ``elapsed``: the step's time runs, and is over. ``pause``: the step waits for a person.
+
+    Of evidence: ``judged`` when an analysis is asked for. ``failed``: it speaks against the
+    candidate, or against stable while that is ``baking``. ``measured``: there are fresh
+    measurements. ``passed``: it speaks for the candidate; ``passed_here``: also after what this
+    step's traffic showed. ``final``: no step follows. ``on_pass``, ``promote_inconclusive``,
+    ``reject_inconclusive``: what the spec says to do with it.
     """
 
     candidate: bool
@@ -58,6 +64,16 @@ class Facts:
     begun: bool = False
     elapsed: bool = False
     pause: bool = False
+    judged: bool = False
+    failed: bool = False
+    measured: bool = False
+    passed: bool = False
+    passed_here: bool = False
+    final: bool = False
+    baking: bool = False
+    on_pass: bool = False
+    promote_inconclusive: bool = False
+    reject_inconclusive: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +91,13 @@ class Rule:
 
 
 RULES: tuple[Rule, ...] = (
+    Rule(
+        "AnalysisFailedInBake",
+        "Baking",
+        lambda f: not f.candidate and f.baking and f.failed,
+        Move.REJECT,
+        "the evidence speaks against the promoted revision",
+    ),
     Rule("NoCandidate", "", lambda f: not f.candidate, Move.STAY, "nothing is rolling out"),
     Rule(
         "FirstRevision",
@@ -82,6 +105,13 @@ RULES: tuple[Rule, ...] = (
         lambda f: not f.has_stable and (f.serving or f.zero),
         Move.PROMOTE,
         "it is the first revision",
+    ),
+    Rule(
+        "AnalysisFailed",
+        "Waiting",
+        lambda f: f.failed and f.stable_serving,
+        Move.REJECT,
+        "the evidence speaks against it",
     ),
     Rule(
         "Paused",
@@ -141,11 +171,39 @@ RULES: tuple[Rule, ...] = (
         "the step waits for promote",
     ),
     Rule(
+        "PassedEarly",
+        "Waiting",
+        lambda f: f.on_pass and f.passed_here and not f.elapsed,
+        Move.NEXT,
+        "the evidence passes before the step's time is over",
+    ),
+    Rule(
         "WaitingInStep",
         "Waiting",
         lambda f: not f.elapsed,
         Move.DWELL,
         "the step's time is not over",
+    ),
+    Rule(
+        "NoData",
+        "Waiting",
+        lambda f: f.judged and not f.measured,
+        Move.HOLD,
+        "the step's time is over, and there are no fresh measurements to go on by",
+    ),
+    Rule(
+        "Inconclusive",
+        "Waiting",
+        lambda f: f.judged and f.final and not f.passed and f.reject_inconclusive,
+        Move.REJECT,
+        "the evidence did not pass by the end of the last step",
+    ),
+    Rule(
+        "AwaitingEvidence",
+        "Waiting",
+        lambda f: f.judged and f.final and not f.passed and not f.promote_inconclusive,
+        Move.HOLD,
+        "promotion waits until the evidence passes: promote or abort it to decide by hand",
     ),
     Rule("StepDone", "Waiting", lambda f: True, Move.NEXT, "the step's time is over"),
 )

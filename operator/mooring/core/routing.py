@@ -13,7 +13,7 @@ from datetime import datetime
 
 from mooring.core import kinds
 from mooring.core.clock import parse_time
-from mooring.core.observed import Observed
+from mooring.core.observed import Manifest, Observed
 from mooring.core.render.metadata import child_name
 from mooring.core.render.router.objects import read_table, router_name
 from mooring.core.revision import Revision
@@ -25,9 +25,10 @@ class Routing:
     """What the routers were told and have taken.
 
     ``table`` stands in their configuration, as ``version``; None before it is first written.
-    ``since`` is when it was written. ``taken``: every ready router, and there is one, routes by it.
-    ``idle``: no router is ready, so nobody holds on to anything older. ``known`` is how many pods
-    of each revision every ready router knows.
+    ``since`` is when it was written, ``taken_at`` when it was first seen to be taken. ``taken``:
+    every ready router, and there is one, routes by it. ``idle``: no router is ready, so nobody
+    holds on to anything older. ``known`` is how many pods of each revision every ready router
+    knows.
     """
 
     table: Table | None = None
@@ -38,6 +39,7 @@ class Routing:
     ready: int = 0
     problem: str = ""
     known: Mapping[str, int] = field(default_factory=dict)
+    taken_at: datetime | None = None
 
     @property
     def route(self) -> Route:
@@ -67,7 +69,8 @@ def read_routing(observed: Observed) -> Routing:
     table, version = found
     reports = observed.routers or ()
     ready = [report for report in reports if report.ready]
-    seen = (observed.status.get("router") or {}).get("taken")
+    status = observed.status.get("router") or {}
+    seen = status.get("taken")
     # Without a change there is no need to ask: what was taken stays taken.
     taken = seen == version if observed.routers is None else _all_took(ready, version)
     annotations = config_map["metadata"].get("annotations") or {}
@@ -87,7 +90,18 @@ def read_routing(observed: Observed) -> Routing:
             b.revision: min((r.endpoints.get(b.revision, 0) for r in ready), default=0)
             for b in table.backends
         },
+        taken_at=_taken_at(observed, status, version) if taken else None,
     )
+
+
+def _taken_at(observed: Observed, status: Manifest, version: str) -> datetime:
+    """Since when this version is known to be taken; from now on where that is not recorded."""
+    if status.get("taken") != version:
+        return observed.now
+    try:
+        return min(parse_time(status["takenAt"]), observed.now)
+    except (KeyError, TypeError, ValueError):
+        return observed.now
 
 
 def _all_took(ready: Sequence[RouterReport], version: str) -> bool:

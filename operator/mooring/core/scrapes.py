@@ -46,12 +46,12 @@ class Memory:
 
 
 def take(
-    sources: Iterable[Source], candidate: str, stable: Iterable[str], memory: Memory
+    sources: Iterable[Source], candidate: tuple[str, ...], stable: Iterable[str], memory: Memory
 ) -> tuple[Mapping[str, Scrape], Memory]:
     """The scrapes of one rollout by router pod, and what to remember.
 
-    ``candidate`` and ``stable`` are clusters: one, and one or its two halves. Pods that were not
-    read this time are remembered for an hour.
+    ``candidate`` and ``stable`` are clusters: one per port, of stable two where it is halved.
+    Router pods that were not read this time are remembered for an hour.
     """
     halves = tuple(stable)
     pasts = dict(memory.pasts)
@@ -60,7 +60,7 @@ def take(
     for source in sources:
         newest = max(newest, source.at)
         sums = {}
-        for name in (candidate, *halves):
+        for name in (*candidate, *halves):
             past = pasts.get((source.pod, name), _NEVER)
             past, sums[name] = _sum(source.clusters.get(name, _NONE), past, source.at)
             pasts[source.pod, name] = past

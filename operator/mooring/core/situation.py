@@ -8,7 +8,9 @@ from datetime import datetime
 
 from mooring.core import kinds
 from mooring.core.allocation import Setting
+from mooring.core.analysis import Standard
 from mooring.core.capacity import Capacity
+from mooring.core.examination import Evidence, Examination
 from mooring.core.observed import Observed
 from mooring.core.render.revision import CannotRender
 from mooring.core.revision import History, Revision
@@ -25,7 +27,9 @@ class Situation:
     ``target`` is the revision that the spec asks for; ``candidate`` the same while it is neither
     stable nor rejected. ``counts`` are the pods each live revision should have now, ``total`` those
     of the whole deployment, ``needed`` those without which it is not ready. ``created``,
-    ``promoted`` and ``rejected`` name what this decision itself brings about.
+    ``promoted`` and ``rejected`` name what this decision itself brings about. ``held_to`` is what
+    revisions are judged by, if anything; ``examination`` what is to be measured next, ``evidence``
+    what was found of it.
     """
 
     history: History
@@ -52,6 +56,9 @@ class Situation:
     created: Revision | None = None
     promoted: Revision | None = None
     rejected: Revision | None = None
+    held_to: Standard | None = None
+    examination: Examination | None = None
+    evidence: Evidence | None = None
 
     @property
     def serving(self) -> Revision | None:

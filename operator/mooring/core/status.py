@@ -10,13 +10,15 @@ from typing import Any
 
 from mooring.core import kinds
 from mooring.core.allocation import REPLICAS
+from mooring.core.analysis_status import analysis_status
 from mooring.core.capacity import capacity
 from mooring.core.clock import format_time
-from mooring.core.conditions import Finding, bounded, merge
+from mooring.core.conditions import Finding, merge
 from mooring.core.observed import Manifest, Observed
 from mooring.core.render.metadata import selector
 from mooring.core.render.router.objects import router_name
 from mooring.core.revision import Revision
+from mooring.core.sentences import bounded
 from mooring.core.situation import Situation
 from mooring.core.steps import in_words
 
@@ -38,6 +40,7 @@ def status(observed: Observed, situation: Situation, findings: dict[str, Finding
         "previous": _revision(situation, situation.previous),
         "rollout": _rollout(situation),
         "router": _router(observed, situation),
+        "analysis": analysis_status(observed, situation),
         "rejectedRevisions": _rejected(situation),
         "lastAction": _last_action(observed, situation),
     }
@@ -183,6 +186,7 @@ def _router(observed: Observed, situation: Situation) -> Manifest | None:
         "kind": situation.setting.router,
         "version": routing.version or None,
         "taken": routing.version if routing.taken else before,
+        "takenAt": format_time(routing.taken_at) if routing.taken_at else None,
         "routers": {"desired": routers.set, "ready": routers.available} if routers.exists else None,
         "message": bounded(routing.problem) or None,
     }

@@ -26,7 +26,8 @@ class RolloutPlan:
 
     ``index`` counts the steps that are done; None while this revision is not rolling out. ``since``
     is when the present step's traffic was taken. ``bake`` is how long the previous revision is kept
-    after the promotion, with ``previous_weight`` percent of the traffic.
+    after the promotion, with ``previous_weight`` percent of the traffic. ``attempt`` counts the
+    rollouts of the revision before this one: each may spend the analysis' alpha anew.
     """
 
     steps: tuple[RolloutStep, ...] = ()
@@ -35,6 +36,7 @@ class RolloutPlan:
     max_surge: str = FULL_SURGE
     index: int | None = 0
     since: datetime | None = None
+    attempt: int = 0
 
     @classmethod
     def begin(cls, spec: RolloutSpec) -> RolloutPlan:
@@ -54,6 +56,11 @@ class RolloutPlan:
     def done(self) -> bool:
         """Whether every step is."""
         return self.index is None or self.index >= len(self.steps)
+
+    @property
+    def final(self) -> bool:
+        """Whether no step follows the present one."""
+        return self.index is not None and self.index == len(self.steps) - 1
 
     @property
     def step(self) -> RolloutStep | None:
@@ -88,6 +95,7 @@ class RolloutPlan:
             "maxSurge": self.max_surge if self.max_surge != FULL_SURGE else None,
             "index": self.index,
             "since": format_time(self.since) if self.since else None,
+            "attempt": self.attempt or None,
         }
         kept = {key: value for key, value in data.items() if value not in (None, [])}
         return json.dumps(kept, sort_keys=True, separators=(",", ":"))
@@ -106,6 +114,7 @@ class RolloutPlan:
             max_surge=str(data.get("maxSurge") or FULL_SURGE),
             index=int(index) if index is not None else None,
             since=parse_time(since) if since else None,
+            attempt=int(data.get("attempt") or 0),
         )
 
 

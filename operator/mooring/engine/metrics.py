@@ -100,6 +100,33 @@ class Metrics:
             "mooring_model_deployments", "ModelDeployments seen.", registry=self.registry
         )
 
+        self.analysis_ticks = Counter(
+            "mooring_analysis_ticks",
+            "Looks at all rollouts under judgement by result: success or error.",
+            ["result"],
+            registry=self.registry,
+        )
+        self.analysis_seconds = Histogram(
+            "mooring_analysis_duration_seconds",
+            "How long a look took, from the first query to the last verdict.",
+            registry=self.registry,
+        )
+        self.analysis_rollouts = Gauge(
+            "mooring_analysis_rollouts", "Revisions under judgement.", registry=self.registry
+        )
+        self.analysis_verdicts = Gauge(
+            "mooring_analysis_verdicts",
+            "Revisions under judgement by their present verdict.",
+            ["verdict"],
+            registry=self.registry,
+        )
+        self.analysis_evidence = Gauge(
+            "mooring_analysis_evidence",
+            "How far the evidence of a metric has come towards Fail, which is at 1.",
+            ["namespace", "deployment", "metric"],
+            registry=self.registry,
+        )
+
     def on_request(self, verb: str, kind: str, code: int, seconds: float) -> None:
         """Counts one request; handed to the client."""
         self.requests.labels(verb, kind, str(code)).inc()

@@ -31,6 +31,7 @@ from mooring.core.observed import (
 )
 from mooring.core.plan import Plan, decide, stalled
 from mooring.core.pods import PodReport, report
+from mooring.engine.evidence import Examiner
 from mooring.engine.lease import LeaseLost
 from mooring.engine.metrics import Metrics
 from mooring.engine.queue import Key, KeyedQueue
@@ -85,8 +86,10 @@ class Reconciler:
     routers: Routers
     now: Callable[[], datetime]
     connected_since: Callable[[], datetime | None]
+    examiner: Examiner
     _refusals: dict[Key, Refusals] = field(default_factory=dict)
     _applied: dict[Key, dict[Ref, tuple[str, str]]] = field(default_factory=dict)
+    _listed: dict[Key, dict[str, tuple[str, tuple[PodReport, ...]]]] = field(default_factory=dict)
 
     async def work(self) -> None:
         """One worker: takes keys until cancelled or until the lease is lost."""
@@ -129,6 +132,7 @@ class Reconciler:
             self._forget(key)
             return
         plan = self._decide(key, observed)
+        self.examiner.want(key, plan.examination)
         refusals = Refusals()
         await self._write_status(key, observed, plan)
         told = _told_by_status(plan)
@@ -158,6 +162,7 @@ class Reconciler:
             revision: await self._pods(key, revision)
             for revision in sorted(revisions_to_inspect(children))
         }
+        pods |= await self._judged_pods(key, children, pods)
         routers = None
         if routers_to_ask(resource, children):
             routers = await self.routers.ask(key.namespace, key.name)
@@ -173,7 +178,29 @@ class Reconciler:
             connected_since=self.connected_since(),
             settings=self.settings,
             routers=routers,
+            evidence=self.examiner.found(key),
         )
+
+    async def _judged_pods(
+        self, key: Key, children: Mapping[Ref, Manifest], seen: Mapping[str, object]
+    ) -> dict[str, tuple[PodReport, ...]]:
+        """The pods of what is under judgement, for their restarts. They are listed again only when
+        their Deployment has changed: a restart makes a pod unavailable for a while.
+        """
+        wanted = self.examiner.wanted(key)
+        if wanted is None:
+            self._listed.pop(key, None)
+            return {}
+        listed = self._listed.setdefault(key, {})
+        found = {}
+        for revision in (wanted.revision, wanted.against):
+            live = children.get(Ref(kinds.DEPLOYMENT.name, f"{key.name}-{revision}"))
+            if live is None or revision in seen:
+                continue
+            if listed.get(revision, ("", ()))[0] != _version(live):
+                listed[revision] = _version(live), await self._pods(key, revision)
+            found[revision] = listed[revision][1]
+        return found
 
     async def _pods(self, key: Key, revision: str) -> tuple[PodReport, ...]:
         selector = f"{kinds.LABEL_DEPLOYMENT}={key.name},{kinds.LABEL_REVISION}={revision}"
@@ -407,6 +434,8 @@ class Reconciler:
     def _forget(self, key: Key) -> None:
         self._refusals.pop(key, None)
         self._applied.pop(key, None)
+        self._listed.pop(key, None)
+        self.examiner.want(key, None)
         self.queue.forget(key)
 
 

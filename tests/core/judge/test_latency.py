@@ -11,9 +11,10 @@ from scipy.special import ndtr
 from tests.core.judge.rollouts import BOTH, EDGES, FAST, OBJECTIVE, SLOW, Rollout
 
 from mooring.core.judge import Analysis, Latency, Metric, Pods, Verdict
+from mooring.core.judge.edges import snap
 from mooring.core.judge.evidence import mixture_value, start_mixture
 from mooring.core.judge.intervals import distribution_band
-from mooring.core.judge.latency import TILTS, quantile_of, shift, snap, tilt_increment
+from mooring.core.judge.latency import TILTS, quantile_of, shift, tilt_increment
 
 SIGMA = 0.5
 BOUND = math.log(20)

@@ -16,7 +16,7 @@ SOURCE = Source("router-0", 100.0, 101.0, {"new": CANDIDATE, "old-a": HALF, "old
 
 
 def test_attempts_of_all_endpoints_are_one_side_and_what_clients_gave_up_is_an_error() -> None:
-    found = scrape_of(SOURCE, "new", ("old-a", "old-b"))
+    found = scrape_of(SOURCE, ("new",), ("old-a", "old-b"))
     assert found.time == 100.0
     # 10 attempts: 6 good, 2 bad, 1 under way, so 1 was given up.
     assert found.candidate == Counters(15, 3, 1, (3.0, 2.0))
@@ -25,12 +25,12 @@ def test_attempts_of_all_endpoints_are_one_side_and_what_clients_gave_up_is_an_e
 
 
 def test_a_cluster_that_is_not_there_counts_zero() -> None:
-    found = scrape_of(SOURCE, "gone", ("old-a",))
+    found = scrape_of(SOURCE, ("gone",), ("old-a",))
     assert found.candidate == Counters()
     assert found.ejections == 0
 
 
 def test_sums_over_the_lives_of_endpoints_win_over_those_there_now() -> None:
-    found = scrape_of(SOURCE, "new", ("old-a",), {"new": Attempts(100, 90, 4, 2)}, born=7.0)
+    found = scrape_of(SOURCE, ("new",), ("old-a",), {"new": Attempts(100, 90, 4, 2)}, born=7.0)
     assert found.candidate == Counters(100, 8, 2, (3.0, 2.0))
     assert found.born == 7.0

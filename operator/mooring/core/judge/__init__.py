@@ -7,9 +7,9 @@ out in :mod:`mooring.core.judge.verdicts`; how it works, for users, in docs/judg
 
 from __future__ import annotations
 
-from mooring.core.judge.batch import Judgement, Subject, join, judge, judge_one, predicted
-from mooring.core.judge.dispersion import Dispersion, over_dispersion
-from mooring.core.judge.memory import Failure, State
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
 from mooring.core.judge.readings import Counters, Pods, Scrape, Tick, Weights
 from mooring.core.judge.settings import (
     Analysis,
@@ -21,6 +21,11 @@ from mooring.core.judge.settings import (
     problems,
 )
 from mooring.core.judge.verdicts import Estimate, MetricJudgement, SplitCheck, Verdict, overall
+
+if TYPE_CHECKING:
+    from mooring.core.judge.batch import Judgement, Subject, join, judge, judge_one, predicted
+    from mooring.core.judge.dispersion import Dispersion, over_dispersion
+    from mooring.core.judge.memory import Failure, State
 
 __all__ = [
     "Analysis",
@@ -51,3 +56,18 @@ __all__ = [
     "predicted",
     "problems",
 ]
+
+#: What computes comes when it is first asked for: numpy and scipy cost 33 MiB and half a second,
+#: which an operator that judges nothing, and a command that only reads settings, should not pay.
+_LATER: Final = {
+    "batch": ("Judgement", "Subject", "join", "judge", "judge_one", "predicted"),
+    "dispersion": ("Dispersion", "over_dispersion"),
+    "memory": ("Failure", "State"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _LATER.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

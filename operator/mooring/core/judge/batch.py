@@ -246,7 +246,8 @@ def _conclude(
     seen = None if state.fresh is None else min(state.fresh, tick.now)
     seen = tick.now if intake.fresh[place] else seen
     counted = analysis.counted
-    fresh = not counted or (seen is not None and tick.now - seen <= STALE_TICKS * analysis.tick)
+    pace = max(analysis.tick, tick.interval if math.isfinite(tick.interval) else 0.0)
+    fresh = not counted or (seen is not None and tick.now - seen <= STALE_TICKS * pace)
     judged, streaks = _metrics(subject, evidence, fresh=fresh)
     restarts = judge_restarts(state.restarts, tick.pods, tick.now)
     since = tick.weights.since

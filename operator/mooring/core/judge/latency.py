@@ -21,14 +21,6 @@ TILTS: Final[Array] = np.array([0.1, 0.2, 0.4, 0.8])
 PRIOR: Final = 0.5
 
 
-def snap(edges: Sequence[float], objective: float) -> int | None:
-    """The place of the first bucket edge at or above the objective; None when all are below it."""
-    for place, edge in enumerate(edges):
-        if edge >= objective * (1 - 1e-9):
-            return place
-    return None
-
-
 @lru_cache(maxsize=256)
 def shift(edges: tuple[float, ...], ratio: float, *, overflow_low: bool) -> Array:
     """The matrix that turns a histogram into that of latencies divided by ``ratio``.

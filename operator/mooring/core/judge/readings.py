@@ -99,6 +99,7 @@ class Tick:
     ``now``: the operator's clock in seconds. ``scrapes``: by the name of the router pod; a pod
     whose scrape failed is left out, and one with an old sample may be given again.
     ``values``: what free queries gave, by metric; None or a missing entry means no data.
+    ``interval``: seconds between two scrapes, 0 where unknown: samples cannot be fresher.
     """
 
     now: float
@@ -106,3 +107,4 @@ class Tick:
     scrapes: Mapping[str, Scrape] = field(default_factory=dict)
     pods: Pods = field(default_factory=Pods)
     values: Mapping[str, float | None] = field(default_factory=dict)
+    interval: float = 0.0

@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from mooring.core.judge.edges import snap
 from mooring.core.judge.evidence import PASS_ALTERNATIVES, Array, log_mean_exp
 from mooring.core.judge.intervals import (
     distribution_band,
@@ -17,7 +18,7 @@ from mooring.core.judge.intervals import (
     ratio_interval,
     samples_to_pass,
 )
-from mooring.core.judge.latency import quantile_of, snap
+from mooring.core.judge.latency import quantile_of
 from mooring.core.judge.memory import Rows
 from mooring.core.judge.settings import Analysis, ErrorRate, Latency, Metric
 from mooring.core.judge.verdicts import Estimate, MetricJudgement, Verdict

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Final
 
-from mooring.core.judge.latency import snap
+from mooring.core.judge.edges import snap
 
 _DEFAULT_FLOOR = 0.02
 #: Without a ratio of its own, Pass is for a candidate at most this much slower than tolerated.

@@ -12,25 +12,28 @@ _NONE = ClusterCounts()
 
 def scrape_of(
     source: Source,
-    candidate: str,
+    candidate: tuple[str, ...],
     stable: Sequence[str],
     sums: Mapping[str, Attempts] | None = None,
     born: float | None = None,
 ) -> Scrape:
-    """One scrape of one router pod, for the candidate's cluster and those of stable (a, b).
+    """One scrape of one router pod, for the candidate's clusters and those of stable.
 
-    ``sums``: attempts per cluster over all lives of its endpoints (see
-    :mod:`mooring.core.endpoint_lives`); without them the endpoints there are now are summed. A
-    cluster that the scrape does not have counts zero. An attempt that ended neither well nor badly
-    is one that its client gave up waiting for: it is an error, as a hang is.
+    Each side has a cluster per port, and stable two where it is halved. ``sums``: attempts per
+    cluster over all lives of its endpoints (see :mod:`mooring.core.endpoint_lives`); without them
+    the endpoints there are now are summed. A cluster that the scrape does not have counts zero. An
+    attempt that ended neither well nor badly is one that its client gave up waiting for: it is an
+    error, as a hang is.
     """
-    ejected = source.clusters.get(candidate, _NONE).ejected
+    counted = Counters()
+    for name in candidate:
+        counted = counted.plus(_counters(source, name, sums))
     return Scrape(
         time=source.at,
-        candidate=_counters(source, candidate, sums),
+        candidate=counted,
         stable=tuple(_counters(source, name, sums) for name in stable),
         born=born,
-        ejections=int(ejected or 0),
+        ejections=sum(int(source.clusters.get(name, _NONE).ejected or 0) for name in candidate),
     )
 
 

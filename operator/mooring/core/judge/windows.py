@@ -20,8 +20,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from mooring.core.judge.edges import snap
 from mooring.core.judge.evidence import Array
-from mooring.core.judge.latency import snap
 from mooring.core.judge.memory import FORGET_AFTER, MAX_SOURCES, State
 from mooring.core.judge.readings import Counters, Scrape, Tick
 from mooring.core.judge.settings import Analysis, Latency

@@ -1,0 +1,155 @@
+"""What a candidate is judged by: from ``spec.analysis`` to the judge's settings and to queries.
+
+What nobody measures, or can be measured, is found here, before anything is asked: it is a
+:class:`Gap`, and holds the rollout until somebody mends it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from mooring.api import ModelDeploymentSpec, parse_duration
+from mooring.api.analysis_spec import AnalysisMetric
+from mooring.core.allocation import ENVOY
+from mooring.core.judge import (
+    Analysis,
+    ErrorRate,
+    Latency,
+    Metric,
+    PredictionShift,
+    Threshold,
+    problems,
+)
+from mooring.core.observed import RenderSettings
+from mooring.core.promql import BadQuery, Bound, prepare
+from mooring.core.render.router.bootstrap import LATENCY_EDGES_MS
+
+DEFAULT_QUANTILE = 0.95
+DEFAULT_CONSECUTIVE = 3
+#: Free queries look back so many ticks, and at least this long.
+_WINDOW_TICKS = 6
+_WINDOW = timedelta(minutes=1)
+_EDGES = tuple(edge / 1000 for edge in LATENCY_EDGES_MS)
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A free query, safe to be sent. ``optional``: where it gives nothing, that holds nobody up."""
+
+    metric: str
+    text: str
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Why something cannot be judged: a condition's reason, and a sentence that says what to do."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Standard:
+    """What candidates are held to: the judge's settings, free queries, and what cannot be judged.
+
+    With a gap nothing passes, though what can be judged still fails a candidate.
+    """
+
+    analysis: Analysis
+    queries: tuple[Query, ...] = ()
+    gaps: tuple[Gap, ...] = ()
+
+
+def standard(
+    spec: ModelDeploymentSpec, settings: RenderSettings, *, namespace: str, name: str, revision: str
+) -> Standard | None:
+    """What ``revision`` is held to; None where the spec asks for no analysis."""
+    if spec.analysis is None:
+        return None
+    interval = settings.analysis_interval.total_seconds()
+    bound = Bound(
+        namespace=namespace,
+        deployment=name,
+        revision=revision,
+        window=max(_WINDOW, _WINDOW_TICKS * settings.analysis_interval),
+        namespace_label=settings.scrape_namespace_label,
+        pod_label=settings.scrape_pod_label,
+    )
+    metrics: list[Metric] = []
+    queries: list[Query] = []
+    gaps: list[Gap] = []
+    if not settings.prometheus:
+        gaps.append(
+            Gap(
+                "PrometheusNotConfigured",
+                "spec.analysis asks for evidence, and the operator has no Prometheus to read it "
+                "from: set prometheus.url in its configuration (chart: config.prometheus.url)",
+            )
+        )
+    for wanted in spec.analysis.metrics:
+        found = _metric(wanted)
+        gap = _unmeasured(wanted, spec)
+        if gap is not None:
+            gaps.append(gap)
+            continue
+        if wanted.prometheus is not None:
+            try:
+                text = prepare(wanted.prometheus.query, bound).text
+            except BadQuery as error:
+                gaps.append(Gap("InvalidQuery", f"metric {wanted.name}: {error}"))
+                continue
+            queries.append(Query(wanted.name, text, wanted.prometheus.on_no_data == "Ignore"))
+        metrics.append(found)
+    slowest = [m.rule.max for m in metrics if isinstance(m.rule, Latency) and m.rule.max]
+    analysis = Analysis(
+        metrics=tuple(metrics),
+        alpha=spec.analysis.alpha,
+        edges=_EDGES,
+        tick=interval,
+        unfinished_after=min(slowest, default=parse_duration(spec.traffic.timeout).total_seconds()),
+    )
+    bake = spec.rollout.bake
+    wrong = problems(analysis, relative_in_bake=bake is None or bool(bake.previous_weight))
+    gaps += [Gap("InvalidAnalysis", f"spec.analysis: {text}") for text in wrong]
+    return Standard(analysis, tuple(queries), tuple(gaps))
+
+
+def _metric(wanted: AnalysisMetric) -> Metric:
+    """One metric with the defaults filled in."""
+    if wanted.error_rate is not None:
+        rate = wanted.error_rate
+        return Metric(
+            wanted.name, ErrorRate(rate.max_ratio, rate.max, rate.pass_ratio, rate.pass_floor)
+        )
+    if wanted.latency is not None:
+        latency = wanted.latency
+        quantile = latency.quantile if latency.quantile is not None else DEFAULT_QUANTILE
+        most = parse_duration(latency.max).total_seconds() if latency.max else None
+        return Metric(wanted.name, Latency(quantile, most, latency.max_ratio, latency.pass_ratio))
+    if wanted.prediction_shift is not None:
+        return Metric(wanted.name, PredictionShift(wanted.prediction_shift.max_psi))
+    if wanted.prometheus is None:
+        raise ValueError(f"metric {wanted.name} is of no kind")
+    free = wanted.prometheus
+    times = free.consecutive if free.consecutive is not None else DEFAULT_CONSECUTIVE
+    return Metric(wanted.name, Threshold(free.min, free.max, times))
+
+
+def _unmeasured(wanted: AnalysisMetric, spec: ModelDeploymentSpec) -> Gap | None:
+    """What nobody measures, and who could."""
+    counted = wanted.error_rate is not None or wanted.latency is not None
+    if counted and spec.traffic.router != ENVOY:
+        return Gap(
+            "NotMeasured",
+            f"metric {wanted.name}: nobody measures it with traffic.router {spec.traffic.router}: "
+            f"use router {ENVOY}, or a prometheus metric that reads what the server exports",
+        )
+    if wanted.prediction_shift is not None:
+        return Gap(
+            "NotMeasured",
+            f"metric {wanted.name}: nobody compares the predictions of two revisions yet: use a "
+            "prometheus metric that reads what you measure of them",
+        )
+    return None

@@ -1,0 +1,199 @@
+"""One tick: everything that is under judgement is weighed at once.
+
+What was read of the routers and of free queries goes in with what is remembered; evidence for the
+next decisions comes out, and what to remember until the next tick. Production, ``mooring replay``
+and tests go through here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from mooring.core.answers import NoAnswer
+from mooring.core.examination import Evidence, Examination
+from mooring.core.judge import (
+    Judgement,
+    Scrape,
+    State,
+    Subject,
+    Tick,
+    Verdict,
+    join,
+    judge,
+)
+from mooring.core.judge.batch import STALE_TICKS
+from mooring.core.router_counters import Source
+from mooring.core.scrapes import Memory, take
+
+#: Clocks that differ by less are taken as one (seconds): a question takes that long to be answered.
+_SAME_CLOCK = 2.0
+#: A pause of a router's scrapes beyond this is an outage and no interval (seconds).
+_LONGEST_INTERVAL = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What was read for one examination.
+
+    ``sources``: scrapes of its routers. ``unscraped``: model pods that should answer a scrape and
+    do not. ``failed``: why the routers' counters could not be read. ``values``: by metric, what a
+    free query gave, or why it gave nothing.
+    """
+
+    sources: tuple[Source, ...] = ()
+    unscraped: tuple[str, ...] = ()
+    failed: NoAnswer | None = None
+    values: Mapping[str, float | NoAnswer] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """Kept in memory between two ticks of one attempt. What a restart loses of it does no harm.
+
+    ``written``: the split in force and since when, on the operator's clock; ``since`` the same on
+    Prometheus' clock, fixed when it was first seen, so that it stays the same number. ``scraped``:
+    when each router was last scraped. ``interval``: seconds between two scrapes.
+    """
+
+    attempt: str
+    state: State
+    memory: Memory = field(default_factory=Memory)
+    written: tuple[float, float] | None = None
+    since: float = 0.0
+    scraped: Mapping[str, float] = field(default_factory=dict)
+    interval: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One examination with what was read for it and what is remembered of it."""
+
+    examination: Examination
+    measured: Measured
+    remembered: Remembered | None = None
+
+
+def weigh(cases: Sequence[Case], now: datetime) -> list[tuple[Evidence, Remembered]]:
+    """The evidence of each case and what to remember of it, in the order given."""
+    prepared = [_prepared(case, now) for case in cases]
+    judged = judge([subject for subject, _ in prepared])
+    return [
+        _concluded(case, remembered, judgement, now)
+        for case, (_, remembered), judgement in zip(cases, prepared, judged, strict=True)
+    ]
+
+
+def _prepared(case: Case, now: datetime) -> tuple[Subject, Remembered]:
+    wanted, measured = case.examination, case.measured
+    before = case.remembered
+    if before is None or before.attempt != wanted.attempt:
+        state, _ = State.load(wanted.state, wanted.analysis)
+        before = Remembered(wanted.attempt, state)
+    scrapes, memory = take(measured.sources, wanted.candidate, wanted.stable, before.memory)
+    written = (wanted.weights.candidate, wanted.weights.since)
+    since = before.since
+    if before.written != written:
+        since = wanted.weights.since + _ahead(measured.sources, now)
+    remembered = replace(
+        before,
+        memory=memory,
+        written=written,
+        since=since,
+        scraped={**before.scraped, **{name: one.time for name, one in scrapes.items()}},
+        interval=_interval(before, scrapes),
+    )
+    own = tuple(pod for pod in measured.unscraped if _of(pod, wanted.revision))
+    others = len(measured.unscraped) - len(own)
+    tick = Tick(
+        now=now.timestamp(),
+        weights=replace(wanted.weights, since=since),
+        scrapes=scrapes,
+        # Nobody's pods answer: then scraping is at fault, not the candidate.
+        pods=replace(wanted.pods, unscraped=0 if others >= wanted.pods.stable > 0 else len(own)),
+        values={
+            name: None if isinstance(value, NoAnswer) else value
+            for name, value in measured.values.items()
+        },
+        interval=remembered.interval,
+    )
+    return Subject(wanted.analysis, before.state, tick), remembered
+
+
+def _of(pod: str, revision: str) -> bool:
+    """Whether a model pod belongs to a revision: its name is that of the Deployment and more."""
+    return f"-{revision}-" in pod
+
+
+def _ahead(sources: Sequence[Source], now: datetime) -> float:
+    """How far Prometheus' clock is ahead of ours (seconds); 0 where nobody can tell."""
+    if not sources:
+        return 0.0
+    ahead = sources[0].evaluated_at - now.timestamp()
+    return ahead if abs(ahead) > _SAME_CLOCK else 0.0
+
+
+def _interval(before: Remembered, scrapes: Mapping[str, Scrape]) -> float:
+    """The latest time between two scrapes of one router."""
+    gaps = [
+        one.time - before.scraped[name]
+        for name, one in scrapes.items()
+        if name in before.scraped and one.time > before.scraped[name]
+    ]
+    found = max((gap for gap in gaps if gap <= _LONGEST_INTERVAL), default=0.0)
+    return found or before.interval
+
+
+def _concluded(
+    case: Case, remembered: Remembered, judgement: Judgement, now: datetime
+) -> tuple[Evidence, Remembered]:
+    wanted = case.examination
+    judgement = _without_optional(case, judgement, now)
+    remembered = replace(remembered, state=judgement.state)
+    missing = _missing(case, judgement)
+    pace = max(wanted.analysis.tick, remembered.interval)
+    began = judgement.state.began
+    waited = now.timestamp() - began if began is not None else 0.0
+    evidence = Evidence(
+        examination=wanted,
+        at=now,
+        judgement=judgement,
+        missing=missing,
+        interval=remembered.interval,
+        overdue=bool(missing) and waited > STALE_TICKS * pace,
+    )
+    return evidence, remembered
+
+
+def _without_optional(case: Case, judgement: Judgement, now: datetime) -> Judgement:
+    """Free queries that may give nothing hold nobody up when they do."""
+    optional = {query.metric for query in case.examination.queries if query.optional}
+    passed_over = [
+        replace(one, verdict=Verdict.PASS, reason="no data, and the spec says to ignore that")
+        for one in judgement.metrics
+        if one.name in optional and one.verdict is Verdict.NO_DATA
+    ]
+    return join(judgement, passed_over, now.timestamp()) if passed_over else judgement
+
+
+def _missing(case: Case, judgement: Judgement) -> str:
+    """Which measurement is not there, in one sentence."""
+    wanted, measured = case.examination, case.measured
+    if wanted.analysis.counted and not judgement.fresh:
+        place = f"{wanted.target.namespace}/{wanted.target.deployment}-router-*"
+        if measured.failed is not None:
+            return measured.failed.message
+        if not measured.sources:
+            return (
+                f"Prometheus has no samples of the router pods {place}: check that it discovers "
+                "and scrapes them (annotations prometheus.io/scrape and prometheus.io/port)"
+            )
+        oldest = max(source.age for source in measured.sources)
+        return f"the newest samples of the router pods {place} are {oldest:.0f} s old"
+    for one in judgement.metrics:
+        if one.verdict is Verdict.NO_DATA:
+            why = measured.values.get(one.name)
+            words = why.message if isinstance(why, NoAnswer) else one.reason
+            return f"metric {one.name}: {words}"
+    return ""

@@ -1,0 +1,182 @@
+"""The tick: what decisions want to have measured is read from Prometheus and weighed, for all
+rollouts at once, and every rollout that was weighed is looked at again.
+
+One question per shard reads the counters of all routers; free queries are asked one by one, a few
+at a time. Nothing of it waits on the event loop: questions run in the client's threads, and the
+judge in one of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from mooring.adapters.prometheus import Prometheus
+from mooring.adapters.prometheus_counters import read_counters
+from mooring.core.answers import NoAnswer, Reason, single_value
+from mooring.core.examination import Evidence, Examination
+from mooring.core.router_counters import Reading, ScrapeLabels
+from mooring.engine.metrics import Metrics
+from mooring.engine.queue import Key, KeyedQueue
+
+if TYPE_CHECKING:
+    from mooring.core.tribunal import Case, Remembered
+
+log = logging.getLogger(__name__)
+
+#: Free queries under way. More would only wait for the client's threads, and be told so.
+_AT_ONCE = 4
+_NOT_CONFIGURED = NoAnswer(
+    Reason.REFUSED, "The operator has no Prometheus to read from: set prometheus.url."
+)
+
+
+@dataclass(slots=True)
+class Examiner:
+    """Keeps what is wanted and what was found, by ModelDeployment. Lives on the event loop."""
+
+    prometheus: Prometheus | None
+    queue: KeyedQueue
+    metrics: Metrics
+    now: Callable[[], datetime]
+    interval: float
+    labels: ScrapeLabels = field(default_factory=ScrapeLabels)
+    _wanted: dict[Key, Examination] = field(default_factory=dict)
+    _found: dict[Key, Evidence] = field(default_factory=dict)
+    _remembered: dict[Key, Remembered] = field(default_factory=dict)
+    _shown: set[tuple[str, str, str]] = field(default_factory=set)
+    _warned: tuple[str, ...] = ()
+    _asking: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_AT_ONCE))
+
+    def want(self, key: Key, examination: Examination | None) -> None:
+        """What to measure at the next ticks, instead of what was wanted before; None: nothing."""
+        if examination is not None:
+            self._wanted[key] = examination
+            return
+        if self._wanted.pop(key, None) is not None:
+            self._found.pop(key, None)
+            self._remembered.pop(key, None)
+
+    def wanted(self, key: Key) -> Examination | None:
+        """What is measured of this key."""
+        return self._wanted.get(key)
+
+    def found(self, key: Key) -> Evidence | None:
+        """What the last tick found."""
+        return self._found.get(key)
+
+    async def run(self) -> None:
+        """Ticks until cancelled. A tick that fails is logged, and the next one comes."""
+        while True:
+            began = time.monotonic()
+            try:
+                await self.tick()
+            except Exception:
+                self.metrics.analysis_ticks.labels("error").inc()
+                log.exception("weighing evidence failed; again at the next tick")
+            spent = time.monotonic() - began
+            await asyncio.sleep(max(self.interval - spent, self.interval / 10))
+
+    async def tick(self) -> None:
+        """One look at everything that is under judgement."""
+        wanted = dict(self._wanted)
+        self.metrics.analysis_rollouts.set(len(wanted))
+        if not wanted:
+            self._show({})
+            return
+        began = time.monotonic()
+        reading = await self._read(wanted)
+        values = await self._ask(wanted)
+        cases = {
+            key: self._case(key, examination, reading, values.get(key, {}))
+            for key, examination in wanted.items()
+        }
+        now = self.now()
+        found = await asyncio.to_thread(_weigh, list(cases.values()), now)
+        self.metrics.analysis_seconds.observe(time.monotonic() - began)
+        self.metrics.analysis_ticks.labels("success").inc()
+        if reading.warnings != self._warned:
+            self._warned = reading.warnings
+            for warning in reading.warnings:
+                log.warning("Prometheus warns: %s", warning)
+        for key, (evidence, remembered) in zip(cases, found, strict=True):
+            current = self._wanted.get(key)
+            if current is None or current.attempt != remembered.attempt:
+                continue  # decided otherwise while this was weighed
+            self._found[key] = evidence
+            self._remembered[key] = remembered
+            self.queue.add(key)
+        self._show(self._found)
+
+    async def _read(self, wanted: Mapping[Key, Examination]) -> Reading:
+        targets = [one.target for one in wanted.values() if one.analysis.counted]
+        if self.prometheus is None:
+            return Reading(failed={target.key: _NOT_CONFIGURED for target in targets})
+        if not targets:
+            return Reading()
+        return await read_counters(self.prometheus, targets, self.labels)
+
+    async def _ask(
+        self, wanted: Mapping[Key, Examination]
+    ) -> dict[Key, dict[str, float | NoAnswer]]:
+        """The free queries, each once however many metrics ask it."""
+        texts = {query.text for one in wanted.values() for query in one.queries}
+        answers = dict(zip(texts, await asyncio.gather(*map(self._ask_one, texts)), strict=True))
+        return {
+            key: {query.metric: answers[query.text] for query in one.queries}
+            for key, one in wanted.items()
+        }
+
+    async def _ask_one(self, text: str) -> float | NoAnswer:
+        if self.prometheus is None:
+            return _NOT_CONFIGURED
+        async with self._asking:
+            found = single_value(await self.prometheus.query(text, single=True))
+        return found if isinstance(found, NoAnswer) else found.value
+
+    def _case(
+        self,
+        key: Key,
+        examination: Examination,
+        reading: Reading,
+        values: Mapping[str, float | NoAnswer],
+    ) -> Case:
+        # Here, since an operator that judges nothing should not pay for numpy and scipy.
+        from mooring.core.tribunal import Case, Measured
+
+        at = examination.target.key
+        measured = Measured(
+            sources=reading.sources.get(at, ()),
+            unscraped=reading.unscraped.get(at, ()),
+            failed=reading.failed.get(at),
+            values=values,
+        )
+        return Case(examination, measured, self._remembered.get(key))
+
+    def _show(self, found: Mapping[Key, Evidence]) -> None:
+        """Evidence as gauges, one per metric under judgement; those of the past are taken away."""
+        shown = set()
+        for key, evidence in found.items():
+            for one in evidence.judgement.metrics:
+                labels = (key.namespace, key.name, one.name)
+                shown.add(labels)
+                self.metrics.analysis_evidence.labels(*labels).set(one.evidence or 0.0)
+        for labels in self._shown - shown:
+            self.metrics.analysis_evidence.remove(*labels)
+        self._shown = shown
+        counts: dict[str, int] = dict.fromkeys(("Pass", "Fail", "Inconclusive", "NoData"), 0)
+        for evidence in found.values():
+            counts[evidence.judgement.verdict.value] += 1
+        for verdict, count in counts.items():
+            self.metrics.analysis_verdicts.labels(verdict).set(count)
+
+
+def _weigh(cases: list[Case], now: datetime) -> list[tuple[Evidence, Remembered]]:
+    from mooring.core.tribunal import weigh
+
+    return weigh(cases, now)
