@@ -134,8 +134,9 @@ def test_steady_broken_and_drifted_with_another_operator_for_every_window(
     ]
     restarted = Case(client, raw_spec(window="10s"), settle=SETTLED)
     kept = Case(client, raw_spec(window="10s"), settle=SETTLED)
+    began = boundary()
     for case in (restarted, kept):
-        case.round((boundary() + 0.1) / 3600)
+        case.round((began + 0.1) / 3600)
     told = []
     for number, counted in enumerate(windows, 1):
         collector.count(number, counted)

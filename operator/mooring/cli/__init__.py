@@ -20,6 +20,8 @@ _SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "explain": ("explain:explain", "Say why it is not Ready, and what to do next."),
         "history": ("history:history", "List the revisions and what became of them."),
         "diff": ("diff:diff", "Show what differs between two revisions."),
+        "drift": ("drift:drift", "Show how the data stands beside its reference."),
+        "report": ("report:report", "Write that as one page, with plots."),
     },
     "Steer a rollout": {
         "promote": ("verbs:promote", "Let the candidate go on to its next step."),
