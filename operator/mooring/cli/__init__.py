@@ -37,6 +37,7 @@ _SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "digest": ("digest:digest", "Print the digest of a model, as the fetcher verifies it."),
         "probe": ("probe:probe", "Check a running server against the Open Inference Protocol v2."),
         "simulate": ("simulate:simulate", "Say what the judge would do with steps and traffic."),
+        "replay": ("replay:replay", "Say what the judge would have done, by Prometheus' past."),
         "reference": ("reference:reference", "Build the reference that drift is judged against."),
     },
     "Run and keep": {
