@@ -231,9 +231,17 @@ _ADVICE: Mapping[str, str] = {
     "NoData": "nothing moves without data: see whether the router's pods run, kubectl get pods "
     "{routers}, and whether Prometheus scrapes them (docs/operations.md)",
     "Inconclusive": "wait for more requests, or decide yourself: mooring promote {name} or mooring "
-    "abort {name}",
+    "abort {name}; once it was taken back: mooring retry {name}",
+    "AwaitingEvidence": "wait for more requests, or decide yourself: mooring promote {name} or "
+    "mooring abort {name}",
     "Fail": "read its numbers: mooring get {name}; then change the model, or let it try again: "
     "mooring retry {name}",
+    "AnalysisFailed": "read its numbers: mooring get {name}; then change the model, or let it try "
+    "again: mooring retry {name}",
+    "PrometheusNotConfigured": "give the operator its address: config.prometheus.url of the chart",
+    "NotMeasured": "change that metric of spec.analysis as the message says, or remove it",
+    "InvalidQuery": "mend the query; mooring lint names the place where it breaks",
+    "InvalidAnalysis": "mend spec.analysis; mooring lint checks it",
     "NoService": "it is about to be made; if it stays away: kubectl describe mdep {name}",
     "Starting": "wait, or watch it: mooring get {name} -w",
     "ScaledToZero": "no pods are asked for; ask for one: kubectl scale mdep {name} --replicas=1",

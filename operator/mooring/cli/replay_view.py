@@ -164,7 +164,8 @@ def show(played: Played, out: Console) -> None:
         Text(
             f"{trial.deployment} in {trial.namespace}: {trial.revision} against {trial.against}, "
             f"{format_time(played.period.began)} to {format_time(played.ended)}, "
-            f"{played.looks:,} looks {span(played.period.tick)} apart, alpha {trial.standard.analysis.alpha:g}"
+            f"{played.looks:,} looks {span(played.period.tick)} apart, "
+            f"alpha {trial.standard.analysis.alpha:g}"
         )
     )
     for gap in trial.standard.gaps:
