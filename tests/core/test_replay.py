@@ -68,7 +68,7 @@ def history(
     shares = {"cand": weight, "stab-a": (1 - weight) / 2, "stab-b": (1 - weight) / 2}
     for n in range(looks):
         at = BEGAN + n * TICK
-        clusters = {name: counts(*both) for name, both in totals.items()}
+        clusters = {name: counts(both[0], both[1]) for name, both in totals.items()}
         yield at, Measured(sources=(Source(POD, at, at, clusters, BEGAN - 3600),))
         for name, both in totals.items():
             asked = float(rng.poisson(rate * TICK * shares[name]))
