@@ -14,6 +14,7 @@ from rich.console import Console
 from tests.cli import objects
 from tests.cli.objects import NOW, at, condition
 
+from mooring.cli.diagnosis import diagnose
 from mooring.cli.estimates import interval, readings, seconds
 from mooring.cli.line import line
 from mooring.cli.snapshot import Snapshot
@@ -115,7 +116,15 @@ def judged_in_its_bake() -> Snapshot:
     return Snapshot(resource)
 
 
+def judged_before() -> Snapshot:
+    analysis = objects.evidence(verdict="Pass", message="every metric passes", observedAt=at(-90))
+    analysis["metrics"] = analysis["metrics"][:1]
+    del analysis["state"]
+    return Snapshot(objects.deployment(objects.serving(analysis=analysis)))
+
+
 CASES = {
+    "judged-before": judged_before(),
     "judged": Snapshot(objects.judged()),
     "judged-no-data": no_data(),
     "judged-bake": judged_in_its_bake(),
@@ -193,6 +202,13 @@ def test_trouble_is_red_and_what_is_ready_green() -> None:
 def test_the_line_of_a_judged_rollout_tells_the_verdict_and_how_many_metrics_pass() -> None:
     assert "; analysis Inconclusive (1 of 3 metrics pass); " in line(CASES["judged"])
     assert "; analysis Fail" in line(CASES["judged-bake"])
+
+
+def test_what_decided_the_last_rollout_is_told_as_the_past() -> None:
+    past = CASES["judged-before"]
+    assert "last analysis Pass  of bkdzxfpnlt  90m ago\n" in drawn(past)
+    assert "analysis" not in line(past)
+    assert [f.about for f in diagnose(past, [], NOW).findings] == []
 
 
 def test_a_verdict_has_its_colour_and_the_bar_turns_red_on_its_way() -> None:

@@ -9,7 +9,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from mooring.cli.bar import bar
-from mooring.cli.estimates import Reading, readings, summary, told
+from mooring.cli.estimates import Reading, ongoing, readings, summary, told
 from mooring.cli.snapshot import Snapshot
 from mooring.cli.words import age, clock, moment, plain, span
 
@@ -21,15 +21,18 @@ _FRESH = timedelta(seconds=30)
 
 
 def branches(snapshot: Snapshot, now: datetime) -> Iterator[Tree]:
-    """Nothing while nothing is judged."""
+    """What is judged now, or what decided the last rollout; nothing where nothing ever was."""
     analysis = snapshot.part("analysis")
     if not analysis:
         return
-    branch = Tree(_head(snapshot, now))
-    for text in analysis.get("blocked") or ():
+    now_judged = ongoing(snapshot.status)
+    branch = Tree(_head(snapshot, now) if now_judged else _past(snapshot, now))
+    for text in analysis.get("blocked") or () if now_judged else ():
         branch.add(Text.assemble(("keeps it from passing", "yellow"), f"  {plain(text)}"))
     for reading in readings(snapshot):
-        branch.add(Tree(_metric(reading, now)))
+        # Of what passed long ago nobody wants to see every number.
+        whole = now_judged or reading.verdict != "Pass"
+        branch.add(Tree(_metric(reading, now) if whole else _title(reading, now)))
     yield branch
 
 
@@ -54,13 +57,31 @@ def _head(snapshot: Snapshot, now: datetime) -> Text:
     return text
 
 
-def _metric(reading: Reading, now: datetime) -> Text:
+def _past(snapshot: Snapshot, now: datetime) -> Text:
+    analysis = snapshot.part("analysis")
+    verdict = plain(analysis.get("verdict"))
+    text = Text.assemble("last analysis ", (verdict, VERDICTS.get(verdict, "")))
+    text.append(f"  of {plain(analysis.get('revision'))}")
+    if analysis.get("observedAt"):
+        text.append(f"  {age(analysis['observedAt'], now)} ago", "dim")
+    why = told(snapshot)
+    if why and verdict != "Pass":
+        text.append(f"\n{why}")
+    return text
+
+
+def _title(reading: Reading, now: datetime) -> Text:
     verdict = reading.verdict
     text = Text.assemble((reading.name, "bold"), " ", (verdict, VERDICTS.get(verdict, "")))
     if reading.record.get("decidedAt"):
         text.append(f" at {clock(reading.record['decidedAt'], now)}", "dim")
     if reading.reason:
         text.append(f": {reading.reason}")
+    return text
+
+
+def _metric(reading: Reading, now: datetime) -> Text:
+    text = _title(reading, now)
     if reading.evidence is not None:
         text.append("\nto Fail    ", "dim").append_text(
             bar(reading.evidence, "red" if reading.evidence >= 0.5 else "yellow")

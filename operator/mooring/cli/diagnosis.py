@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from mooring.cli.cluster import Json
-from mooring.cli.estimates import readings, sentence, told
+from mooring.cli.estimates import ongoing, readings, sentence, told
 from mooring.cli.snapshot import ROLES, Snapshot, leaves
 from mooring.cli.words import awaited, clock, moment, plain
 from mooring.core import kinds, pods
@@ -114,7 +114,7 @@ def _analysis(snapshot: Snapshot) -> Iterable[Finding]:
     """What is missing for a decision, with the numbers; a verdict that decided needs no advice."""
     analysis = snapshot.part("analysis")
     verdict = plain(analysis.get("verdict"))
-    if verdict in ("", "Pass"):
+    if verdict in ("", "Pass") or not ongoing(snapshot.status):
         return
     why = told(snapshot)
     if why:

@@ -142,6 +142,14 @@ def sentence(reading: Reading) -> str:
     return "; ".join(parts)
 
 
+def ongoing(status: Json) -> bool:
+    """Whether something is judged now; else what is told is what decided the last rollout.
+
+    The judge's memory is kept for as long as it is needed, and no longer.
+    """
+    return bool((status.get("analysis") or {}).get("state"))
+
+
 def told(snapshot: Snapshot) -> str:
     """Why the verdict of all is what it is, unless it is one metric's reason, which follows."""
     message = plain(snapshot.part("analysis").get("message"))
@@ -151,7 +159,12 @@ def told(snapshot: Snapshot) -> str:
 
 
 def summary(snapshot: Snapshot) -> str:
-    """The verdict with how many metrics pass: ``Inconclusive (1 of 2 metrics pass)``."""
+    """The verdict with how many metrics pass: ``Inconclusive (1 of 2 metrics pass)``.
+
+    Empty while nothing is judged.
+    """
+    if not ongoing(snapshot.status):
+        return ""
     analysis = snapshot.part("analysis")
     verdict = plain(analysis.get("verdict"))
     found = readings(snapshot)

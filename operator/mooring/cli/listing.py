@@ -56,6 +56,7 @@ def table(found: list[Json], now: datetime, all_namespaces: bool, width: int) ->
 
     from mooring.cli.analysis_view import VERDICTS
     from mooring.cli.columns import Column, fit
+    from mooring.cli.estimates import ongoing
     from mooring.cli.view import PHASES
     from mooring.cli.words import age, plain, short_uri
 
@@ -72,7 +73,7 @@ def table(found: list[Json], now: datetime, all_namespaces: bool, width: int) ->
         cells["CANDIDATE"].append(Text(plain(candidate.get("revision"))))
         cells["STEP"].append(Text(_step(status.get("rollout") or {})))
         cells["WEIGHT"].append(Text(f"{candidate['weight']}%" if "weight" in candidate else ""))
-        verdict = plain((status.get("analysis") or {}).get("verdict"))
+        verdict = plain(status["analysis"].get("verdict")) if ongoing(status) else ""
         cells["VERDICT"].append(Text(verdict, VERDICTS.get(verdict, "")))
         cells["MODEL"].append(Text(plain(obj["spec"]["model"]["uri"])))
         cells["AGE"].append(Text(age(meta.get("creationTimestamp"), now)))
