@@ -196,3 +196,44 @@ def test_the_place_in_a_query_is_that_of_the_text_with_its_placeholders(file: Pa
 """
     )
     assert "(at character 23)" in lint(file).stdout
+
+
+@pytest.mark.parametrize(
+    ("metric", "message"),
+    [
+        ("latency: {max: 2000s}", "max exceeds the router's largest bucket"),
+        ("predictionShift: {maxPSI: 0.2}", "nobody compares the predictions of two revisions yet"),
+    ],
+)
+def test_what_nobody_measures_is_named_before_the_operator_does(
+    file: Path, metric: str, message: str
+) -> None:
+    file.write_text(
+        GOOD
+        + f"""\
+  rollout: {{steps: [{{weight: 5, duration: 10m}}]}}
+  analysis:
+    metrics:
+    - {{name: errors, errorRate: {{max: 0.02}}}}
+    - {{name: other, {metric}}}
+"""
+    )
+    found = lint(file)
+    assert found.exit_code == 1
+    assert f":15: spec.analysis.metrics[1]: {message}" in found.stdout
+
+
+def test_the_router_s_counts_take_its_router(file: Path) -> None:
+    file.write_text(
+        GOOD
+        + """\
+  traffic: {router: replicas}
+  rollout: {steps: [{weight: 5, duration: 10m}]}
+  analysis: {metrics: [{name: errors, errorRate: {max: 0.02}}]}
+"""
+    )
+    found = lint(file)
+    assert found.exit_code == 1
+    assert "spec.analysis.metrics[0]: nobody measures it with traffic.router replicas" in (
+        found.stdout
+    )

@@ -59,7 +59,7 @@ def lint(files: tuple[Path, ...], output: str, no_color: bool) -> None:
 
     Unknown fields are refused, too. FILE may be - for standard input, or a folder, of which every
     .yaml, .yml and .json is read. A file may hold several documents; other kinds in it are skipped.
-    PromQL is parsed as the operator parses it.
+    PromQL is parsed as the operator parses it, and what nobody measures is named.
     What needs a second object (whether a runtime exists) only the cluster can tell.
 
     Exit codes: 0 nothing is wrong; 1 something is; 2 wrong usage.
@@ -144,7 +144,7 @@ def _other(document: Document) -> str:
 def _problems(file: str, document: Document) -> Iterator[Problem]:
     from mooring.api import InvalidResource, ModelDeployment
     from mooring.api.validation import lint as validate
-    from mooring.cli.queries import query_problems
+    from mooring.cli.lint_analysis import analysis_problems
 
     if not isinstance(document.value, dict):
         yield Problem(file, document.line, "", "must be an object with apiVersion, kind and spec")
@@ -162,5 +162,5 @@ def _problems(file: str, document: Document) -> Iterator[Problem]:
             yield Problem(file, document.line_of(path), path, message)
     else:
         if isinstance(resource, ModelDeployment):
-            for path, message in query_problems(resource):
+            for path, message in analysis_problems(resource):
                 yield Problem(file, document.line_of(path), path, message)

@@ -1,0 +1,53 @@
+"""What of ``spec.analysis`` could not be carried out: the operator would answer with Stalled.
+
+It is found here as it is there (:mod:`mooring.core.analysis`), PromQL by the parser among it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from mooring.api.modeldeployment import ModelDeployment
+
+#: A name of the same form: a file does not know its revision.
+_REVISION: Final = "bcdfghjklm"
+_NAMED: Final = re.compile(r"""\bnamespace\s*=\s*["'`]([a-z0-9][-a-z0-9]*)["'`]""")
+
+
+def analysis_problems(resource: ModelDeployment) -> Iterator[tuple[str, str]]:
+    """The path of each metric that cannot be judged, and why: in a query with the place."""
+    if resource.spec.analysis is None:
+        return
+    from mooring.core.analysis import standard
+    from mooring.core.observed import RenderSettings
+
+    found = standard(
+        resource.spec,
+        RenderSettings(prometheus=True),
+        namespace=resource.metadata.namespace or _namespace_of(resource),
+        name=resource.metadata.name,
+        revision=_REVISION,
+    )
+    for gap in found.gaps if found is not None else ():
+        yield _placed(resource, gap.reason, gap.message.removeprefix("spec.analysis: "))
+
+
+def _placed(resource: ModelDeployment, reason: str, message: str) -> tuple[str, str]:
+    """The message without the metric that it names, and the path of that metric instead."""
+    metrics = resource.spec.analysis.metrics if resource.spec.analysis else ()
+    for index, metric in enumerate(metrics):
+        start = f"metric {metric.name}: "
+        if message.startswith(start):
+            query = ".prometheus.query" if reason == "InvalidQuery" else ""
+            return f"spec.analysis.metrics[{index}]{query}", message.removeprefix(start)
+    return "spec.analysis", message
+
+
+def _namespace_of(resource: ModelDeployment) -> str:
+    """A file without a namespace may be applied to that which its queries name."""
+    metrics = resource.spec.analysis.metrics if resource.spec.analysis else ()
+    queries = (metric.prometheus.query for metric in metrics if metric.prometheus is not None)
+    return next((found[1] for query in queries if (found := _NAMED.search(query))), "default")
