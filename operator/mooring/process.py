@@ -6,6 +6,7 @@ The parts are wired here and nowhere else.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import signal
@@ -16,9 +17,10 @@ from typing import Any
 
 from kubernetes.aio.client import ApiClient, Configuration
 
-from mooring.adapters.kube import KubeClient, load_configuration
+from mooring.adapters.kube import ApiError, KubeClient, load_configuration
 from mooring.adapters.prometheus import Prometheus
 from mooring.adapters.prometheus_metrics import PrometheusMetrics
+from mooring.engine.discovery import Discovery
 from mooring.engine.drift import DriftWatch
 from mooring.engine.drift_metrics import DriftMetrics
 from mooring.engine.evidence import Examiner
@@ -38,6 +40,8 @@ from mooring.shell.intake import build_registry, watch
 log = logging.getLogger(__name__)
 
 _INTAKE_BACKOFF = 2.0
+#: How often the definitions of others are looked for (seconds).
+_DISCOVERY = 30.0
 #: Python's own 700 has the collector walk through a store of raw JSON, which has no cycles, all
 #: the time: a fifth of the CPU at 200 objects.
 _COLLECT_EVERY = 20_000
@@ -61,6 +65,7 @@ class Process:
     settings: Settings
     configuration: Configuration
     elect: bool
+    discovery_seconds: float = _DISCOVERY
     metrics: Metrics = field(default_factory=Metrics)
     store: Store = field(default_factory=Store)
     queue: KeyedQueue = field(default_factory=KeyedQueue)
@@ -78,6 +83,10 @@ class Process:
             client, self.store, self.queue, self.metrics, self.settings.namespaces,
             self.settings.resync.total_seconds(), health.resynced,
         )  # fmt: skip
+        discovery = Discovery(
+            client, self.store, self.queue, self.discovery_seconds, resync.take_in
+        )
+        resync.optional = lambda: discovery.known
         routers = RouterPods(client)
         prometheus = self._prometheus()
         examiner = Examiner(
@@ -87,7 +96,7 @@ class Process:
         )  # fmt: skip
         reconciler = Reconciler(
             client, self.store, self.queue, recorder, self.metrics, self.settings.rendering(),
-            routers, _now, lambda: self.connection.since, examiner,
+            routers, _now, lambda: self.connection.since, examiner, discovery.unserved,
         )  # fmt: skip
         drift = DriftWatch(
             client, self.store, self.queue, recorder, DriftMetrics(self.metrics.registry),
@@ -96,8 +105,8 @@ class Process:
         web = await serve(health, self.metrics, self.settings.port)
         try:
             await self._until_stopped(
-                self._intake(resync),
-                self._observe(resync),
+                self._intake(resync, discovery),
+                self._observe(resync, discovery),
                 self._lead(reconciler, recorder, (examiner.run, drift.run), health),
                 health.tick(),
             )
@@ -115,12 +124,24 @@ class Process:
             return None
         return Prometheus(access, PrometheusMetrics(self.metrics.registry).on_asked)
 
-    async def _observe(self, resync: Resync) -> None:
+    async def _observe(self, resync: Resync, discovery: Discovery) -> None:
         await resync.seed()
+        await self._discover(discovery)
         self.seeded.set()
         self.connection.since = _now()
         self.metrics.deployments.set_function(lambda: float(len(list(self.store.all_keys()))))
-        await resync.run()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(resync.run())
+            group.create_task(discovery.run())
+
+    async def _discover(self, discovery: Discovery) -> None:
+        """The first look, without which nothing may be decided."""
+        while True:
+            try:
+                return await discovery.look()
+            except ApiError as error:
+                log.warning("cannot look up which kinds the cluster knows: %s", error)
+                await asyncio.sleep(_INTAKE_BACKOFF)
 
     async def _lead(
         self,
@@ -155,8 +176,9 @@ class Process:
             await lock.release()
             await api.close()  # type: ignore[no-untyped-call]
 
-    async def _intake(self, resync: Resync) -> None:
-        """Kopf's watches. Should they end (an error in the stream is fatal to kopf), begin anew.
+    async def _intake(self, resync: Resync, discovery: Discovery) -> None:
+        """Kopf's watches. Should they end (an error in the stream is fatal to kopf), begin anew;
+        and when the cluster comes to know another kind, or one no more.
 
         Not before the store is filled: kopf looks once for the kinds that there are, so it must
         not look before their definitions are installed.
@@ -164,17 +186,25 @@ class Process:
         await self.seeded.wait()
         namespaces = self.settings.namespaces
         while True:
+            discovery.changed.clear()
             registry = build_registry(
                 self.store, self.queue, self.metrics, self.configuration,
-                namespaces=namespaces, on_gap=lambda: self._after_gap(resync),
+                namespaces=namespaces, optional=discovery.known,
+                on_gap=lambda: self._after_gap(resync),
             )  # fmt: skip
             resync.hurry()  # what is deleted between two watches is reported by neither
             try:
-                await watch(registry, namespaces, self._hear_signals)
+                await _until(
+                    watch(registry, namespaces, self._hear_signals), discovery.changed.wait()
+                )
             except Exception:
                 log.exception("watching ended; beginning anew")
             self.connection.since = _now()
+            if discovery.changed.is_set():
+                continue
             await asyncio.sleep(_INTAKE_BACKOFF)
+            with contextlib.suppress(ApiError):  # a definition that is gone ends its watch
+                await discovery.look()
 
     def _after_gap(self, resync: Resync) -> None:
         """A watch is there again: what is old in our view has not been so for that long."""
@@ -200,6 +230,19 @@ class Process:
             for task in (*tasks, stopping):
                 task.cancel()
             await asyncio.gather(*tasks, stopping, return_exceptions=True)
+
+
+async def _until(*coroutines: Coroutine[Any, Any, Any]) -> None:
+    """Runs all until the first one ends, and raises what ended it; waits for the others to end."""
+    tasks = [asyncio.create_task(c) for c in coroutines]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def run(settings: Settings, kubeconfig: str | None, *, elect: bool) -> None:

@@ -340,7 +340,7 @@ class Operator:
         cls, kubeconfig: Path, wanted: Settings, *, elect: bool = False
     ) -> AsyncIterator[Operator]:
         configuration = await load_configuration(str(kubeconfig))
-        process = Process(wanted, configuration, elect)
+        process = Process(wanted, configuration, elect, discovery_seconds=0.5)
         operator = cls(process, asyncio.create_task(process.run()))
         try:
             await until(lambda: process.seeded.is_set() or operator.task.done(), "seeded")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import yaml
 
-from mooring.core.kinds import CHILD_KINDS
+from mooring.core.kinds import CHILD_KINDS, OPTIONAL_KINDS
 
 RULES: list[dict[str, list[str]]] = [
     {"apiGroups": ["mooring.dev"], "resources": ["modeldeployments", "modelruntimes"],
@@ -17,7 +17,7 @@ RULES: list[dict[str, list[str]]] = [
     *(
         {"apiGroups": [kind.group], "resources": [kind.plural],
          "verbs": ["get", "list", "watch", "create", "patch", "delete"]}
-        for kind in CHILD_KINDS
+        for kind in (*CHILD_KINDS, *OPTIONAL_KINDS)
     ),
     {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list"]},
     {"apiGroups": [""], "resources": ["events"], "verbs": ["create", "patch"]},

@@ -205,7 +205,7 @@ def test_mirror_and_match_hold_during_their_step_only() -> None:
 
 
 def table(world: World) -> dict[str, Any]:
-    from mooring.core.render.router.objects import read_table
+    from mooring.core.render.router.table import read_table
 
     found = read_table(world.children[kinds.Ref("ConfigMap", "fraud-router")])
     assert found is not None

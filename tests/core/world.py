@@ -26,7 +26,7 @@ from mooring.core.observed import (
 )
 from mooring.core.plan import Plan, decide
 from mooring.core.pods import PodReport
-from mooring.core.render.router.objects import read_table
+from mooring.core.render.router.table import read_table
 from mooring.core.revision import History, read_history
 from mooring.core.traffic import RouterReport
 
@@ -93,6 +93,7 @@ class World:
     routers_follow: bool = True
     examination: Examination | None = None
     evidence: Evidence | None = None
+    unserved: frozenset[str] = frozenset()
 
     @classmethod
     def with_spec(cls, wanted: dict[str, Any] | None = None, **changes: Any) -> World:
@@ -141,6 +142,7 @@ class World:
             failures=dict(self.failures),
             foreign=dict(self.taken),
             connected_since=self.connected_since,
+            unserved=self.unserved,
             settings=self.settings,
             routers=self._reports() if routers_to_ask(self.resource, children) else None,
             evidence=self.evidence,
@@ -281,9 +283,12 @@ class World:
             assert live["spec"]["selector"] == wanted["spec"]["selector"]
             wanted["spec"].setdefault("replicas", live["spec"]["replicas"])
         kept = {k: live["metadata"][k] for k in ("uid", "generation", "resourceVersion")}
+        same = live.get("spec") == wanted.get("spec")
         live.update(wanted)
         live["metadata"] = {**wanted["metadata"], **kept}
         self._changed(live)
+        if same and ref.kind == "HTTPRoute":  # a Deployment's annotations make a generation
+            live["metadata"]["generation"] -= 1
         self._answer(ref)
 
     def _answer(self, ref: Ref) -> None:
@@ -360,6 +365,27 @@ class World:
             for name in names
         }
 
+    def run_gateways(self, *conditions: dict[str, str]) -> None:
+        """Lets every Gateway of the HTTPRoute say that it has accepted it as it is now; or, where
+        given, these conditions.
+        """
+        live = self.children[Ref("HTTPRoute", "fraud")]
+        said = conditions or (
+            {"type": "Accepted", "status": "True", "reason": "Accepted"},
+            {"type": "ResolvedRefs", "status": "True", "reason": "ResolvedRefs"},
+        )
+        generation = live["metadata"]["generation"]
+        live["status"] = {
+            "parents": [
+                {
+                    "parentRef": parent,
+                    "controllerName": "example.com/fake",
+                    "conditions": [{"observedGeneration": generation, **c} for c in said],
+                }
+                for parent in live["spec"]["parentRefs"]
+            ]
+        }
+
     def fail_pods(
         self, revision: str, reason: str, message: str, *, permanent: bool = False
     ) -> None:
@@ -379,6 +405,8 @@ class World:
                 self.run_pods(revision)
             if Ref("Deployment", "fraud-router") in self.children:
                 self.run_routers()
+            if Ref("HTTPRoute", "fraud") in self.children:
+                self.run_gateways()
             self.round()
             if len(self.writes) == before:
                 break
@@ -411,6 +439,14 @@ class World:
         found = read_table(live)
         assert found is not None
         return dict(found[0].route.weights)
+
+    def split(self) -> dict[str, int]:
+        """The weights of the HTTPRoute's backends, by revision, 0 among them."""
+        rules = self.children[Ref("HTTPRoute", "fraud")]["spec"]["rules"]
+        return {
+            ref["name"].removeprefix("fraud-").removesuffix("-gateway"): ref["weight"]
+            for ref in rules[-1]["backendRefs"]
+        }
 
     def routed(self) -> str:
         service = self.children[Ref("Service", "fraud")]

@@ -15,6 +15,7 @@ from tests.golden.test_golden import CASES, plan_of
 
 from mooring.core.fingerprint import is_applied
 from mooring_dev.control_plane import ControlPlane
+from mooring_dev.definitions import gateway_api_definitions
 
 pytestmark = pytest.mark.apiserver
 
@@ -55,6 +56,8 @@ def apply(plane: ControlPlane, documents: list[dict[str, Any]], *flags: str) -> 
 @pytest.fixture(scope="module")
 def plane(control_plane: ControlPlane) -> Iterator[ControlPlane]:
     apply(control_plane, PREPARED)
+    routes = gateway_api_definitions() / "gateway.networking.k8s.io_httproutes.yaml"
+    control_plane.kubectl("apply", "--server-side", "-f", str(routes))
     yield control_plane
     control_plane.kubectl("delete", "namespace", "shop", "--wait=false")
 

@@ -52,6 +52,7 @@ SERVED_RULES = [
     ("apps", ["controllerrevisions", "deployments"], CHILD),
     ("", ["configmaps", "serviceaccounts", "services"], CHILD),
     ("autoscaling", ["horizontalpodautoscalers"], CHILD),
+    ("gateway.networking.k8s.io", ["httproutes"], CHILD),
     ("networking.k8s.io", ["networkpolicies"], CHILD),
     ("policy", ["poddisruptionbudgets"], CHILD),
     ("", ["pods"], ["get", "list", "patch"]),
@@ -179,7 +180,7 @@ def test_every_kind_that_the_operator_writes_is_granted(render: Render) -> None:
         for group, resources, verbs in rights(role)
         for resource in resources
     }
-    for kind in kinds.CHILD_KINDS:
+    for kind in (*kinds.CHILD_KINDS, *kinds.OPTIONAL_KINDS):
         assert granted[kind.group, kind.plural] == set(CHILD), kind.name
 
 

@@ -23,7 +23,6 @@ from mooring.core.render.router.envoy import (
     split_clusters,
 )
 from mooring.core.render.router.objects import (
-    read_table,
     router_config_map,
     router_deployment,
     router_network_policy,
@@ -32,6 +31,7 @@ from mooring.core.render.router.objects import (
     router_template,
 )
 from mooring.core.render.router.report import endpoints, report
+from mooring.core.render.router.table import read_table
 from mooring.core.traffic import Backend, BackendPort, Match, Route, Table
 
 OWNER: dict[str, Any] = {"deployment": "fraud", "namespace": "shop", "uid": "uid-1"}

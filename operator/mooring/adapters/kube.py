@@ -218,6 +218,17 @@ class KubeClient:
                 return None
             raise
 
+    async def serves(self, kind: Kind) -> bool:
+        """Whether the API server knows this kind, by its discovery."""
+        group = Kind(kind.group, kind.version, kind.name, "")
+        try:
+            found = await self._request("discover", kind, "GET", group.path(None))
+        except ApiError as error:
+            if error.status in (403, 404):
+                return False
+            raise
+        return any(item.get("name") == kind.plural for item in found.get("resources") or ())
+
     async def list(
         self,
         kind: Kind,

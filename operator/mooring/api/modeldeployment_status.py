@@ -105,7 +105,7 @@ class RouterStatus(ApiModel):
     """The routers and what they have taken."""
 
     kind: _Word | None = None
-    """Which router: envoy or replicas."""
+    """Which router: envoy, gateway or replicas."""
     version: Annotated[str, Field(max_length=128)] | None = None
     """The version of the routes that stand in their configuration."""
     taken: Annotated[str, Field(max_length=128)] | None = None
@@ -115,7 +115,7 @@ class RouterStatus(ApiModel):
     routers: RevisionReplicas | None = None
     """Pods of the router: wanted and ready."""
     message: StatusMessage | None = None
-    """What keeps a router from taking its routes, in its own words."""
+    """What keeps a router from taking its routes, in its own words; or what it cannot tell."""
 
 
 class LastAction(ApiModel):

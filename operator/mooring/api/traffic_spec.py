@@ -8,10 +8,12 @@ from pydantic import Field
 
 from mooring.api.pod_fields import Resources
 from mooring.api.schema_types import (
+    ATOMIC,
     ApiModel,
     PositiveDuration,
     Rule,
     StrictInt,
+    matcher,
     pattern_rule,
 )
 
@@ -67,12 +69,68 @@ class OutlierDetection(ApiModel):
     """The most pods of one revision that may be out, in percent."""
 
 
+_NAME_PATTERN = r"^(\*\.)?[a-z0-9]([-.a-z0-9]*[a-z0-9])?$"
+_is_name = matcher(_NAME_PATTERN)
+_Name = Annotated[str, Field(max_length=253)]
+
+
+class ParentRef(ApiModel):
+    """A Gateway, or one of its listeners."""
+
+    name: _Name
+    """The Gateway."""
+    namespace: _Name | None = None
+    """Unset means the model's."""
+    section_name: _Name | None = None
+    """A listener; unset means every one."""
+
+
+class GatewaySpec(ApiModel):
+    """The Gateways that take this model's requests."""
+
+    parent_refs: Annotated[
+        tuple[ParentRef, ...], Field(min_length=1, max_length=8, json_schema_extra=ATOMIC)
+    ]
+    """The Gateways."""
+    hostnames: (
+        Annotated[
+            tuple[Annotated[_Name, Field(description="A host.")], ...],
+            Field(max_length=16, json_schema_extra=ATOMIC),
+        ]
+        | None
+    ) = None
+    """Hosts to answer for; unset means those of the listeners."""
+
+    # Which entries may stand beside each other, and more, the HTTPRoute's own rules say.
+    rules = (
+        Rule(
+            cel=(
+                "(self.parentRefs.map(p, p.name) + (has(self.hostnames) ? self.hostnames : []))"
+                f".all(n, n.matches(r'{_NAME_PATTERN}'))"
+            ),
+            message="names and hosts are lower-case letters, digits, '-' and '.'",
+            check=lambda g: (
+                all(map(_is_name, [p.name for p in g.parent_refs]))
+                and all(map(_is_name, g.hostnames or ()))
+            ),
+        ),
+        Rule(
+            cel="self.parentRefs.all(p, self.parentRefs.exists_one(q, q == p))",
+            message="parentRefs must not repeat an entry",
+            check=lambda g: len(set(g.parent_refs)) == len(g.parent_refs),
+        ),
+    )
+
+
 class TrafficSpec(ApiModel):
     """How requests reach the pods: by which router, and what it does on the way."""
 
-    router: Literal["envoy", "replicas"] = "envoy"
+    router: Literal["envoy", "gateway", "replicas"] = "envoy"
     """What splits the traffic: envoy runs two small Envoy proxies for this model, with exact
-    weights and measurements of its own; replicas runs none, and the ratio of pods is the weight."""
+    weights and measurements of its own; gateway asks a Gateway of the Gateway API to; replicas runs
+    none, and the ratio of pods is the weight."""
+    gateway: GatewaySpec | None = None
+    """For router gateway."""
     replicas: Annotated[StrictInt, Field(ge=1, le=100)] = 2
     """Number of router pods, for router envoy."""
     resources: Resources | None = None
@@ -91,8 +149,13 @@ class TrafficSpec(ApiModel):
 
     rules = (
         Rule(
-            cel=("!has(self.router) || self.router != 'replicas' || !has(self.sessionAffinity)"),
-            message="router replicas cannot keep sessions: use router envoy, or remove it",
-            check=lambda t: t.router != "replicas" or t.session_affinity is None,
+            cel="(has(self.router) && self.router == 'gateway') == has(self.gateway)",
+            message=("router gateway needs gateway.parentRefs, and no other router has a gateway"),
+            check=lambda t: (t.router == "gateway") == (t.gateway is not None),
+        ),
+        Rule(
+            cel="!has(self.router) || self.router == 'envoy' || !has(self.sessionAffinity)",
+            message="only router envoy keeps sessions: use it, or remove sessionAffinity",
+            check=lambda t: t.router == "envoy" or t.session_affinity is None,
         ),
     )

@@ -242,6 +242,12 @@ _ADVICE: Mapping[str, str] = {
     "NotMeasured": "change that metric of spec.analysis as the message says, or remove it",
     "InvalidQuery": "mend the query; mooring lint names the place where it breaks",
     "InvalidAnalysis": "mend spec.analysis; mooring lint checks it",
+    "GatewayRefused": "read what its controller says: kubectl describe httproute {name} -n "
+    "{namespace}; does the Gateway allow routes of this namespace and these hosts?",
+    "GatewayNotAnswering": "look for the Gateway and its controller: kubectl get "
+    "gateways,gatewayclasses -A",
+    "GatewayApiMissing": "install the definitions of the Gateway API and a controller, or choose "
+    "another spec.traffic.router",
     "NoService": "it is about to be made; if it stays away: kubectl describe mdep {name}",
     "Starting": "wait, or watch it: mooring get {name} -w",
     "ScaledToZero": "no pods are asked for; ask for one: kubectl scale mdep {name} --replicas=1",

@@ -17,7 +17,7 @@ from mooring.core.sizing import Side, Sizes, by_pods, sizes
 from mooring.core.steps import Demand, demand
 from mooring.core.traffic import Match, Route
 
-ENVOY, REPLICAS = "envoy", "replicas"
+ENVOY, GATEWAY, REPLICAS = "envoy", "gateway", "replicas"
 
 
 @dataclass(frozen=True, slots=True)

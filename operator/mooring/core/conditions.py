@@ -7,13 +7,14 @@ Stalled that it will not come about without somebody. Each carries the generatio
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from mooring.core import kinds
-from mooring.core.allocation import REPLICAS
+from mooring.core.allocation import GATEWAY, REPLICAS
 from mooring.core.capacity import capacity
 from mooring.core.clock import format_time
+from mooring.core.gateway import gateway_trouble
 from mooring.core.kinds import Ref
 from mooring.core.observed import Manifest, Observed
 from mooring.core.pods import PodReport, worst
@@ -126,6 +127,8 @@ def _ready_router(observed: Observed, situation: Situation) -> Finding | None:
     if situation.setting.router == REPLICAS or situation.total == 0:
         return None
     routing = situation.setting.routing
+    if situation.setting.router == GATEWAY:
+        return _ready_gateway(observed, situation)
     routers = capacity(observed.child(kinds.DEPLOYMENT, router_name(observed.name)))
     if routers.available == 0 and situation.capacity(situation.serving).available:
         wanted = routers.set or 1
@@ -136,6 +139,23 @@ def _ready_router(observed: Observed, situation: Situation) -> Finding | None:
             return None
         return Finding("RouterStarting", "the routers have not taken their routes yet", "False")
     return None
+
+
+def _ready_gateway(observed: Observed, situation: Situation) -> Finding | None:
+    """As with routers; but here pods are reached within the cluster whatever a Gateway says."""
+    before = {c.get("type"): c.get("status") for c in observed.status.get("conditions") or ()}
+    taken = situation.setting.routing.taken or before.get("Ready") == "True"
+    if taken or not situation.capacity(situation.serving).available:
+        return None
+    found = _gateway(observed, situation) or Finding(
+        "GatewayStarting", "the Gateways have not accepted the HTTPRoute yet"
+    )
+    return replace(found, status="False")
+
+
+def _gateway(observed: Observed, situation: Situation) -> Finding | None:
+    found = gateway_trouble(observed, situation.setting.routing)
+    return Finding(*found) if found is not None else None
 
 
 def _ready_serving(observed: Observed, situation: Situation) -> Finding | None:
@@ -277,6 +297,8 @@ def _stalled_rejected(observed: Observed, situation: Situation) -> Finding | Non
 def _stalled_router(observed: Observed, situation: Situation) -> Finding | None:
     """Routers that do not take their routes: what serves serves on, and nothing moves."""
     routing = situation.setting.routing
+    if situation.setting.router == GATEWAY:
+        return _gateway(observed, situation)
     if situation.setting.router == REPLICAS or routing.table is None or routing.taken:
         return None
     waited = observed.now - (routing.since or observed.now)

@@ -15,11 +15,11 @@ from mooring.core.clock import parse_time
 from mooring.core.examination import Evidence, Examination, Phase, evidence_for, examine
 from mooring.core.judge import Verdict
 from mooring.core.observed import Observed
+from mooring.core.observed_routing import read_routing
 from mooring.core.pods import worst
 from mooring.core.render.metadata import child_name
 from mooring.core.revision import History, Rejection, Revision
 from mooring.core.rollout import Facts, Move, Progress, ends, next_move
-from mooring.core.routing import read_routing
 from mooring.core.situation import Situation
 from mooring.core.steps import RolloutPlan, duration, in_words
 from mooring.core.traffic import Route

@@ -13,11 +13,13 @@ from datetime import datetime, timedelta
 
 from mooring.api import ModelDeploymentSpec
 from mooring.core import kinds
-from mooring.core.allocation import ENVOY
+from mooring.core.allocation import ENVOY, GATEWAY, REPLICAS
 from mooring.core.capacity import Capacity, capacity
 from mooring.core.clock import format_time, parse_time
+from mooring.core.gateway import ANSWERS, SETTLES, stamps
 from mooring.core.observed import Manifest, Observed
 from mooring.core.render.metadata import selector
+from mooring.core.render.router.httproute import http_route
 from mooring.core.render.router.objects import (
     router_config_map,
     router_deployment,
@@ -29,9 +31,9 @@ from mooring.core.render.router.objects import (
 )
 from mooring.core.render.service import public_service
 from mooring.core.revision import Revision
-from mooring.core.routing import backend, next_table, ports
+from mooring.core.routing import Routing, backend, next_table, ports, read_routers
 from mooring.core.situation import Situation, routed_revision
-from mooring.core.traffic import Backend, Route
+from mooring.core.traffic import Backend, Route, Table
 
 _SOON, _LATER = timedelta(seconds=0.5), timedelta(seconds=5)
 
@@ -72,12 +74,15 @@ def front(observed: Observed, spec: ModelDeploymentSpec, situation: Situation) -
         targets=_targets(serving) if chosen == router_selector(observed.name) else {},
         since=_since(observed, chosen),
     )
-    if not _needs_router(observed, situation, chosen):
-        return Front((service,), serving)
-    found = _routed(observed, spec, situation, serving, service)
-    if situation.setting.router == ENVOY:
+    if _needs_router(observed, situation, chosen):
+        found = _routed(observed, spec, situation, serving, service)
+        if situation.setting.router != ENVOY:
+            found = replace(found, look_again=_router_gone_at(observed, chosen))
+    else:
+        found = Front((service,), serving)
+    if situation.setting.router != GATEWAY:
         return found
-    return replace(found, look_again=_router_gone_at(observed, chosen))
+    return _with_route(observed, spec, situation, found)
 
 
 def _selected(observed: Observed) -> dict[str, str] | None:
@@ -96,7 +101,7 @@ def _chosen(observed: Observed, situation: Situation, serving: Revision) -> dict
         if live in (None, routers) or not answers or (ready and situation.setting.routing.taken):
             return routers
         return live
-    if len(situation.route.weights) > 1:
+    if len(situation.route.weights) > 1 and situation.setting.router == REPLICAS:
         return selector(observed.name)  # the ratio of pods is the weight
     return selector(observed.name, _direct(observed, situation, serving).hash)
 
@@ -138,18 +143,20 @@ def leaves(
     if revision.promotion is None and not seen:
         return False, None
     live = _selected(observed)
-    if live == router_selector(observed.name):
+    routers = router_selector(observed.name)
+    left = []
+    if live == routers or situation.setting.router == GATEWAY:
         routing = situation.setting.routing
         if revision.hash in situation.route.revisions or routing.names(revision.hash):
             return True, None
         if not (routing.taken or routing.idle):
             return True, None
-        left = routing.since or observed.now
-    else:
+        left.append(routing.since or observed.now)
+    if live != routers:
         if (live or {}).get(kinds.LABEL_REVISION) in (None, revision.hash):
             return True, None
-        left = _since(observed, live or {})
-    until = left + observed.settings.drain
+        left.append(_since(observed, live or {}))
+    until = max(left) + observed.settings.drain
     if observed.now >= until:
         return False, None
     # A clock that was set back must not keep the pods for ever.
@@ -185,11 +192,11 @@ def _routed(
         "namespace": observed.namespace,
         "uid": observed.uid,
     }
-    routing = situation.setting.routing
-    wanted = situation.route if situation.setting.router == ENVOY else routing.route
-    backends = {r.hash: backend(observed, r) for r in situation.history.revisions}
-    wanted = _known(wanted, backends)
-    table = next_table(routing, wanted, backends, _pods_to_know(situation, wanted))
+    # Routers that are on their way out keep the routes that they have.
+    envoy = situation.setting.router == ENVOY
+    routing = situation.setting.routing if envoy else read_routers(observed)
+    wanted = situation.route if envoy else routing.route
+    wanted, table = _next(observed, situation, routing, wanted)
     public = ports(serving)
     config_map = router_config_map(table, spec.traffic, ports=public, **owner)
     annotations = config_map["metadata"]["annotations"]
@@ -218,12 +225,52 @@ def _routed(
     return Front((config_map, service, *manifests), serving, touch, again)
 
 
-def _pods_to_know(situation: Situation, route: Route) -> dict[str, int]:
+def _with_route(
+    observed: Observed, spec: ModelDeploymentSpec, situation: Situation, found: Front
+) -> Front:
+    """The HTTPRoute beside the rest, where the cluster knows what that is."""
+    gateway, routing = spec.traffic.gateway, situation.setting.routing
+    if gateway is None or kinds.HTTP_ROUTE.name in observed.unserved:
+        return found
+    # What no Gateway takes does not move on, even where none holds on to anything older.
+    waiting = replace(routing, idle=routing.table is None)
+    wanted, table = _next(observed, situation, waiting, situation.route)
+    route = http_route(
+        table,
+        spec.traffic,
+        gateway,
+        deployment=observed.name,
+        namespace=observed.namespace,
+        uid=observed.uid,
+    )
+    annotations = route["metadata"]["annotations"]
+    version = annotations[kinds.ANNOTATION_VERSION]
+    annotations |= stamps(observed, version)
+    same = version == routing.version
+    since = (routing.since if same else None) or observed.now
+    # What a Gateway says is watched; only the time that it may take is not.
+    moments = [since + SETTLES, since + ANSWERS, found.look_again]
+    again = min((m for m in moments if m is not None and m > observed.now), default=None)
+    if routing.taken and same and table.route == wanted:
+        again = found.look_again
+    return replace(found, objects=(*found.objects, route), look_again=again)
+
+
+def _next(
+    observed: Observed, situation: Situation, routing: Routing, wanted: Route
+) -> tuple[Route, Table]:
+    """The route to get to, and the table to write now on the way there."""
+    backends = {r.hash: backend(observed, r) for r in situation.history.revisions}
+    wanted = _known(wanted, backends)
+    return wanted, next_table(routing, wanted, backends, _pods_to_know(situation, routing, wanted))
+
+
+def _pods_to_know(situation: Situation, routing: Routing, route: Route) -> dict[str, int]:
     """How many pods of each revision routers must know before it gets more requests: as many as its
     share needs, if there are so many. Going back to stable waits for nothing but that it answers.
     """
     found = {}
-    before = situation.setting.routing.route.revisions
+    before = routing.route.revisions
     for name in route.revisions:
         if situation.stable is not None and name == situation.stable.hash and name in before:
             continue

@@ -49,6 +49,8 @@ SERVICE = Kind("", "v1", "Service", "services")
 DEPLOYMENT = Kind("apps", "v1", "Deployment", "deployments")
 AUTOSCALER = Kind("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers")
 
+HTTP_ROUTE = Kind("gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes")
+
 POD = Kind("", "v1", "Pod", "pods")
 EVENT = Kind("", "v1", "Event", "events")
 
@@ -65,9 +67,20 @@ CHILD_KINDS: tuple[Kind, ...] = (
     AUTOSCALER,
 )
 
+#: Children of a kind that not every cluster has. They are written after all others.
+OPTIONAL_KINDS: tuple[Kind, ...] = (HTTP_ROUTE,)
+
 KIND_BY_NAME: dict[str, Kind] = {
     kind.name: kind
-    for kind in (MODEL_DEPLOYMENT, MODEL_RUNTIME, CLUSTER_MODEL_RUNTIME, *CHILD_KINDS, POD, EVENT)
+    for kind in (
+        MODEL_DEPLOYMENT,
+        MODEL_RUNTIME,
+        CLUSTER_MODEL_RUNTIME,
+        *CHILD_KINDS,
+        *OPTIONAL_KINDS,
+        POD,
+        EVENT,
+    )
 }
 
 
@@ -103,6 +116,8 @@ ANNOTATION_ROUTED = f"{GROUP}/routed-since"
 #: On a router's ConfigMap: its table as JSON, and the version that its files say they are.
 ANNOTATION_TABLE = f"{GROUP}/table"
 ANNOTATION_VERSION = f"{GROUP}/routes-version"
+#: On an HTTPRoute: since when every Gateway has accepted it as it is.
+ANNOTATION_ACCEPTED = f"{GROUP}/accepted-since"
 #: On the public Service and on router objects: what a pod or object is part of.
 LABEL_COMPONENT = "app.kubernetes.io/component"
 COMPONENT_ROUTER = "router"

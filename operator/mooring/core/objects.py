@@ -13,6 +13,7 @@ from typing import Any
 
 from mooring.api import ModelDeploymentSpec, parse_duration
 from mooring.core import kinds
+from mooring.core.allocation import GATEWAY
 from mooring.core.fingerprint import stamped
 from mooring.core.front import Touch, front, leaves
 from mooring.core.kinds import Ref
@@ -25,6 +26,7 @@ from mooring.core.render.deployment import deployment, replicas
 from mooring.core.render.metadata import child_name
 from mooring.core.render.networkpolicy import network_policy
 from mooring.core.render.poddisruptionbudget import pod_disruption_budget
+from mooring.core.render.router.httproute import gateway_service
 from mooring.core.render.service import revision_service
 from mooring.core.render.serviceaccount import service_account
 from mooring.core.revision import Revision
@@ -70,10 +72,12 @@ def objects(observed: Observed, spec: ModelDeploymentSpec, situation: Situation)
         wanted.append(service_account(**owner))
     if kept:
         wanted.append(network_policy(kept, **owner, settings=observed.settings))
-    gateway = front(observed, spec, situation)
-    wanted += gateway.objects
-    if gateway.budget is not None:
-        wanted.append(pod_disruption_budget(gateway.budget, **owner))
+    if spec.traffic.router == GATEWAY:
+        wanted += [gateway_service(r, **owner) for r in kept]  # before the route that names them
+    entrance = front(observed, spec, situation)
+    wanted += entrance.objects
+    if entrance.budget is not None:
+        wanted.append(pod_disruption_budget(entrance.budget, **owner))
     wanted += [revision_service(r, **owner) for r in kept]
     deadline = parse_duration(spec.rollout.progress_deadline)
     wanted += [deployment(r, **owner, progress_deadline=deadline) for r in kept]
@@ -85,12 +89,12 @@ def objects(observed: Observed, spec: ModelDeploymentSpec, situation: Situation)
         wanted.append(autoscaler(situation.stable, spec.autoscaling, **owner))
     apply = tuple(stamped(manifest) for manifest in wanted)
     names = {Ref(m["kind"], m["metadata"]["name"]) for m in apply}
-    moments = [moment for moment in (drained_at, gateway.look_again) if moment is not None]
+    moments = [moment for moment in (drained_at, entrance.look_again) if moment is not None]
     return Objects(
         apply=apply,
         scale=_scale(observed, situation, kept),
         delete=_obsolete(observed, names | keeps(observed, spec.monitoring)),
-        touch=gateway.touch,
+        touch=entrance.touch,
         look_again=min(moments, default=None),
     )
 

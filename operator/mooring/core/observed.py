@@ -82,7 +82,8 @@ class Observed:
     names we need but which belong to somebody else; ``failures`` what the API server answered
     to the writes of the previous round. ``routers`` is what the router pods answered; None where
     nobody asked, since :func:`routers_to_ask` saw no need. ``evidence`` is what the last tick found
-    of what the decision before had asked to be measured. ``connected_since`` is when this process
+    of what the decision before had asked to be measured. ``unserved`` names the optional kinds that
+    the cluster does not know. ``connected_since`` is when this process
     last began to see the cluster without a gap: deadlines give what happened before that a little
     grace.
     """
@@ -95,6 +96,7 @@ class Observed:
     foreign: Mapping[Ref, str] = field(default_factory=dict)
     failures: Mapping[Ref, str] = field(default_factory=dict)
     connected_since: datetime | None = None
+    unserved: frozenset[str] = frozenset()
     settings: RenderSettings = field(default_factory=RenderSettings)
     routers: tuple[RouterReport, ...] | None = None
     evidence: Evidence | None = None
@@ -118,6 +120,12 @@ class Observed:
     @property
     def status(self) -> Manifest:
         return self.resource.get("status") or {}
+
+    @property
+    def router(self) -> str:
+        """The router that the spec asks for, unparsed."""
+        traffic = (self.resource.get("spec") or {}).get("traffic")
+        return str(traffic.get("router", "envoy")) if isinstance(traffic, Mapping) else "envoy"
 
     @property
     def action(self) -> str | None:

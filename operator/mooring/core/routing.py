@@ -15,14 +15,15 @@ from mooring.core import kinds
 from mooring.core.clock import parse_time
 from mooring.core.observed import Manifest, Observed
 from mooring.core.render.metadata import child_name
-from mooring.core.render.router.objects import read_table, router_name
+from mooring.core.render.router.objects import router_name
+from mooring.core.render.router.table import read_table
 from mooring.core.revision import Revision
 from mooring.core.traffic import Backend, BackendPort, Route, RouterReport, Table, backend_ports
 
 
 @dataclass(frozen=True, slots=True)
 class Routing:
-    """What the routers were told and have taken.
+    """What the routers were told and have taken; with router gateway, the Gateways.
 
     ``table`` stands in their configuration, as ``version``; None before it is first written.
     ``since`` is when it was written, ``taken_at`` when it was first seen to be taken. ``taken``:
@@ -60,7 +61,7 @@ class Routing:
         )
 
 
-def read_routing(observed: Observed) -> Routing:
+def read_routers(observed: Observed) -> Routing:
     """Reads the routers' ConfigMap and what their pods have answered."""
     config_map = observed.child(kinds.CONFIG_MAP, router_name(observed.name))
     found = read_table(config_map) if config_map is not None else None

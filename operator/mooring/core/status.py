@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from mooring.core import kinds
-from mooring.core.allocation import REPLICAS
+from mooring.core.allocation import GATEWAY, REPLICAS
 from mooring.core.analysis_status import analysis_status
 from mooring.core.capacity import capacity
 from mooring.core.clock import format_time
@@ -23,6 +23,7 @@ from mooring.core.situation import Situation
 from mooring.core.steps import in_words
 
 _REJECTED_LIMIT = 10
+_NOT_MEASURED = "weights are as set: a Gateway does not tell how it has split the requests"
 
 
 def status(observed: Observed, situation: Situation, findings: dict[str, Finding]) -> Manifest:
@@ -180,6 +181,8 @@ def _router(observed: Observed, situation: Situation) -> Manifest | None:
     if situation.setting.router == REPLICAS:
         return None
     routing = situation.setting.routing
+    if situation.setting.router == GATEWAY:
+        return _gateway(observed, situation)
     before = (observed.status.get("router") or {}).get("taken")
     routers = capacity(observed.child(kinds.DEPLOYMENT, router_name(observed.name)))
     found = {
@@ -191,6 +194,23 @@ def _router(observed: Observed, situation: Situation) -> Manifest | None:
         "message": bounded(routing.problem) or None,
     }
     return {key: value for key, value in found.items() if value is not None}
+
+
+def _gateway(observed: Observed, situation: Situation) -> Manifest:
+    routing = situation.setting.routing
+    found = {
+        "kind": GATEWAY,
+        "version": routing.version or None,
+        "taken": routing.version if routing.taken else _taken_before(observed),
+        "message": bounded(routing.problem or _NOT_MEASURED),
+    }
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _taken_before(observed: Observed) -> str | None:
+    """What was taken last, as status says; nothing that another router had taken."""
+    router = observed.status.get("router") or {}
+    return router.get("taken") if router.get("kind") == GATEWAY else None
 
 
 def _rejected(situation: Situation) -> list[Manifest]:

@@ -13,10 +13,10 @@ from mooring.core import kinds
 from mooring.core.capacity import capacity
 from mooring.core.course import go_on
 from mooring.core.observed import Observed
+from mooring.core.observed_routing import read_routing
 from mooring.core.render.metadata import child_name
 from mooring.core.render.revision import CannotRender, render_revision
 from mooring.core.revision import History, Revision, canonical_inputs, name_hash, read_history
-from mooring.core.routing import read_routing
 from mooring.core.situation import Situation, routed_revision
 from mooring.core.verbs import Action, Outcome, Scene, parse_action, take
 

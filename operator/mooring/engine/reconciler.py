@@ -87,6 +87,7 @@ class Reconciler:
     now: Callable[[], datetime]
     connected_since: Callable[[], datetime | None]
     examiner: Examiner
+    unserved: Callable[[], frozenset[str]] = frozenset
     _refusals: dict[Key, Refusals] = field(default_factory=dict)
     _applied: dict[Key, dict[Ref, tuple[str, str]]] = field(default_factory=dict)
     _listed: dict[Key, dict[str, tuple[str, tuple[PodReport, ...]]]] = field(default_factory=dict)
@@ -176,6 +177,7 @@ class Reconciler:
             foreign=dict(before.foreign),
             failures=dict(before.failures),
             connected_since=self.connected_since(),
+            unserved=self.unserved(),
             settings=self.settings,
             routers=routers,
             evidence=self.examiner.found(key),
@@ -337,7 +339,7 @@ class Reconciler:
             if error.status == 409:
                 await self._look_closer(kind, observed, ref, refusals)
                 return False
-            if not error.refused:
+            if not (error.refused or _unknown(kind, error)):
                 raise
             if live is not None and await self._replaced(key, kind, manifest, live):
                 raise Conflict(f"{ref} was put in order, and can be applied now") from error
@@ -450,6 +452,15 @@ def merge_patch(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any
         else:
             patch[key] = value
     return patch
+
+
+def _unknown(kind: kinds.Kind, error: ApiError) -> bool:
+    """Whether the cluster does not know this kind, or a field of it: its definition is somebody
+    else's, and may have been removed a moment ago or be an old one.
+    """
+    if kind not in kinds.OPTIONAL_KINDS:
+        return False
+    return error.status == 404 or "field not declared in schema" in error.message
 
 
 def _told_by_status(plan: Plan) -> frozenset[str]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from mooring.adapters.kube import ApiError, KubeClient
 from mooring.core import kinds
-from mooring.core.kinds import CHILD_KINDS, Kind
+from mooring.core.kinds import CHILD_KINDS, OPTIONAL_KINDS, Kind
 from mooring.engine.metrics import Metrics
 from mooring.engine.queue import KeyedQueue
 from mooring.engine.store import ObjectKey, Store
@@ -28,15 +28,23 @@ _RETRY_SECONDS = 2.0
 _HURRY_SECONDS = 5.0
 
 
-def watched(*, clusterwide: bool) -> tuple[Kind, ...]:
-    """The kinds that the store holds; a namespaced installation cannot read cluster kinds."""
-    own: tuple[Kind, ...] = (kinds.MODEL_RUNTIME, *CHILD_KINDS, kinds.MODEL_DEPLOYMENT)
+def watched(*, clusterwide: bool, optional: tuple[Kind, ...] = ()) -> tuple[Kind, ...]:
+    """The kinds that the store holds; a namespaced installation cannot read cluster kinds.
+
+    ``optional`` are those of ``OPTIONAL_KINDS`` that this cluster knows.
+    """
+    own: tuple[Kind, ...] = (
+        kinds.MODEL_RUNTIME,
+        *CHILD_KINDS,
+        *optional,
+        kinds.MODEL_DEPLOYMENT,
+    )
     return (kinds.CLUSTER_MODEL_RUNTIME, *own) if clusterwide else own
 
 
 def selector_of(kind: Kind) -> str:
     """Children are selected by our label; our own kinds are read whole."""
-    return SELECTOR if kind in CHILD_KINDS else ""
+    return SELECTOR if kind in (*CHILD_KINDS, *OPTIONAL_KINDS) else ""
 
 
 @dataclass(slots=True)
@@ -50,6 +58,7 @@ class Resync:
     namespaces: tuple[str, ...]
     interval: float
     on_done: Callable[[float], None] = lambda finished: None
+    optional: Callable[[], tuple[Kind, ...]] = tuple
     _findings: int = field(default=0)
     _hurried: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -57,9 +66,8 @@ class Resync:
         """Fills the store, trying until it succeeds. Until then nothing may be decided."""
         while True:
             try:
-                for kind in watched(clusterwide=not self.namespaces):
-                    for namespace in self._where():
-                        await self._take_in(kind, namespace)
+                for kind in self._kinds():
+                    await self.take_in(kind)
             except ApiError as error:
                 hint = " (are Mooring's definitions installed?)" if error.status == 404 else ""
                 log.warning("cannot list %s yet: %s%s; trying again", kind.plural, error, hint)
@@ -101,19 +109,24 @@ class Resync:
     async def compare(self) -> int:
         """One comparison; returns how many objects the watches had missed."""
         self._findings = 0
-        for kind in watched(clusterwide=not self.namespaces):
+        for kind in self._kinds():
             for namespace in self._where():
                 await self._compare_kind(kind, namespace)
         return self._findings
 
+    def _kinds(self) -> tuple[Kind, ...]:
+        return watched(clusterwide=not self.namespaces, optional=self.optional())
+
     def _where(self) -> tuple[str | None, ...]:
         return self.namespaces or (None,)
 
-    async def _take_in(self, kind: Kind, namespace: str | None) -> None:
-        where = namespace if kind.namespaced else None
-        async for chunk in self.client.list(kind, where, label_selector=selector_of(kind)):
-            for obj in chunk:
-                self.store.put(kind, obj)
+    async def take_in(self, kind: Kind) -> None:
+        """Lists a kind into the store. Raises ApiError."""
+        for namespace in self._where():
+            where = namespace if kind.namespaced else None
+            async for chunk in self.client.list(kind, where, label_selector=selector_of(kind)):
+                for obj in chunk:
+                    self.store.put(kind, obj)
 
     async def _compare_kind(self, kind: Kind, namespace: str | None) -> None:
         before = self.store.versions(kind)

@@ -57,29 +57,32 @@ def build_registry(
     configuration: Configuration,
     *,
     namespaces: tuple[str, ...],
+    optional: tuple[Kind, ...] = (),
     on_gap: Callable[[], None] = lambda: None,
 ) -> kopf.OperatorRegistry:
     """Handlers for every watched kind, a login that uses our own session, and the settings.
 
-    No namespaces: all of them, and the cluster's kinds too. ``on_gap`` is called when a watch is
-    there again after it broke.
+    No namespaces: all of them, and the cluster's kinds too. ``optional`` are the optional kinds
+    that the cluster knows: kopf would give up on one that it does not. ``on_gap`` is called when a
+    watch is there again after it broke.
     """
     registry = kopf.OperatorRegistry()
     clusterwide = not namespaces
     # Every watch holds a connection for as long as it lasts; a limit below their number would
     # keep the last ones from ever starting.
-    watches = len(watched(clusterwide=clusterwide)) * max(1, len(namespaces))
-    streams = Streams(watched(clusterwide=clusterwide), store, metrics, on_gap)
+    every = watched(clusterwide=clusterwide, optional=optional)
+    watches = len(every) * max(1, len(namespaces))
+    streams = Streams(every, store, metrics, on_gap)
 
     @kopf.on.startup(registry=registry)
     def configure(settings: kopf.OperatorSettings, **_: Any) -> None:
-        apply_settings(settings, clusterwide=clusterwide)
+        apply_settings(settings, clusterwide=clusterwide, optional=optional)
 
     @kopf.on.login(registry=registry)
     async def login(**_: Any) -> kopf.AiohttpSession:
         return _session(configuration, streams, connections=2 * watches + _SPARE_CONNECTIONS)
 
-    for kind in watched(clusterwide=clusterwide):
+    for kind in every:
         kopf.on.event(kind.group, kind.version, kind.plural, registry=registry)(
             _take_in(kind, store, queue, metrics)
         )
@@ -136,7 +139,9 @@ async def _end(tasks: set[asyncio.Task[Any]]) -> None:
     log.warning("kopf's tasks did not end: %s", ", ".join(sorted(t.get_name() for t in tasks)))
 
 
-def apply_settings(settings: kopf.OperatorSettings, *, clusterwide: bool) -> None:
+def apply_settings(
+    settings: kopf.OperatorSettings, *, clusterwide: bool, optional: tuple[Kind, ...] = ()
+) -> None:
     """What kopf must not do, and how it watches."""
     settings.posting.enabled = False
     settings.scanning.disabled = True
@@ -147,7 +152,7 @@ def apply_settings(settings: kopf.OperatorSettings, *, clusterwide: bool) -> Non
     settings.watching.inactivity_timeout = _INACTIVITY_SECONDS
     settings.networking.error_backoffs = [0.5, 1, 2, 5, 10]
     settings.queueing.idle_timeout = 1.0
-    for kind in watched(clusterwide=clusterwide):
+    for kind in watched(clusterwide=clusterwide, optional=optional):
         if selector_of(kind):
             settings.watching.label_selectors[kind.group, kind.version, kind.plural] = SELECTOR
 

@@ -10,7 +10,6 @@ The NetworkPolicy and the PodDisruptionBudget have a dot in their names: a Model
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,7 +29,8 @@ from mooring.core.render.router.bootstrap import (
     public_number,
 )
 from mooring.core.render.router.envoy import envoy_files, envoy_version
-from mooring.core.traffic import Backend, BackendPort, Route, Table
+from mooring.core.render.router.table import table_text
+from mooring.core.traffic import BackendPort, Table
 
 LABEL_ROUTER = f"{kinds.GROUP}/router"
 CONTAINER = "router"
@@ -70,8 +70,6 @@ def router_config_map(
 ) -> dict[str, Any]:
     """What the router pods read while they run. ``ports`` are those of their template."""
     files = envoy_files(table, traffic, deployment=deployment, namespace=namespace, ports=ports)
-    backends = sorted(table.backends, key=lambda backend: backend.revision)
-    data = {"route": table.route.to_data(), "backends": [_backend_data(b) for b in backends]}
     return manifest(
         kinds.CONFIG_MAP,
         router_name(deployment),
@@ -79,39 +77,11 @@ def router_config_map(
         deployment=deployment,
         uid=uid,
         annotations={
-            kinds.ANNOTATION_TABLE: json.dumps(data, separators=(",", ":")),
+            kinds.ANNOTATION_TABLE: table_text(table),
             kinds.ANNOTATION_VERSION: envoy_version(files),
         },
         data=files,
     )
-
-
-def read_table(config_map: Mapping[str, Any]) -> tuple[Table, str] | None:
-    """The table and the version that the ConfigMap was written with; None when it cannot be read,
-    since somebody has changed or removed the annotations.
-    """
-    try:
-        annotations = config_map["metadata"]["annotations"]
-        data = json.loads(annotations[kinds.ANNOTATION_TABLE])
-        backends = tuple(_backend_from(item) for item in data["backends"])
-        table = Table(Route.from_data(data["route"]), backends)
-        version = str(annotations[kinds.ANNOTATION_VERSION])
-    except (KeyError, TypeError, ValueError, AttributeError):
-        return None
-    known = {backend.revision for backend in table.backends}
-    return (table, version) if table.route.revisions <= known else None
-
-
-def _backend_data(backend: Backend) -> dict[str, Any]:
-    ports = [[port.name, port.number, port.http2] for port in backend.ports]
-    data: dict[str, Any] = {"revision": backend.revision, "host": backend.host, "ports": ports}
-    return data | {"halved": True} if backend.halved else data
-
-
-def _backend_from(data: Mapping[str, Any]) -> Backend:
-    ports = tuple(BackendPort(str(n), int(number), bool(h2)) for n, number, h2 in data["ports"])
-    halved = bool(data.get("halved", False))
-    return Backend(str(data["revision"]), str(data["host"]), ports, halved)
 
 
 # --- the pods -----------------------------------------------------------------------------------
