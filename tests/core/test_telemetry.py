@@ -57,14 +57,17 @@ def test_names_that_would_escape_the_query_are_refused() -> None:
 def test_counts_are_read_by_feature_output_and_rule() -> None:
     found = read_fraud(
         {
-            f"shop|{POD}|rows||||||": 0.0,
-            f"shop|{POD}|rows|abc|||||": 100.0,
-            f"shop|{POD}|requests|abc||||unparsed||": 2.0,
-            f"shop|{POD}|feature_rows|abc|g1|7|||amount|": 60.0,
-            f"shop|{POD}|feature_rows|def|g1|7|||amount|": 5.0,
-            f"shop|{POD}|feature_rows|abc|g1|8|||a|b|": 1.0,
-            f"shop|{POD}|output_rows|abc|g1|3||||score": 100.0,
-            f"shop|{POD}|violations|abc|||range||amount|": 4.0,
+            f"shop|{POD}|rows|||||||": 0.0,
+            f"shop|{POD}|rows|abc||||||": 100.0,
+            f"shop|{POD}|requests|abc|live||||unparsed||": 2.0,
+            f"shop|{POD}|feature_rows|abc||g1|7|||amount|": 60.0,
+            f"shop|{POD}|feature_rows|def||g1|7|||amount|": 5.0,
+            f"shop|{POD}|feature_rows|abc||g1|8|||a|b|": 1.0,
+            f"shop|{POD}|output_rows|abc|live|g1|3||||score": 100.0,
+            f"shop|{POD}|output_rows|abc|shadow|g1|3||||score": 20.0,
+            f"shop|{POD}|output_rows|abc|match|g1|3||||score": 7.0,
+            f"shop|{POD}|requests|abc|match||||unparsed||": 9.0,
+            f"shop|{POD}|violations|abc||||range||amount|": 4.0,
             f"shop|{POD}|scrapes|7000.5": 240.0,
             f"shop|{POD}|before|7000.5": 0.0,
         }
@@ -74,7 +77,7 @@ def test_counts_are_read_by_feature_output_and_rule() -> None:
         rows=100.0,
         requests={"unparsed": 2.0},
         features={"g1": {"amount": {7: 65.0}, "a|b": {8: 1.0}}},
-        outputs={"g1": {("abc", "score"): {3: 100.0}}},
+        outputs={"g1": {("abc", "score"): {3: 120.0}}},
         violations={"amount": {"range": 4.0}},
         scrapes=240,
     )
@@ -92,12 +95,12 @@ def test_a_process_older_than_the_window_that_was_not_scraped_before_is_a_gap() 
 def test_what_belongs_to_nobody_is_left_out() -> None:
     found = read_fraud(
         {
-            f"bank|{POD}|rows|abc|||||": 1.0,
-            "shop|fraud-collector-x-collector-5c8d9f7b9c-abcde|rows|abc|||||": 1.0,
-            "shop|fraud-collector-sidecar|rows|abc|||||": 1.0,
-            f"shop|{POD}|feature_rows|abc|g1|-1|||amount|": 1.0,
-            f"shop|{POD}|feature_rows|abc|g1|x|||amount|": 1.0,
-            f"shop|{POD}|feature_rows|abc|g1|1|||amount|": float("nan"),
+            f"bank|{POD}|rows|abc||||||": 1.0,
+            "shop|fraud-collector-x-collector-5c8d9f7b9c-abcde|rows|abc||||||": 1.0,
+            "shop|fraud-collector-sidecar|rows|abc||||||": 1.0,
+            f"shop|{POD}|feature_rows|abc||g1|-1|||amount|": 1.0,
+            f"shop|{POD}|feature_rows|abc||g1|x|||amount|": 1.0,
+            f"shop|{POD}|feature_rows|abc||g1|1|||amount|": float("nan"),
             "nonsense": 1.0,
         }
     )

@@ -36,7 +36,7 @@ DOWN = NoAnswer(Reason.REFUSED, "Nobody listens.")
 def body_of(counted: Counted, namespace: str = "shop", pod: str = POD) -> bytes:
     """The answer of Prometheus to the query, by keys."""
     at = f"{namespace}|{pod}|"
-    keys = {f"{at}rows|{STABLE}|||||": counted.rows}
+    keys = {f"{at}rows|{STABLE}||||||": counted.rows}
     if counted.scrapes:
         keys[f"{at}scrapes|1.000"] = float(counted.scrapes)
         if not counted.gap:
@@ -44,11 +44,11 @@ def body_of(counted: Counted, namespace: str = "shop", pod: str = POD) -> bytes:
     for grid, features in counted.features.items():
         for name, cells in features.items():
             for cell, value in cells.items():
-                keys[f"{at}feature_rows|{STABLE}|{grid}|{cell}|||{name}|"] = value
+                keys[f"{at}feature_rows|{STABLE}||{grid}|{cell}|||{name}|"] = value
     for grid, outputs in counted.outputs.items():
         for (revision, name), cells in outputs.items():
             for cell, value in cells.items():
-                keys[f"{at}output_rows|{revision}|{grid}|{cell}||||{name}"] = value
+                keys[f"{at}output_rows|{revision}|live|{grid}|{cell}||||{name}"] = value
     result = [
         {"metric": {KEY: key}, "value": [1.0, str(value)]} for key, value in keys.items() if value
     ] + [

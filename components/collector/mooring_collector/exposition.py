@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import resource
 import sys
+import time
 from collections.abc import Iterator
 from itertools import accumulate
 
@@ -19,6 +20,9 @@ from mooring_collector.telemetry import Revision, Telemetry
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _PREFIX = "mooring_telemetry_"
+#: When this process began to count: the counters of two processes in one pod are then two series,
+#: and none ever falls.
+_LIFE = f"{time.time():.3f}"
 
 
 def exposition(telemetry: Telemetry, *, held_bytes: int, exchanges: int, lag: float) -> bytes:
@@ -26,9 +30,13 @@ def exposition(telemetry: Telemetry, *, held_bytes: int, exchanges: int, lag: fl
     telemetry.flush()
     lines: list[str] = []
     for part in (_requests, _features, _outputs, _violations, _sizes, _feedback):
-        lines += part(telemetry)
+        lines += map(_with_life, part(telemetry))
     lines += _own(held_bytes, exchanges, lag)
     return ("\n".join(lines) + "\n").encode()
+
+
+def _with_life(line: str) -> str:
+    return line.replace("{", f'{{life="{_LIFE}",', 1) if line.startswith(_PREFIX) else line
 
 
 def _text(value: str) -> str:
@@ -54,6 +62,7 @@ def _requests(telemetry: Telemetry) -> Iterator[str]:
             yield f"{name}{{{labels}}} {count}"
     name = f"{_PREFIX}rows_total"
     yield from _head(name, "counter", "Rows of live requests that were counted into features.")
+    yield f'{name}{{revision=""}} 0'  # there from the start: scraped, and nobody asked
     for shown, revision in _revisions(telemetry):
         if revision.rows:
             yield f'{name}{{revision="{shown}"}} {revision.rows}'

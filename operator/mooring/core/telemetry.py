@@ -37,12 +37,18 @@ _POD: Final = re.compile(r"(.+)-collector-[a-z0-9]{1,10}-[a-z0-9]{5}")
 _PREFIX: Final = "mooring_telemetry_"
 _COUNTERS: Final = f"{_PREFIX}(requests|rows|feature_rows|output_rows|violations)_total"
 _KEPT: Final = (
-    "metric", "life", "revision", "grid", "cell", "rule", "kind", "feature", "output",
+    "metric", "life", "revision", "traffic", "grid", "cell", "rule", "kind", "feature", "output",
 )  # fmt: skip
 #: ``feature`` and ``output`` come last, since they alone may hold the separator.
-_KEYED: Final = ("metric", "revision", "grid", "cell", "rule", "kind", "feature", "output")
+_KEYED: Final = (
+    "metric", "revision", "traffic", "grid", "cell", "rule", "kind", "feature", "output",
+)  # fmt: skip
 _FIELDS: Final = 2 + len(_KEYED) - 2
 _BORN_SLACK: Final = 1.0
+
+#: Requests that a header chose are no sample of all; copies for a shadow are one of its answers.
+_LIVE: Final = ("", "live")
+_TRAFFIC: Final = {"output_rows": (*_LIVE, "shadow")}
 
 Name = tuple[str, str]
 Cells = Mapping[int, float]
@@ -233,8 +239,9 @@ class _Sums:
                 self.lives[life] = max(value, self.lives.get(life, 0.0))
             case ["before", life]:
                 self.before.add(life)
-            case [metric, revision, grid, cell, rule, kind, last]:
-                self._count(metric, revision, grid, cell, rule, kind, last, value)
+            case [metric, revision, traffic, grid, cell, rule, kind, last]:
+                if traffic in _TRAFFIC.get(metric, _LIVE):
+                    self._count(metric, revision, grid, cell, rule, kind, last, value)
 
     def _count(
         self, metric: str, revision: str, grid: str, cell: str, rule: str, kind: str, last: str,

@@ -99,7 +99,7 @@ def exported(
     lines = [f'mooring_telemetry_rows_total{{{common},revision=""}} {whole.rows}']
     for kind, value in whole.requests.items():
         name = "mooring_telemetry_requests_total"
-        lines.append(f'{name}{{{common},revision="{STABLE}",kind="{kind}"}} {value}')
+        lines.append(f'{name}{{{common},revision="{STABLE}",traffic="live",kind="{kind}"}} {value}')
     for grid, features in whole.features.items():
         for feature, cells_ in features.items():
             for cell, value in cells_.items():
@@ -110,6 +110,7 @@ def exported(
         for (revision, output), cells_ in outputs.items():
             for cell, value in cells_.items():
                 labels = f'{common},revision="{revision}",grid="{grid}",output="{output}"'
+                labels += ',traffic="live"'
                 name = "mooring_telemetry_output_rows_total"
                 lines.append(f'{name}{{{labels},cell="{cell}"}} {value}')
     for feature, rules in whole.violations.items():

@@ -163,6 +163,28 @@ def test_a_reference_of_another_model_is_said_to_be_one() -> None:
     assert report.conditions[DRIFTED].status == "False"
 
 
+def test_one_whose_features_are_all_missing_from_the_bodies_is_another_model_s_too() -> None:
+    first, second = reference().features
+    grid = reference().grid_hash
+    lost = {
+        "amount": {first.grid.missing: 2000.0},
+        "branch": {second.grid.missing: 2000.0},
+    }
+
+    _, report = followed({1: traffic(1, features={grid: lost}, outputs={})})[0]
+
+    assert report.conditions[DATA_HEALTHY].reason == "ReferenceOfAnotherModel"
+
+
+def test_a_stray_tensor_is_no_finding_and_one_in_many_requests_is() -> None:
+    def told(rows: float) -> str:
+        counted = traffic(1, violations={"colour": {"schema": rows}, "(answer)": {"schema": 50.0}})
+        return followed({1: counted})[0][1].conditions[DATA_HEALTHY].message
+
+    assert "no expectation is broken" in told(5.0)
+    assert "colour is sent, but the reference does not know it" in told(500.0)
+
+
 def test_a_name_that_the_reference_does_not_know_is_told_before_anything_is_judged() -> None:
     watch = Watch(spec(features=[{"name": "amount"}, {"name": "colour"}]), STABLE)
 

@@ -82,8 +82,9 @@ class Telling:
     def _health(self, rows: str) -> Finding:
         if not self.broken:
             return Finding("AsExpected", f"no expectation is broken; {rows}")
-        absent = [one for one in self.broken if one.rule is Rule.SCHEMA and one.share >= 1]
-        lost = [one for one in absent if one.feature in self.watched]
+        gone = (Rule.SCHEMA, Rule.MISSING)
+        absent = {one.feature for one in self.broken if one.rule in gone and one.share >= 1}
+        lost = absent & set(self.watched)
         if len(lost) > _FOREIGN * len(self.watched):
             return Finding(
                 "ReferenceOfAnotherModel",
