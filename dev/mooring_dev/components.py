@@ -21,6 +21,7 @@ class ApiServer:
         advertise: address that Pods reach it at; None leaves the `kubernetes` Service without
             endpoints.
         service_accounts: admit Pods only with a ServiceAccount, which needs its controller.
+        features: feature gates that are turned on.
     """
 
     address: str
@@ -30,6 +31,7 @@ class ApiServer:
     kubelet_client: KeyPair | None = None
     advertise: str | None = None
     service_accounts: bool = True
+    features: tuple[str, ...] = ()
 
 
 def etcd(binary: Path, data: Path, client: str, peer: str) -> tuple[str, ...]:
@@ -72,6 +74,9 @@ def api_server(
         "--profiling=false",
         "--shutdown-delay-duration=0s",
     ]
+    if options.features:
+        gates = ",".join(f"{feature}=true" for feature in options.features)
+        arguments.append(f"--feature-gates={gates}")
     if not options.service_accounts:
         arguments.append("--disable-admission-plugins=ServiceAccount")
     if options.advertise is None:

@@ -179,6 +179,8 @@ def _start(
                     etcd=f"http://127.0.0.1:{etcd_port}",
                     service_range="10.224.0.0/16",
                     service_accounts="serviceaccount-controller" in controllers,
+                    # Off by default in this release; without it the server drops such volumes.
+                    features=("ImageVolume",),
                 ),
             ),
             directory,

@@ -279,6 +279,9 @@ class Settings(_Part):
     """Namespaces to serve; empty: the whole cluster."""
     require_digest: bool = False
     """Refuse models without spec.model.digest."""
+    image_volumes: bool = False
+    """Nodes mount images as volumes (the feature ImageVolume): oci:// models with a digest are then
+    pulled by the node."""
     model_stores: tuple[ModelStore, ...] | None = None
     """Egress of model pods that fetch over the network; None: anywhere but link-local."""
     prometheus: Prometheus = Prometheus()
@@ -308,6 +311,7 @@ class Settings(_Part):
             fetcher_image=self.images.fetcher,
             pull_policy=self.images.pull_policy,
             require_digest=self.require_digest,
+            image_volumes=self.image_volumes,
             model_stores=stores,
             prometheus_namespace_labels=self.prometheus.namespace_labels,
             prometheus_pod_labels=self.prometheus.pod_labels,

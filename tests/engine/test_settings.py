@@ -35,6 +35,7 @@ def test_every_part_is_read(tmp_path: Path) -> None:
                pullPolicy: IfNotPresent}
             namespaces: [shop, bank]
             requireDigest: true
+            imageVolumes: true
             modelStores: [{cidr: 10.0.0.0/8, except: [10.1.0.0/16], ports: [443]}]
             prometheus: {namespaceLabels: {team: obs}, podLabels: {app: prometheus}}
             drain: 1m
@@ -56,6 +57,7 @@ def test_every_part_is_read(tmp_path: Path) -> None:
     )
     assert rendering.model_stores[0].excluded == ("10.1.0.0/16",)
     assert rendering.require_digest
+    assert rendering.image_volumes
     assert rendering.drain == timedelta(minutes=1)
     assert found.resync == timedelta(minutes=90)
     assert found.election().renew_deadline == 20.0

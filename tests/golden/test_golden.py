@@ -19,13 +19,15 @@ import yaml
 from tests.core.world import World, copied
 
 from mooring.api import lint
-from mooring.core.observed import RuntimeSource
+from mooring.core.observed import RenderSettings, RuntimeSource
 from mooring.core.plan import Plan
 
 HERE = Path(__file__).parent
 CASES = sorted(path.parent.name for path in HERE.glob("*/input.yaml"))
 #: Moments at which a case is looked at, by folder; the others right after they are applied.
 SERVED = {"autoscaling"}
+#: What the administrator has set, by folder.
+SETTINGS = {"image-volume": RenderSettings(image_volumes=True)}
 
 
 class _Dumper(yaml.SafeDumper):
@@ -50,6 +52,7 @@ def dump(documents: list[Any]) -> str:
 def world_of(case: str) -> World:
     resource, *runtimes = yaml.safe_load_all((HERE / case / "input.yaml").read_text())
     world = World.with_spec(resource["spec"])
+    world.settings = SETTINGS.get(case, world.settings)
     world.runtimes = {
         r["metadata"]["name"]: RuntimeSource(r["kind"], r["metadata"]["name"], r["spec"])
         for r in runtimes
@@ -128,7 +131,7 @@ def test_every_pod_satisfies_pod_security_restricted_and_more(case: str) -> None
         assert spec["securityContext"].get("runAsUser") != 0
         assert not {"hostNetwork", "hostPID", "hostIPC", "hostUsers"} & spec.keys()
         kinds = {next(kind for kind in volume if kind != "name") for volume in spec["volumes"]}
-        assert kinds <= {"configMap", "emptyDir", "persistentVolumeClaim", "secret"}
+        assert kinds <= {"configMap", "emptyDir", "image", "persistentVolumeClaim", "secret"}
         for container in (*spec.get("initContainers", []), *spec["containers"]):
             security = container["securityContext"]
             assert security["allowPrivilegeEscalation"] is False

@@ -5,6 +5,7 @@ images:
   router: {{ include "mooring.image" (list . .Values.images.router) }}
 namespaces: {{ toJson .Values.namespaces }}
 requireDigest: {{ .Values.config.requireDigest }}
+imageVolumes: {{ .Values.config.imageVolumes }}
 {{- if not (kindIs "invalid" .Values.config.modelStores) }}
 {{- if .Values.config.modelStores }}
 modelStores:

@@ -188,6 +188,19 @@ class ModelSpec(ApiModel):
             ),
             check=lambda m: not m.uri.startswith("file://") or m.digest is None,
         ),
+        Rule(
+            cel=(
+                "!has(self.digest) || !self.uri.startsWith('oci://') || !self.uri.contains('@') || "
+                "self.uri.endsWith('@' + self.digest)"
+            ),
+            message="digest is another than the URI's, after its '@': leave one of them out",
+            check=lambda m: (
+                m.digest is None
+                or not m.uri.startswith("oci://")
+                or "@" not in m.uri
+                or m.uri.endswith(f"@{m.digest}")
+            ),
+        ),
     )
 
 

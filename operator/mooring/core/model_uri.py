@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 #: Where every runtime finds its model, and where the fetcher puts it.
 MODEL_PATH = "/mnt/models"
@@ -13,22 +13,33 @@ _REMOTE = frozenset({"s3", "gs", "az", "abfs", "abfss", "hf", "oci", "https"})
 class ModelLocation:
     """A parsed URI. ``claim`` and ``path`` are those of ``pvc://claim/path`` and ``file:///path``.
 
-    ``remote``: fetched over the network. ``fetched``: an init container runs (it copies what is
-    remote and verifies what a volume holds); a ``file`` model is part of the server's image.
+    ``digest`` is the one that an ``oci`` URI names. ``image`` is set where the node itself pulls
+    the model and mounts it as a volume: the reference that it pulls.
+
+    ``remote``: a pod fetches over the network. ``fetched``: an init container runs (it copies what
+    is remote and verifies what a volume holds); a ``file`` model is part of the server's image.
     """
 
     uri: str
     scheme: str
     claim: str = ""
     path: str = ""
+    digest: str = ""
+    image: str = ""
 
     @property
     def remote(self) -> bool:
-        return self.scheme in _REMOTE
+        return self.scheme in _REMOTE and not self.image
 
     @property
     def fetched(self) -> bool:
-        return self.scheme != "file"
+        return self.scheme != "file" and not self.image
+
+    def as_image(self, digest: str) -> ModelLocation:
+        """The same model, pulled by the node at this digest, whatever its tag names then."""
+        repository = self.uri.removeprefix("oci://").partition("@")[0]
+        host, slash, name = repository.rpartition("/")
+        return replace(self, image=f"{host}{slash}{name.partition(':')[0]}@{digest}")
 
     @property
     def model_path(self) -> str:
@@ -46,6 +57,8 @@ def parse(uri: str) -> ModelLocation:
         return ModelLocation(uri, scheme, claim=claim, path=path.strip("/"))
     if scheme == "file":
         return ModelLocation(uri, scheme, path="/" + rest.strip("/"))
+    if scheme == "oci":
+        return ModelLocation(uri, scheme, digest=rest.partition("@")[2])
     if scheme not in _REMOTE:
         raise ValueError(f"{scheme}:// is not a model store that this version reads")
     return ModelLocation(uri, scheme)

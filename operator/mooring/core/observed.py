@@ -42,6 +42,8 @@ class RenderSettings:
     fetcher_image: str = "mooring.dev/fetcher:dev"
     pull_policy: str | None = None
     require_digest: bool = False
+    #: Nodes mount images as volumes, so that ``oci://`` needs no fetcher.
+    image_volumes: bool = False
     #: Anywhere but the addresses where clouds hand out the node's credentials.
     model_stores: tuple[StoreEgress, ...] = (
         StoreEgress("0.0.0.0/0", excluded=("169.254.0.0/16",)),

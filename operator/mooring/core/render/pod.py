@@ -54,7 +54,7 @@ def pod_template(
     }
     if location.fetched:
         spec["initContainers"] = [_fetcher(wanted_spec, runtime, location, values, settings)]
-    spec |= _scheduling(wanted_spec)
+    spec |= _scheduling(wanted_spec, location)
     annotations = _scrape_annotations(runtime) | dict(wanted.pod_annotations or {})
     meta: dict[str, Any] = {"labels": dict(wanted.pod_labels or {}) | labels(name, revision)}
     if annotations:
@@ -76,10 +76,15 @@ def _dump(value: Any) -> Any:
     return value.model_dump(by_alias=True, exclude_none=True, mode="json")
 
 
-def _scheduling(spec: ModelDeploymentSpec) -> dict[str, Any]:
+def _scheduling(spec: ModelDeploymentSpec, location: ModelLocation) -> dict[str, Any]:
     wanted = spec.runtime
+    pull = [_dump(secret) for secret in wanted.image_pull_secrets or ()]
+    if location.image and spec.model.credentials:
+        # The node pulls the model, too, with what the fetcher would have pulled it with.
+        of_model = {"name": spec.model.credentials.secret_name}
+        pull += [of_model] if of_model not in pull else []
     found: dict[str, Any] = {
-        "imagePullSecrets": [_dump(secret) for secret in wanted.image_pull_secrets or ()],
+        "imagePullSecrets": pull,
         "nodeSelector": dict(wanted.node_selector or {}),
         "tolerations": [_dump(toleration) for toleration in wanted.tolerations or ()],
         "affinity": dict(wanted.affinity or {}),
@@ -240,7 +245,7 @@ def _server_mounts(
     runtime: RuntimeTemplate, location: ModelLocation, values: Values
 ) -> list[dict[str, Any]]:
     mounts: list[dict[str, Any]] = []
-    if location.fetched:
+    if location.fetched or location.image:
         mounts.append(_model_mount(runtime, location, values, read_only=True))
     mounts += [
         {
@@ -276,6 +281,9 @@ def _volumes(
                 "persistentVolumeClaim": {"claimName": location.claim, "readOnly": True},
             }
         )
+    elif location.image:
+        image = {"reference": location.image, "pullPolicy": "IfNotPresent"}
+        volumes.append({"name": "model", "image": image})
     elif location.fetched:
         volumes.append({"name": "model", "emptyDir": _sized(2 * settings.max_model_bytes)})
     if location.fetched and not spec.model.digest:

@@ -51,12 +51,17 @@ def render_revision(
             f"{source.kind} {source.name} cannot be read: {'; '.join(error.problems)}",
         ) from error
     location = _location(spec.model.uri)
+    digest = spec.model.digest or location.digest
     _check_format(resource, runtime, source)
-    if settings.require_digest and location.fetched and not spec.model.digest:
+    if settings.require_digest and location.fetched and not digest:
         raise CannotRender(
             "DigestRequired",
             "the administrator asks for spec.model.digest: `mooring digest` prints it",
         )
+    # A node resolves a tag anew for each pod, and lays nothing out: then the fetcher does it.
+    lays_out = runtime.layout not in (None, "flat")
+    if settings.image_volumes and location.scheme == "oci" and digest and not lays_out:
+        location = location.as_image(digest)
     values = Values(
         {
             "model.name": spec.model.name or name,
