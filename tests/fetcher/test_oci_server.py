@@ -22,6 +22,7 @@ from tests.fetcher.registry_client import (
 )
 
 from mooring_dev.stores import Registry, registry_server
+from mooring_fetcher.cli import main
 from mooring_fetcher.fetch import Request, digest_uri, fetch
 from mooring_fetcher.limits import Limits
 
@@ -218,6 +219,21 @@ def test_half_a_layer_goes_on_where_it_broke(
     assert relay.relayed < len(BODY) + (1 << 20)
 
 
+def test_a_pod_that_starts_over_goes_on_with_half_a_layer(
+    push: Pusher, get: Get, registry: Registry, cutting: Callable[[str], Cutter],
+    transient: Callable[..., Any],
+) -> None:  # fmt: skip
+    digest = push.artifact({"model.onnx": BODY}, "v7")
+    relay = cutting(f"http://{registry.host}")
+    relay.cuts = [2 << 20] + [0] * 100
+    uri = push.uri(":v7").replace(registry.host, relay.endpoint.removeprefix("http://"))
+    with transient("gave up", "the pod will start over"):
+        get(uri)
+    relay.cuts.clear()
+    assert get(uri).digest == digest
+    assert relay.relayed < len(BODY) + (1 << 20)
+
+
 def test_half_a_layer_in_the_registry_is_told(
     push: Pusher, get: Get, registry: Registry, permanent: Callable[..., Any]
 ) -> None:
@@ -328,6 +344,41 @@ def test_a_registry_that_wants_a_password_is_told_and_takes_the_right_one(
         get(push.uri(":v7"), secret=wrong)
     auth = base64.b64encode(b"reader:registry-pass").decode()
     assert get(push.uri(":v7"), secret=docker_config(guarded.host, auth=auth)).digest == digest
+
+
+def last_word(uri: str, folder: Path, log: Path) -> int:
+    """Runs the container's program; returns its exit code."""
+    log.touch()
+    target = str(folder / "models")
+    return main(["fetch", "--uri", uri, "--target", target, "--termination-log", str(log)])
+
+
+@pytest.mark.parametrize(
+    ("reference", "said"),
+    [
+        (":v7", "does not let this pod (no credentials for it) pull models/fraud"),
+        ("@sha256:12", "does not name an image or artifact"),
+    ],
+)
+def test_the_last_word_of_the_container_is_the_sentence_and_starting_over_is_in_vain(
+    guarded: Registry, tmp_path: Path, capsys: pytest.CaptureFixture[str], reference: str, said: str
+) -> None:
+    log = tmp_path / "termination-log"
+    uri = f"oci://{guarded.host}/models/fraud{reference}"
+    assert last_word(uri, tmp_path, log) == 3
+    assert said in log.read_text()
+    assert capsys.readouterr().err == log.read_text() + "\n"
+
+
+def test_half_a_layer_in_the_registry_is_the_containers_last_word(
+    push: Pusher, registry: Registry, tmp_path: Path
+) -> None:
+    body = BODY[7:]
+    push.artifact({"model.onnx": body}, "v7")
+    registry.blob(digest_of(body)).write_bytes(body[:1000])
+    log = tmp_path / "termination-log"
+    assert last_word(push.uri(":v7"), tmp_path, log) == 3
+    assert f"holds 1000 bytes of the layer {digest_of(body)}" in log.read_text()
 
 
 def test_an_entry_for_another_registry_is_not_sent(

@@ -140,7 +140,8 @@ def _proof(credentials: Credentials, given: Mapping[str, str], account: str, web
             ) from None
     sas = credentials.get("AZURE_STORAGE_SAS_TOKEN") or given.get("sharedaccesssignature")
     if sas:
-        parts = dict(parse_qsl(sas.lstrip("?")))
+        # A plus that is not encoded is one of base64, never a blank.
+        parts = dict(parse_qsl(sas.lstrip("?").replace("+", "%2B")))
         if "sig" not in parts:
             raise PermanentFailure(
                 f"{credentials.shown} has an AZURE_STORAGE_SAS_TOKEN without a signature (sig=…): "

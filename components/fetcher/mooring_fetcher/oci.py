@@ -23,7 +23,7 @@ from mooring_fetcher.failure import Interruption, PermanentFailure
 from mooring_fetcher.oci_access import RegistryAccess
 from mooring_fetcher.store import Listing, RemoteFile
 from mooring_fetcher.uri import ModelUri
-from mooring_fetcher.web import Answer, Web, rest_of
+from mooring_fetcher.web import Answer, Web, rest_of, shown_origin
 
 _MANIFESTS = (
     "application/vnd.oci.image.manifest.v1+json",
@@ -198,7 +198,8 @@ class OciStore:
 
     def _meaning(self, answer: Answer, reference: str) -> PermanentFailure | Interruption:
         code = _code(answer.words())
-        at = f"{self._uri.host} answered {answer.status}{' ' + code if code else ''}"
+        # Blobs may lie elsewhere: of a redirect, the host that answered is the news.
+        at = f"{shown_origin(answer.url)} answered {answer.status}{' ' + code if code else ''}"
         repository, who = self._uri.path, self._access.who
         if answer.status == 401:
             return PermanentFailure(

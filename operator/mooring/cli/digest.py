@@ -37,8 +37,9 @@ def digest(
     """Print the digest of a model, as the fetcher verifies it.
 
     A file has the sha256 of its bytes; so has an archive, before unpacking. A folder or prefix has
-    the sha256 over its sorted (path, size, sha256). PATH is a local file or folder; URI is s3://
-    or https://, read as a stream and not stored. For s3 the credentials are those of
+    the sha256 over its sorted (path, size, sha256). PATH is a local file or folder; URI is what
+    spec.model.uri takes (not pvc or file), read as a stream and not stored; of oci:// it is the
+    manifest's digest, and nothing else is read. For s3 the credentials are those of
     --credentials-dir, or else of the environment and profile, as the aws command has them.
 
     Exit codes: 0 printed; 1 could not be read for now; 3 there is no such model, or it may not be
