@@ -37,7 +37,7 @@ from mooring.core.render.router.bootstrap import (
     public_number,
 )
 from mooring.core.render.router.envoy import envoy_files
-from mooring.core.render.router.observation import CollectorAddress
+from mooring.core.render.router.observation import CollectorAddress, prepared
 from mooring.core.traffic import Backend, BackendPort, Route, Table
 
 RESULT = Path(__file__).parent / "results" / "router.json"
@@ -144,6 +144,8 @@ def router_command(
     for name, content in files.items():
         (folder / name).write_text(content)
     text = bootstrap(ports, heap_bytes=400 << 20)
+    if collector is not None:
+        text = prepared(text)
     text = text.replace(ROUTES_FOLDER, str(folder)).replace(ADMIN_SOCKET, str(folder / "admin"))
     config: dict[str, Any] = json.loads(text)
     numbers = {

@@ -26,6 +26,7 @@ from mooring.core.render.router.bootstrap import (
     public_number,
 )
 from mooring.core.render.router.envoy import envoy_files, envoy_version
+from mooring.core.render.router.observation import CollectorAddress, prepared
 from mooring.core.render.router.report import endpoints, report
 from mooring.core.traffic import Backend, BackendPort, Table
 
@@ -58,6 +59,8 @@ class Router:
         }
         self.names = names
         self.heap = heap
+        self.collector: CollectorAddress | None = None
+        self.observes = False
         self.process: asyncio.subprocess.Process | None = None
         self._swaps = 0
 
@@ -87,8 +90,9 @@ class Router:
     def write(self, table: Table, traffic: TrafficSpec | None = None) -> str:
         """Swaps in a table and returns its version."""
         files = envoy_files(
-            table, traffic or TrafficSpec(), deployment="fraud", namespace="shop", ports=self.ports
-        )
+            table, traffic or TrafficSpec(), deployment="fraud", namespace="shop",
+            ports=self.ports, collector=self.collector,
+        )  # fmt: skip
         self.swap(files)
         return envoy_version(files)
 
@@ -96,6 +100,8 @@ class Router:
 
     def _configuration(self) -> str:
         text = bootstrap(self.ports, heap_bytes=self.heap)
+        if self.observes:
+            text = prepared(text)
         text = text.replace(ROUTES_FOLDER, str(self.routes)).replace(
             "/run/mooring/admin.sock", str(self.admin)
         )
@@ -122,6 +128,7 @@ class Router:
         self.process = await asyncio.create_subprocess_exec(
             envoy_binary(), "--disable-hot-restart", "--log-level", "warning", "--concurrency", "1",
             "--drain-strategy", "immediate", "--drain-time-s", "60",
+            "--component-log-level", "ext_proc:error",
             "--config-yaml", self._configuration(),
             stdout=log, stderr=log,
         )  # fmt: skip
@@ -234,8 +241,17 @@ class World:
     def counts(self) -> dict[str, int]:
         return {name: sum(s.requests for s in found) for name, found in self.servers.items()}
 
-    async def router(self, table: Table, traffic: TrafficSpec | None = None) -> Router:
+    async def router(
+        self,
+        table: Table,
+        traffic: TrafficSpec | None = None,
+        collector: CollectorAddress | None = None,
+        *,
+        observes: bool = False,
+    ) -> Router:
         found = Router(self.ports, self.names)
+        found.collector = collector
+        found.observes = observes or collector is not None
         self.routers.append(found)
         version = found.write(table, traffic)
         await found.start()

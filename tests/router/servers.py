@@ -24,7 +24,7 @@ def free_port(host: str = "127.0.0.1", kind: socket.SocketKind = socket.SOCK_STR
 
 
 class Server:
-    """Counts what it was asked. ``failing`` answers 500 whatever is asked."""
+    """Counts what it was asked. ``failing`` answers 500 to all; ``answer`` is what it says."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -32,6 +32,7 @@ class Server:
         self.clients: Counter[str] = Counter()
         self.seen: list[dict[str, str]] = []
         self.failing = False
+        self.answer: bytes | None = None
         self.in_flight = 0
         self._server: asyncio.Server | None = None
         self._connections: set[_Connection] = set()
@@ -111,7 +112,7 @@ class _Connection(asyncio.Protocol):
         status = 500 if server.failing else 200
         if path.startswith("/status/"):
             status = int(path.removeprefix("/status/"))
-        body = json.dumps({"server": server.name, "bytes": self.size}).encode()
+        body = server.answer or json.dumps({"server": server.name, "bytes": self.size}).encode()
         lines = (
             f"HTTP/1.1 {status} X",
             "content-type: application/json",

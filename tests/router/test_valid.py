@@ -21,6 +21,7 @@ from tests.router.tables import PORTS, tables, traffics
 from mooring.api.traffic_spec import TrafficSpec
 from mooring.core.render.router.bootstrap import bootstrap
 from mooring.core.render.router.envoy import envoy_files
+from mooring.core.render.router.observation import CollectorAddress
 from mooring.core.traffic import Route, Table
 
 pytestmark = pytest.mark.envoy
@@ -46,7 +47,12 @@ def validate(config: dict[str, Any]) -> None:
     assert "deprecated" not in done.stderr.lower(), done.stderr
 
 
-def static(batch: tuple[tuple[Table, TrafficSpec], ...]) -> dict[str, Any]:
+COLLECTOR = CollectorAddress("fraud-collector.shop.svc.cluster.local", 9001)
+
+
+def static(
+    batch: tuple[tuple[Table, TrafficSpec], ...], collector: CollectorAddress | None = None
+) -> dict[str, Any]:
     """The bootstrap, with the clusters of every table and a listener for each of its ports."""
     config: dict[str, Any] = json.loads(bootstrap(PORTS))
     del config["dynamic_resources"]
@@ -55,8 +61,13 @@ def static(batch: tuple[tuple[Table, TrafficSpec], ...]) -> dict[str, Any]:
     resources["listeners"] = [public.pop("metrics"), public.pop("version")]
     number = 20000
     for table, traffic in batch:
-        files = envoy_files(table, traffic, deployment="fraud", namespace="shop", ports=PORTS)
-        resources["clusters"] += without_type(files["cds.json"])
+        files = envoy_files(
+            table, traffic, deployment="fraud", namespace="shop", ports=PORTS, collector=collector
+        )
+        known = {cluster["name"] for cluster in resources["clusters"]}
+        resources["clusters"] += [
+            cluster for cluster in without_type(files["cds.json"]) if cluster["name"] not in known
+        ]
         for port, listener in public.items():
             (routes,) = without_type(files[f"rds-{port}.json"])
             number += 1
@@ -83,6 +94,18 @@ def test_every_table_gives_a_valid_configuration(
     batch: tuple[tuple[Table, TrafficSpec], ...],
 ) -> None:
     validate(static(batch))
+
+
+@settings(max_examples=3, **UNHURRIED)
+@given(batches)
+def test_every_table_gives_a_valid_configuration_when_it_is_observed(
+    batch: tuple[tuple[Table, TrafficSpec], ...],
+) -> None:
+    config = static(batch, COLLECTOR)
+    observed = [c for c in config["static_resources"]["clusters"] if "http_filters" in str(c)]
+    having = [backend for table, _ in batch for backend in table.backends]
+    assert bool(observed) == any(not port.http2 for one in having for port in one.ports)
+    validate(config)
 
 
 @pytest.mark.slow

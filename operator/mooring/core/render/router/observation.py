@@ -6,7 +6,9 @@ revision answers, and only there does it see what a shadow answers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +20,15 @@ _TYPE = "type.googleapis.com/"
 _HTTP = "envoy.extensions.filters.http"
 #: Exchanges that are copied at the same time; further ones go by uncopied.
 _MOST_STREAMS = 4096
-#: What waits for a slow collector, per connection. Beyond it Envoy would hold requests back.
+#: What may wait for a slow collector on its way out.
 _WAITING_BYTES = 64 << 20
+#: Without side streams' flow control: it holds requests back while the collector is slow, and it
+#: ends Envoy 1.40 (a null pointer) where the copy of a body above 64 KiB waits for a connection to
+#: the collector while the request waits for one to its pod.
+_RUNTIME = {"envoy.reloadable_features.grpc_side_stream_flow_control": False}
+_BOOTSTRAP_FLAG = "--config-yaml"
+#: Else each request would leave a line while there is no collector.
+_QUIET = ["--component-log-level", "ext_proc:error"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +37,37 @@ class CollectorAddress:
 
     host: str
     port: int
+
+
+def prepared(bootstrap: str) -> str:
+    """A router's bootstrap with which it may be told to observe, and must be before it is told."""
+    config = json.loads(bootstrap)
+    config["layered_runtime"] = {"layers": [{"name": "observation", "static_layer": _RUNTIME}]}
+    return json.dumps(config, separators=(",", ":"))
+
+
+def prepared_template(template: Mapping[str, Any]) -> dict[str, Any]:
+    """The same for a router's pod template, whose first container has the bootstrap in its
+    arguments. A template that was pinned by an earlier version is prepared as well.
+    """
+    found = deepcopy(dict(template))
+    container = found["spec"]["containers"][0]
+    args = list(container["args"])
+    at = args.index(_BOOTSTRAP_FLAG) + 1
+    args[at] = prepared(args[at])
+    container["args"] = args if _QUIET[0] in args else args + _QUIET
+    return found
+
+
+def is_prepared(template: Mapping[str, Any]) -> bool:
+    """Whether pods of this template may be told to observe."""
+    try:
+        args = template["spec"]["containers"][0]["args"]
+        config = json.loads(args[args.index(_BOOTSTRAP_FLAG) + 1])
+    except (KeyError, IndexError, TypeError, ValueError):
+        return False
+    layers = (config.get("layered_runtime") or {}).get("layers") or []
+    return any(layer.get("static_layer") == _RUNTIME for layer in layers)
 
 
 def observing(revision: str, part: str) -> list[dict[str, Any]]:
@@ -49,7 +89,7 @@ def observing(revision: str, part: str) -> list[dict[str, Any]]:
         "observability_mode": True,
         "failure_mode_allow": True,
         # A stream that the collector has not ended by then is ended here.
-        "deferred_close_timeout": "2s",
+        "deferred_close_timeout": "1s",
         # Without it, requests and answers would lose their length and be sent in chunks.
         "allow_content_length_header": True,
         # In place of all headers, which would be two more messages for each request.
@@ -81,8 +121,8 @@ def collector_cluster(collector: CollectorAddress) -> Iterator[dict[str, Any]]:
         "explicit_http_config": {
             "http2_protocol_options": {
                 "max_concurrent_streams": _MOST_STREAMS,
-                # A collector that hangs is left within three seconds.
-                "connection_keepalive": {"interval": "1s", "timeout": "2s"},
+                # A collector that hangs is left within two seconds.
+                "connection_keepalive": {"interval": "1s", "timeout": "1s"},
             }
         },
     }
