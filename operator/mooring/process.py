@@ -20,6 +20,8 @@ from kubernetes.aio.client import ApiClient, Configuration
 from mooring.adapters.kube import ApiError, KubeClient, load_configuration
 from mooring.adapters.prometheus import Prometheus
 from mooring.adapters.prometheus_metrics import PrometheusMetrics
+from mooring.adapters.sinks import SinkClient
+from mooring.engine.deliveries import Deliveries
 from mooring.engine.discovery import Discovery
 from mooring.engine.drift import DriftWatch
 from mooring.engine.drift_metrics import DriftMetrics
@@ -31,6 +33,7 @@ from mooring.engine.queue import KeyedQueue
 from mooring.engine.reconciler import Reconciler
 from mooring.engine.recorder import Recorder
 from mooring.engine.resync import Resync
+from mooring.engine.retraining import RetrainingIO
 from mooring.engine.routers import RouterPods
 from mooring.engine.store import Store
 from mooring.engine.web import serve
@@ -94,9 +97,13 @@ class Process:
             self.settings.prometheus.interval.total_seconds(),
             self.settings.prometheus.scrape_labels(),
         )  # fmt: skip
+        deliveries = Deliveries(
+            SinkClient(self.settings.sink_table()), self.queue, self.metrics, self.fence, _now
+        )
+        retraining = RetrainingIO(client, self.store, self.metrics, deliveries)
         reconciler = Reconciler(
             client, self.store, self.queue, recorder, self.metrics, self.settings.rendering(),
-            routers, _now, lambda: self.connection.since, examiner, discovery.unserved,
+            routers, retraining, _now, lambda: self.connection.since, examiner, discovery.unserved,
         )  # fmt: skip
         drift = DriftWatch(
             client, self.store, self.queue, recorder, DriftMetrics(self.metrics.registry),
@@ -112,6 +119,7 @@ class Process:
             )
         finally:
             await web.cleanup()
+            await deliveries.close()
             await routers.close()
             drift.close()
             if prometheus is not None:

@@ -24,6 +24,7 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
 
 from mooring.adapters.prometheus_access import SERVICE_ACCOUNT_FOLDER, Access
+from mooring.adapters.sinks import Sink
 from mooring.api import parse_duration
 from mooring.core.observed import RenderSettings, StoreEgress
 from mooring.core.router_counters import ScrapeLabels
@@ -249,6 +250,53 @@ class Prometheus(_Part):
         return ScrapeLabels(self.labels.namespace, self.labels.pod)
 
 
+def _sink_address(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("must be an address such as https://pipelines.example.com/events")
+    if parts.username is not None or parts.password is not None or parts.fragment:
+        raise ValueError("must hold neither credentials nor a fragment")
+    try:
+        _ = parts.port
+    except ValueError as error:
+        raise ValueError("the port must be a number up to 65535") from error
+    return value
+
+
+class SinkSettings(_Part):
+    """A receiver of retraining requests. Users name it, and never an address."""
+
+    name: str = Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)
+    url: Annotated[str, AfterValidator(_sink_address)]
+    signing_key_file: MountedFile
+    """The key of the HMAC: 16 bytes or more, or whsec_ and base64. Read for every event."""
+    ca_file: MountedFile | None = None
+    """The authority that signed its certificate; None: the public ones."""
+    allow_http: bool = False
+    """Take an address without TLS, in a mesh for instance."""
+    namespaces: tuple[str, ...] = ()
+    """Namespaces that may use it; empty: all."""
+    timeout: Annotated[Duration, AfterValidator(_at_least_a_second)] = timedelta(seconds=5)
+    """For one attempt."""
+
+    @model_validator(mode="after")
+    def _encrypted(self) -> Self:
+        if self.url.startswith("http://") and not self.allow_http:
+            raise ValueError("url: must begin with https:// unless allowHttp is set")
+        return self
+
+    def sink(self) -> Sink:
+        """What the client needs."""
+        return Sink(
+            name=self.name,
+            url=self.url,
+            signing_key_file=self.signing_key_file,
+            ca_file=self.ca_file,
+            namespaces=self.namespaces,
+            timeout=self.timeout.total_seconds(),
+        )
+
+
 class Lease(_Part):
     """Leader election, as in client-go."""
 
@@ -285,6 +333,8 @@ class Settings(_Part):
     model_stores: tuple[ModelStore, ...] | None = None
     """Egress of model pods that fetch over the network; None: anywhere but link-local."""
     prometheus: Prometheus = Prometheus()
+    sinks: tuple[SinkSettings, ...] = ()
+    """Who may be told of retraining requests."""
     drain: Duration = timedelta(seconds=15)
     """How long pods of a replaced revision stay after traffic has left them."""
     pre_stop_seconds: int = Field(default=8, ge=0, le=600)
@@ -326,6 +376,18 @@ class Settings(_Part):
             scrape_namespace_label=self.prometheus.labels.namespace,
             scrape_pod_label=self.prometheus.labels.pod,
         )
+
+    @model_validator(mode="after")
+    def _names(self) -> Self:
+        names = [sink.name for sink in self.sinks]
+        twice = next((n for n in names if names.count(n) > 1), None)
+        if twice is not None:
+            raise ValueError(f"sinks: there are two called {twice!r}")
+        return self
+
+    def sink_table(self) -> dict[str, Sink]:
+        """The sinks by name."""
+        return {sink.name: sink.sink() for sink in self.sinks}
 
     def election(self) -> LeaseSettings:
         """The lease in seconds."""

@@ -11,7 +11,12 @@ from mooring.core.kinds import CHILD_KINDS, OPTIONAL_KINDS
 RULES: list[dict[str, list[str]]] = [
     {"apiGroups": ["mooring.dev"], "resources": ["modeldeployments", "modelruntimes"],
      "verbs": ["get", "list", "watch"]},
-    {"apiGroups": ["mooring.dev"], "resources": ["modeldeployments/status"], "verbs": ["patch"]},
+    {"apiGroups": ["mooring.dev"], "resources": ["retrainingrequests"],
+     "verbs": ["get", "list", "watch", "create"]},
+    {"apiGroups": ["mooring.dev"],
+     "resources": ["modeldeployments/status", "retrainingrequests/status"], "verbs": ["patch"]},
+    {"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["get", "list", "watch", "create"]},
+    {"apiGroups": [""], "resources": ["podtemplates"], "verbs": ["get"]},
     {"apiGroups": ["mooring.dev"], "resources": ["modeldeployments/finalizers"],
      "verbs": ["update"]},
     *(

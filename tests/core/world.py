@@ -27,6 +27,7 @@ from mooring.core.observed import (
 from mooring.core.plan import Plan, decide
 from mooring.core.pods import PodReport
 from mooring.core.render.router.table import read_table
+from mooring.core.retrain.facts import JobFacts, RetrainingFacts
 from mooring.core.revision import History, read_history
 from mooring.core.traffic import RouterReport
 
@@ -94,6 +95,9 @@ class World:
     examination: Examination | None = None
     evidence: Evidence | None = None
     unserved: frozenset[str] = frozenset()
+    retraining: RetrainingFacts = field(default_factory=RetrainingFacts)
+    requests: dict[str, dict[str, Any]] = field(default_factory=dict)
+    made: dict[Ref, dict[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def with_spec(cls, wanted: dict[str, Any] | None = None, **changes: Any) -> World:
@@ -146,6 +150,9 @@ class World:
             settings=self.settings,
             routers=self._reports() if routers_to_ask(self.resource, children) else None,
             evidence=self.evidence,
+            retraining=replace(
+                self.retraining, requests=tuple(copied(r) for r in self.requests.values())
+            ),
         )
 
     def _reports(self) -> tuple[RouterReport, ...]:
@@ -215,6 +222,7 @@ class World:
                 self._apply(manifest)
             if ref.kind == "ControllerRevision" and (self.failures or self.taken):
                 return
+        self._retrain(plan)
         self._touch(plan)
         for ref, count in plan.scale:
             live, known = self.children.get(ref), self.seen().get(ref)
@@ -240,6 +248,52 @@ class World:
             if touch.pod in self.routers:
                 self._written(f"touch {touch.pod}")
                 self.routers[touch.pod] = replace(self.routers[touch.pod], told=touch.version)
+
+    def _retrain(self, plan: Plan) -> None:
+        for manifest in plan.create:
+            ref = Ref(manifest["kind"], manifest["metadata"]["name"])
+            if ref in self.made:
+                continue
+            self._written(f"create {ref}")
+            if ref.kind == "RetrainingRequest":
+                self.request(ref.name, manifest["spec"], copied(manifest["metadata"]))
+            self.made[ref] = copied(manifest)
+            if ref.kind == "Job":
+                jobs = {**self.retraining.jobs, ref.name: JobFacts("uid", started=1)}
+                self.retraining = replace(self.retraining, jobs=jobs)
+        for wanted in plan.request_statuses:
+            live = self.requests.get(wanted.name)
+            if live is None:
+                continue
+            assert live["metadata"]["resourceVersion"] == wanted.version
+            assert live.get("status", {}) != wanted.status, "a status that changes nothing"
+            self._written(f"status of {wanted.name}")
+            live["status"] = copied(wanted.status)
+            self._new_version(live)
+
+    def request(
+        self, name: str, wanted: dict[str, Any], meta: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """A RetrainingRequest comes to be."""
+        live = {
+            "metadata": {
+                **(meta or {}),
+                "name": name,
+                "uid": f"uid-{name}",
+                "generation": 1,
+                "creationTimestamp": self.now.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            },
+            "spec": copied(wanted),
+        }
+        self._new_version(live)
+        self.requests[name] = live
+        return live
+
+    def patch_request(self, name: str, **status: Any) -> None:
+        """Whoever trains writes into a request's status."""
+        live = self.requests[name]
+        live["status"] = {**live.get("status", {}), **status}
+        self._new_version(live)
 
     def settle(self, rounds: int = 10) -> Plan:
         """Rounds until one writes nothing; fails when that never happens."""
@@ -307,9 +361,12 @@ class World:
             self.stale[ref.kind][ref] = copied(self.children[ref])
         raise Interrupted
 
-    def _changed(self, live: dict[str, Any]) -> None:
+    def _new_version(self, live: dict[str, Any]) -> None:
         self.version += 1
         live["metadata"]["resourceVersion"] = str(self.version)
+
+    def _changed(self, live: dict[str, Any]) -> None:
+        self._new_version(live)
         live["metadata"]["generation"] += 1
 
     # what the rest of the cluster does ------------------------------------------------------

@@ -78,8 +78,8 @@ def test_a_watch_begun_anew_does_not_kill_the_process_ten_minutes_later() -> Non
     assert settings().process.ultimate_exiting_timeout is None
 
 
-@pytest.mark.parametrize("kind", CHILD_KINDS, ids=lambda kind: kind.name)
-def test_children_are_watched_by_label(kind: kinds.Kind) -> None:
+@pytest.mark.parametrize("kind", [*CHILD_KINDS, kinds.JOB], ids=lambda kind: kind.name)
+def test_children_and_jobs_are_watched_by_label(kind: kinds.Kind) -> None:
     selectors = settings().watching.label_selectors
     assert selectors[kind.group, kind.version, kind.plural] == SELECTOR
 
@@ -88,6 +88,7 @@ def test_our_own_kinds_are_watched_whole() -> None:
     text = repr(settings().watching.label_selectors)
     assert "modeldeployments" not in text
     assert "modelruntimes" not in text
+    assert "retrainingrequests" not in text
 
 
 def test_pods_are_not_watched() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mooring.engine.reconciler import merge_patch
+from mooring.engine.merge_patch import merge_patch
 
 _values = st.recursive(
     st.one_of(st.booleans(), st.integers(-5, 5), st.text("ab", max_size=2)),

@@ -11,15 +11,19 @@ import pytest
 from tests.engine.objects import Json
 
 from mooring.adapters.kube import ApiError
+from mooring.adapters.sinks import SinkClient
 from mooring.core import kinds
 from mooring.core.kinds import KIND_BY_NAME, Kind, Ref
 from mooring.core.observed import Observed, RenderSettings
 from mooring.core.traffic import RouterReport
 from mooring.engine import reconciler as reconciler_module
+from mooring.engine.deliveries import Deliveries
 from mooring.engine.evidence import Examiner
+from mooring.engine.lease import Fence
 from mooring.engine.metrics import Metrics
 from mooring.engine.queue import Key, KeyedQueue
 from mooring.engine.reconciler import Conflict, Reconciler
+from mooring.engine.retraining import RetrainingIO
 from mooring.engine.store import Store
 
 FRAUD = Key("shop", "fraud")
@@ -148,6 +152,12 @@ class Setting:
             self.metrics,
             RenderSettings(),
             NoRouters(),
+            RetrainingIO(
+                self.server,  # type: ignore[arg-type]
+                self.store,
+                self.metrics,
+                Deliveries(SinkClient(), self.queue, self.metrics, Fence(), lambda: self.now),
+            ),
             lambda: self.now,
             lambda: None,
             Examiner(None, self.queue, self.metrics, lambda: self.now, interval=10.0),

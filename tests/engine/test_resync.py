@@ -163,7 +163,7 @@ async def test_only_the_namespaces_served_are_compared_and_no_cluster_kinds() ->
 async def test_children_are_listed_by_our_label_and_pods_not_at_all(setting: Setting) -> None:
     await setting.resync.compare()
     selected = {kind for kind, _, selector in setting.server.listed if selector}
-    assert selected == {kind.name for kind in CHILD_KINDS}
+    assert selected == {kind.name for kind in (*CHILD_KINDS, kinds.JOB)}
     assert "Pod" not in {kind for kind, _, _ in setting.server.listed}
     assert kinds.POD not in watched(clusterwide=True)
 

@@ -48,6 +48,8 @@ CHILD = ["get", "list", "watch", "create", "patch", "delete"]
 SERVED_RULES = [
     ("mooring.dev", ["modeldeployments", "modelruntimes", "retrainingrequests"], READ),
     ("mooring.dev", ["modeldeployments/status"], ["patch", "update"]),
+    ("mooring.dev", ["retrainingrequests"], ["create"]),
+    ("mooring.dev", ["retrainingrequests/status"], ["patch"]),
     ("mooring.dev", ["modeldeployments/finalizers"], ["update"]),
     ("apps", ["controllerrevisions", "deployments"], CHILD),
     ("", ["configmaps", "serviceaccounts", "services"], CHILD),
@@ -55,6 +57,8 @@ SERVED_RULES = [
     ("gateway.networking.k8s.io", ["httproutes"], CHILD),
     ("networking.k8s.io", ["networkpolicies"], CHILD),
     ("policy", ["poddisruptionbudgets"], CHILD),
+    ("batch", ["jobs"], [*READ, "create"]),
+    ("", ["podtemplates"], ["get"]),
     ("", ["pods"], ["get", "list", "patch"]),
     ("", ["events"], ["create", "patch"]),
 ]

@@ -16,6 +16,10 @@ modelStores: []
 {{- end }}
 prometheus:
   {{- toYaml .Values.config.prometheus | nindent 2 }}
+{{- with .Values.config.sinks }}
+sinks:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 drain: {{ .Values.config.drain }}
 preStopSeconds: {{ .Values.config.preStopSeconds }}
 clusterDomain: {{ .Values.config.clusterDomain }}

@@ -10,6 +10,13 @@ by the kubelet. No Roles, no bindings, and children are written by server-side a
 - apiGroups: [mooring.dev]
   resources: [modeldeployments/status]
   verbs: [patch, update]
+# Requests for new models are made once and never changed; how far they are stands in their status.
+- apiGroups: [mooring.dev]
+  resources: [retrainingrequests]
+  verbs: [create]
+- apiGroups: [mooring.dev]
+  resources: [retrainingrequests/status]
+  verbs: [patch]
 # Children carry an owner reference that blocks deletion; OpenShift asks for this then.
 - apiGroups: [mooring.dev]
   resources: [modeldeployments/finalizers]
@@ -33,6 +40,13 @@ by the kubelet. No Roles, no bindings, and children are written by server-side a
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
   verbs: [get, list, watch, create, patch, delete]
+# A Job that trains is made from a PodTemplate, and goes with its request.
+- apiGroups: [batch]
+  resources: [jobs]
+  verbs: [get, list, watch, create]
+- apiGroups: [""]
+  resources: [podtemplates]
+  verbs: [get]
 # The last words of a container that does not become ready. Patched is one annotation of router pods,
 # mooring.dev/routes-version: so the kubelet brings them their new routes at once, not in a minute.
 - apiGroups: [""]

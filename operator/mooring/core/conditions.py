@@ -19,6 +19,7 @@ from mooring.core.kinds import Ref
 from mooring.core.observed import Manifest, Observed
 from mooring.core.pods import PodReport, worst
 from mooring.core.render.router.objects import LABEL_ROUTER, router_name
+from mooring.core.retrain.said import retraining_conditions
 from mooring.core.revision import Revision
 from mooring.core.rollout import Move
 from mooring.core.sentences import bounded
@@ -48,6 +49,9 @@ def conditions(observed: Observed, situation: Situation) -> dict[str, Finding]:
         "Reconciling": _first(_RECONCILING, observed, situation),
         "Stalled": _first(_STALLED, observed, situation),
         "RolledBack": _first(_ROLLED_BACK, observed, situation),
+    } | {
+        kind: Finding(reason, message, holds)
+        for kind, (holds, reason, message) in retraining_conditions(situation).items()
     }
 
 

@@ -69,6 +69,8 @@ def _deeds(observed: Observed, situation: Situation) -> tuple[Event, ...]:
         found.append(
             Event(NORMAL, "Promoted", f"revision {promoted.hash} is stable: {_why(situation)}")
         )
+    if situation.retraining is not None:
+        found += [Event(t.type, t.reason, t.message) for t in situation.retraining.told]
     if situation.rejected is not None and situation.rejected.rejected is not None:
         rejected = situation.rejected
         why = situation.rejected.rejected

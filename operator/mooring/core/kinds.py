@@ -50,6 +50,10 @@ DEPLOYMENT = Kind("apps", "v1", "Deployment", "deployments")
 AUTOSCALER = Kind("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers")
 
 HTTP_ROUTE = Kind("gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes")
+#: What retraining needs. None are children: requests may be made by hand, and Jobs belong to them.
+RETRAINING_REQUEST = Kind(GROUP, VERSION, "RetrainingRequest", "retrainingrequests")
+JOB = Kind("batch", "v1", "Job", "jobs")
+POD_TEMPLATE = Kind("", "v1", "PodTemplate", "podtemplates")
 
 POD = Kind("", "v1", "Pod", "pods")
 EVENT = Kind("", "v1", "Event", "events")
@@ -78,6 +82,9 @@ KIND_BY_NAME: dict[str, Kind] = {
         CLUSTER_MODEL_RUNTIME,
         *CHILD_KINDS,
         *OPTIONAL_KINDS,
+        RETRAINING_REQUEST,
+        JOB,
+        POD_TEMPLATE,
         POD,
         EVENT,
     )
@@ -101,6 +108,8 @@ MANAGED_BY = "mooring"
 LABEL_INSTANCE = "app.kubernetes.io/instance"
 LABEL_DEPLOYMENT = f"{GROUP}/deployment"
 LABEL_REVISION = f"{GROUP}/revision"
+#: On what is made for a RetrainingRequest, pods of its Job among it.
+LABEL_REQUEST = f"{GROUP}/retraining-request"
 
 ANNOTATION_ACTION = f"{GROUP}/action"
 ANNOTATION_FINGERPRINT = f"{GROUP}/fingerprint"
@@ -112,6 +121,8 @@ ANNOTATION_RESTART = f"{GROUP}/restart"
 ANNOTATION_ACKNOWLEDGED = f"{GROUP}/acknowledged"
 ANNOTATION_DIGEST = f"{GROUP}/model-digest"
 ANNOTATION_ROLLOUT = f"{GROUP}/rollout"
+ANNOTATION_RETRAINING = f"{GROUP}/retraining"
+ANNOTATION_ADOPTED = f"{GROUP}/adopted"
 ANNOTATION_ROUTED = f"{GROUP}/routed-since"
 #: On a router's ConfigMap: its table as JSON, and the version that its files say they are.
 ANNOTATION_TABLE = f"{GROUP}/table"

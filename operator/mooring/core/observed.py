@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from mooring.core import kinds
 from mooring.core.kinds import Ref
 from mooring.core.pods import PodReport
+from mooring.core.retrain.facts import RetrainingFacts
 from mooring.core.traffic import RouterReport
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class Observed:
     of what the decision before had asked to be measured. ``unserved`` names the optional kinds that
     the cluster does not know. ``connected_since`` is when this process
     last began to see the cluster without a gap: deadlines give what happened before that a little
-    grace.
+    grace. ``retraining`` is everything about requests for new models.
     """
 
     now: datetime
@@ -102,6 +103,7 @@ class Observed:
     settings: RenderSettings = field(default_factory=RenderSettings)
     routers: tuple[RouterReport, ...] | None = None
     evidence: Evidence | None = None
+    retraining: RetrainingFacts = field(default_factory=RetrainingFacts)
 
     @property
     def name(self) -> str:

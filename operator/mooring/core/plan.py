@@ -18,6 +18,8 @@ from mooring.core.front import Touch
 from mooring.core.kinds import Ref
 from mooring.core.objects import Deletion, objects
 from mooring.core.observed import Manifest, Observed
+from mooring.core.retrain.event import Delivery
+from mooring.core.retrain.work import RequestStatus
 from mooring.core.revision import read_history
 from mooring.core.situation import Situation
 from mooring.core.status import halted, status
@@ -30,15 +32,20 @@ _LOOK_LATEST = timedelta(seconds=30)
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to write, in this order: status, ``apply``, ``touch``, ``scale``, ``delete``.
+    """What to write, in this order: status, ``apply`` (records first), ``create``,
+    ``request_statuses``, ``touch``, ``scale``, ``delete``; and events to ``deliver``.
 
     Status comes first and does not depend on the rest, so that a failing write still leaves a
-    true one. ``look_again`` is when to decide anew if nothing happens before; None: no need.
+    true one. ``create`` holds what is made if nothing of its name exists, and never written again.
+    ``look_again`` is when to decide anew if nothing happens before; None: no need.
     ``examination`` is what to have measured until then; None: nothing is under judgement.
     """
 
     status: Manifest | None = None
     apply: tuple[Manifest, ...] = ()
+    create: tuple[Manifest, ...] = ()
+    request_statuses: tuple[RequestStatus, ...] = ()
+    deliver: tuple[Delivery, ...] = ()
     touch: tuple[Touch, ...] = ()
     scale: tuple[tuple[Ref, int], ...] = ()
     delete: tuple[Deletion, ...] = ()
@@ -73,17 +80,22 @@ def decide(observed: Observed) -> Plan:
     findings = conditions(observed, situation) | monitoring.findings(observed, watched)
     drift = monitoring.drift_status(observed, watched)
     wanted = objects(observed, resource.spec, situation)
+    retraining = situation.retraining
     return Plan(
         status=status(observed, situation, findings) | ({"drift": drift} if drift else {}),
         apply=wanted.apply,
         touch=wanted.touch,
         scale=wanted.scale,
         delete=wanted.delete,
+        create=retraining.create if retraining else (),
+        request_statuses=retraining.statuses if retraining else (),
+        deliver=retraining.deliver if retraining else (),
         events=(*events(observed, situation, findings), *monitoring.turned(observed, findings)),
         look_again=_soonest(
             wanted.look_again,
             _next_look(observed, situation),
             _next_deadline(observed, situation),
+            retraining.look_again if retraining else None,
         ),
         examination=situation.examination,
     )

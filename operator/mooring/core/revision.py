@@ -22,6 +22,8 @@ from mooring.api import ModelDeployment
 from mooring.core import kinds
 from mooring.core.clock import format_time, parse_time
 from mooring.core.quantity import canonical
+from mooring.core.retrain.adopted import Adopted
+from mooring.core.retrain.ledger import Ledger
 from mooring.core.steps import RolloutPlan
 
 _HASH_LENGTH = 10
@@ -29,6 +31,7 @@ _ALPHABET = "bcdfghjklmnpqrstvwxz"
 _KNOWN_ANNOTATIONS = frozenset(
     {
         kinds.ANNOTATION_ACKNOWLEDGED,
+        kinds.ANNOTATION_ADOPTED,
         kinds.ANNOTATION_DIGEST,
         kinds.ANNOTATION_FINGERPRINT,
         kinds.ANNOTATION_PAUSED,
@@ -36,6 +39,7 @@ _KNOWN_ANNOTATIONS = frozenset(
         kinds.ANNOTATION_PROMOTION,
         kinds.ANNOTATION_REJECTED,
         kinds.ANNOTATION_RESTART,
+        kinds.ANNOTATION_RETRAINING,
         kinds.ANNOTATION_ROLLOUT,
     }
 )
@@ -140,7 +144,8 @@ class Revision:
 
     The revision with the highest promotion is stable: promoting is one write of one annotation.
     ``restart`` is the nonce of a revision that is asked for and not made yet. ``rollout`` is how it
-    rolls out, or did last.
+    rolls out, or did last. ``ledger`` is what retraining knows, kept by the stable revision, and
+    ``adopted`` the request that its model stems from, if any.
     ``resource_version`` is empty for a record that is not written yet; otherwise it guards every
     change of the record against a stale view. ``stored`` is the record's data as it was read, and
     ``unknown`` those of our annotations that another version has written: data never changes, so
@@ -159,6 +164,8 @@ class Revision:
     acknowledged: tuple[str, ...] = ()
     digest: str | None = None
     rollout: RolloutPlan | None = None
+    ledger: Ledger = field(default_factory=Ledger)
+    adopted: Adopted | None = None
     resource_version: str = ""
     uid: str = ""
     stored: Mapping[str, Any] | None = None
@@ -348,6 +355,8 @@ def _read(child: Mapping[str, Any]) -> Revision:
         ),
         digest=annotations.get(kinds.ANNOTATION_DIGEST),
         rollout=_read_rollout(annotations.get(kinds.ANNOTATION_ROLLOUT)),
+        ledger=_read_ledger(annotations.get(kinds.ANNOTATION_RETRAINING)),
+        adopted=_read_adopted(annotations.get(kinds.ANNOTATION_ADOPTED)),
         stored=data,
         unknown={
             key: value
@@ -366,6 +375,14 @@ def _read_rejection(text: str) -> Rejection:
 
 def _read_rollout(text: str | None) -> RolloutPlan | None:
     return RolloutPlan.from_text(text) if text else None
+
+
+def _read_ledger(text: str | None) -> Ledger:
+    return Ledger.from_text(text) if text else Ledger()
+
+
+def _read_adopted(text: str | None) -> Adopted | None:
+    return Adopted.from_text(text) if text else None
 
 
 def record_annotations(revision: Revision) -> dict[str, str]:
@@ -393,6 +410,8 @@ def record_annotations(revision: Revision) -> dict[str, str]:
         kinds.ANNOTATION_ACKNOWLEDGED: ",".join(revision.acknowledged) or None,
         kinds.ANNOTATION_DIGEST: revision.digest,
         kinds.ANNOTATION_ROLLOUT: revision.rollout.to_text() if revision.rollout else None,
+        kinds.ANNOTATION_RETRAINING: revision.ledger.to_text() if revision.ledger else None,
+        kinds.ANNOTATION_ADOPTED: revision.adopted.to_text() if revision.adopted else None,
     }
     return dict(revision.unknown) | {k: v for k, v in facts.items() if v is not None}
 

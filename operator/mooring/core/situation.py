@@ -13,6 +13,7 @@ from mooring.core.capacity import Capacity
 from mooring.core.examination import Evidence, Examination
 from mooring.core.observed import Observed
 from mooring.core.render.revision import CannotRender
+from mooring.core.retrain.work import Retraining
 from mooring.core.revision import History, Revision
 from mooring.core.rollout import Progress, Rule
 from mooring.core.routing import Routing
@@ -59,6 +60,7 @@ class Situation:
     held_to: Standard | None = None
     examination: Examination | None = None
     evidence: Evidence | None = None
+    retraining: Retraining | None = None
 
     @property
     def serving(self) -> Revision | None:

@@ -17,6 +17,7 @@ from mooring.core.conditions import Finding, merge
 from mooring.core.observed import Manifest, Observed
 from mooring.core.render.metadata import selector
 from mooring.core.render.router.objects import router_name
+from mooring.core.retrain.said import adopted_model, retraining_status
 from mooring.core.revision import Revision
 from mooring.core.sentences import bounded
 from mooring.core.situation import Situation
@@ -43,6 +44,8 @@ def status(observed: Observed, situation: Situation, findings: dict[str, Finding
         "router": _router(observed, situation),
         "analysis": analysis_status(observed, situation),
         "rejectedRevisions": _rejected(situation),
+        "retraining": retraining_status(situation),
+        "adoptedModel": adopted_model(situation),
         "lastAction": _last_action(observed, situation),
     }
     if serving is not None:

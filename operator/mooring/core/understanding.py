@@ -16,6 +16,10 @@ from mooring.core.observed import Observed
 from mooring.core.observed_routing import read_routing
 from mooring.core.render.metadata import child_name
 from mooring.core.render.revision import CannotRender, render_revision
+from mooring.core.retrain.adoption import open_desk, wanted, without_outdated
+from mooring.core.retrain.desk import Desk
+from mooring.core.retrain.ledger import joined
+from mooring.core.retrain.work import closings, work
 from mooring.core.revision import History, Revision, canonical_inputs, name_hash, read_history
 from mooring.core.situation import Situation, routed_revision
 from mooring.core.verbs import Action, Outcome, Scene, parse_action, take
@@ -26,12 +30,16 @@ def understand(observed: Observed, resource: ModelDeployment) -> Situation:
     history = read_history(observed.children)
     inputs = canonical_inputs(resource)
     history = _drop_done_restarts(_pin_digests(observed, history))
-    target = history.target(inputs)
-    verb = _take_verb(observed, history, target)
+    desk = open_desk(observed, resource, history, inputs)
+    history = without_outdated(history, desk)
+    want = wanted(history, desk, inputs)
+    target = history.target(want.inputs)
+    verb = _take_verb(observed, history, target, desk)
     if verb is not None:
         if verb.revision is not None:
             history = history.with_revision(verb.revision)
-            target = history.target(inputs)
+            want = wanted(history, desk, inputs)
+            target = history.target(want.inputs)
         if _said_before(observed, verb):
             verb = None
     blocked: CannotRender | None = None
@@ -39,18 +47,48 @@ def understand(observed: Observed, resource: ModelDeployment) -> Situation:
     if target is None or _restart_pending(history, target):
         nonce = target.restart if target else None
         try:
-            created = _new_revision(observed, resource, history, inputs, nonce)
+            created = _new_revision(observed, want.resource(resource), history, want.inputs, nonce)
         except CannotRender as error:
             blocked = error
         else:
+            created = replace(created, adopted=want.adopted)
             history = history.with_revision(created)
             target = created
+    elif want.adopted is not None and target.adopted != want.adopted:
+        target = replace(target, adopted=want.adopted)
+        history = history.with_revision(target)
     first = _first_serving(observed, history, target)
     if first is not None:
         history = history.with_revision(first)
     situation = go_on(observed, resource, history, target)
     promoted = situation.promoted or first
-    return replace(situation, blocked=blocked, verb=verb, created=created, promoted=promoted)
+    situation = replace(situation, blocked=blocked, verb=verb, created=created, promoted=promoted)
+    return _retrained(situation, desk)
+
+
+def _retrained(situation: Situation, desk: Desk) -> Situation:
+    """The situation with what retraining makes of it. Its ledger goes with the stable revision."""
+    stable = situation.stable
+    if stable is None or not (desk.spec or desk.requests or desk.ledger):
+        return situation
+    ledger = replace(joined((desk.ledger, stable.ledger)), schedules=desk.ledger.schedules)
+    rolling_out = situation.candidate is not None or stable.rejected is not None
+    before = joined(r.ledger for r in situation.history.revisions)
+    found = work(
+        replace(desk, ledger=ledger), stable, situation.history.revisions, rolling_out=rolling_out
+    )
+    found = replace(found, told=(*closings(before, found.ledger), *found.told))
+    if found.ledger == stable.ledger:
+        return replace(situation, retraining=found)
+    changed = replace(stable, ledger=found.ledger)
+    target = situation.target
+    return replace(
+        situation,
+        history=situation.history.with_revision(changed),
+        stable=changed,
+        target=changed if target is not None and target.hash == changed.hash else target,
+        retraining=found,
+    )
 
 
 def _first_serving(
@@ -82,14 +120,16 @@ def _pin_digests(observed: Observed, history: History) -> History:
     return history
 
 
-def _take_verb(observed: Observed, history: History, target: Revision | None) -> Outcome | None:
+def _take_verb(
+    observed: Observed, history: History, target: Revision | None, desk: Desk
+) -> Outcome | None:
     if observed.action is None:
         return None
     try:
         action = parse_action(observed.action, observed.name)
     except ValueError as error:
         return Outcome(Action("unknown", "", observed.action[:80]), False, str(error))
-    return take(action, Scene(history, history.stable, target, observed.now))
+    return take(action, Scene(history, history.stable, target, observed.now, desk))
 
 
 def _said_before(observed: Observed, outcome: Outcome) -> bool:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
+from mooring.core.retrain.desk import Desk
 from mooring.core.revision import History, Rejection, Revision
 from mooring.core.steps import RolloutPlan, in_words
 
@@ -60,6 +61,7 @@ class Scene:
     stable: Revision | None
     target: Revision | None
     now: datetime
+    desk: Desk = field(default_factory=Desk)
 
 
 def parse_action(text: str, deployment: str) -> Action:
@@ -184,6 +186,19 @@ def _undo(action: Action, revision: Revision, scene: Scene) -> Outcome:
     )
 
 
+def _retrain(action: Action, revision: Revision, scene: Scene) -> Outcome:
+    if scene.stable is None or revision.hash != scene.stable.hash:
+        return Outcome(
+            action, False, f"revision {revision.hash} is not stable: retrain names stable"
+        )
+    refused = scene.desk.refusal
+    if refused:
+        return Outcome(action, False, refused)
+    ledger, request = scene.desk.by_hand(revision.hash, action.token)
+    changed = replace(revision, ledger=ledger)
+    return Outcome(action, True, f"RetrainingRequest {request} asks for a new model", changed)
+
+
 def _rolls_out(scene: Scene) -> bool:
     target, stable = scene.target, scene.stable
     if target is None or target.rejected is not None or stable is None:
@@ -219,6 +234,7 @@ _VERBS: dict[str, Callable[[Action, Revision, Scene], Outcome]] = {
     "promote-full": _promote_full,
     "restart": _restart,
     "resume": _resume,
+    "retrain": _retrain,
     "retry": _retry,
     "undo": _undo,
 }

@@ -93,6 +93,24 @@ class Metrics:
             "How late the event loop last woke up.",
             registry=self.registry,
         )
+        self.retraining_requests = Counter(
+            "mooring_retraining_requests",
+            "RetrainingRequests made, by trigger.",
+            ["trigger"],
+            registry=self.registry,
+        )
+        self.retraining_outcomes = Counter(
+            "mooring_retraining_outcomes",
+            "RetrainingRequests that came to an end, by how.",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self.sink_deliveries = Counter(
+            "mooring_retraining_deliveries",
+            "Attempts to tell a sink of a request, by result: ok or failed.",
+            ["sink", "result"],
+            registry=self.registry,
+        )
         self.leader = Gauge(
             "mooring_leader", "1 while this process holds the lease.", registry=self.registry
         )

@@ -10,10 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
 from mooring.adapters.kube import REPLICAS_MANAGER, ApiError, KubeClient
 from mooring.core import kinds
@@ -33,9 +32,11 @@ from mooring.core.plan import Plan, decide, stalled
 from mooring.core.pods import PodReport, report
 from mooring.engine.evidence import Examiner
 from mooring.engine.lease import LeaseLost
+from mooring.engine.merge_patch import merge_patch
 from mooring.engine.metrics import Metrics
 from mooring.engine.queue import Key, KeyedQueue
 from mooring.engine.recorder import Recorder
+from mooring.engine.retraining import RetrainingIO
 from mooring.engine.routers import Routers
 from mooring.engine.store import Store, Writing
 
@@ -84,6 +85,7 @@ class Reconciler:
     metrics: Metrics
     settings: RenderSettings
     routers: Routers
+    retraining: RetrainingIO
     now: Callable[[], datetime]
     connected_since: Callable[[], datetime | None]
     examiner: Examiner
@@ -145,6 +147,7 @@ class Reconciler:
         if not refusals:  # nothing is made from a record that could not be written
             self._tell(observed, (event for event in plan.events if event.reason not in told))
             wrote |= await self._write_children(key, observed, plan, refusals)
+            wrote |= await self._write_retraining(key, plan)
         self._look_again(key, observed, plan, refusals, wrote=wrote)
 
     def _tell(self, observed: Observed, events: Iterable[Event]) -> None:
@@ -157,7 +160,9 @@ class Reconciler:
             return None
         uid = resource["metadata"].get("uid", "")
         children = {
-            ref: child for ref, child in self.store.children(key).items() if owned(child, uid)
+            ref: child
+            for ref, child in self.store.children(key).items()
+            if ref.kind != kinds.JOB.name and owned(child, uid)
         }
         pods = {
             revision: await self._pods(key, revision)
@@ -181,6 +186,7 @@ class Reconciler:
             settings=self.settings,
             routers=routers,
             evidence=self.examiner.found(key),
+            retraining=await self.retraining.observe(key, resource),
         )
 
     async def _judged_pods(
@@ -260,6 +266,19 @@ class Reconciler:
             for touched_key in under_way.touched:
                 self.queue.add(touched_key)
         return written
+
+    async def _write_retraining(self, key: Key, plan: Plan) -> bool:
+        async def send(
+            key: Key, kind: kinds.Kind, name: str, write: Awaitable[Manifest]
+        ) -> Manifest:
+            return await self._send(key, kind, name, write, guarded=True)
+
+        try:
+            return await self.retraining.write(key, plan, send)
+        except ApiError as error:
+            if error.status == 409:
+                raise Conflict from error
+            raise
 
     async def _write_children(
         self, key: Key, observed: Observed, plan: Plan, refusals: Refusals
@@ -438,20 +457,8 @@ class Reconciler:
         self._applied.pop(key, None)
         self._listed.pop(key, None)
         self.examiner.want(key, None)
+        self.retraining.forget(key)
         self.queue.forget(key)
-
-
-def merge_patch(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """The smallest JSON merge patch that turns ``old`` into ``new``; empty when they are equal."""
-    patch: dict[str, Any] = {key: None for key in old if key not in new}
-    for key, value in new.items():
-        if key in old and old[key] == value:
-            continue
-        if isinstance(value, dict) and isinstance(old.get(key), dict):
-            patch[key] = merge_patch(old[key], value)
-        else:
-            patch[key] = value
-    return patch
 
 
 def _unknown(kind: kinds.Kind, error: ApiError) -> bool:

@@ -37,14 +37,16 @@ def watched(*, clusterwide: bool, optional: tuple[Kind, ...] = ()) -> tuple[Kind
         kinds.MODEL_RUNTIME,
         *CHILD_KINDS,
         *optional,
+        kinds.JOB,
+        kinds.RETRAINING_REQUEST,
         kinds.MODEL_DEPLOYMENT,
     )
     return (kinds.CLUSTER_MODEL_RUNTIME, *own) if clusterwide else own
 
 
 def selector_of(kind: Kind) -> str:
-    """Children are selected by our label; our own kinds are read whole."""
-    return SELECTOR if kind in (*CHILD_KINDS, *OPTIONAL_KINDS) else ""
+    """Children and Jobs are selected by our label; our own kinds are read whole."""
+    return SELECTOR if kind in (*CHILD_KINDS, *OPTIONAL_KINDS, kinds.JOB) else ""
 
 
 @dataclass(slots=True)

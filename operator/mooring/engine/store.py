@@ -41,6 +41,7 @@ class Store:
     def __init__(self) -> None:
         self._objects: dict[str, dict[ObjectKey, Json]] = defaultdict(dict)
         self._children: dict[Key, dict[Ref, Json]] = defaultdict(dict)
+        self._requests: dict[Key, dict[str, Json]] = defaultdict(dict)
         self._users: dict[str, set[Key]] = defaultdict(set)
         self._runtime_of: dict[Key, str] = {}
         self._deleted: dict[str, float] = {}
@@ -127,6 +128,10 @@ class Store:
         """All objects that carry the label of this ModelDeployment, whoever owns them."""
         return dict(self._children.get(key, {}))
 
+    def requests(self, key: Key) -> dict[str, Json]:
+        """The RetrainingRequests that name this ModelDeployment, by name, whoever made them."""
+        return dict(self._requests.get(key, {}))
+
     def runtimes(self, namespace: str) -> dict[str, RuntimeSource]:
         """What a namespace can use, by name: the cluster's, hidden by its own."""
         found = {
@@ -153,6 +158,8 @@ class Store:
             return {found}
         if kind in (kinds.MODEL_RUNTIME, kinds.CLUSTER_MODEL_RUNTIME):
             return self._using(key)
+        if kind == kinds.RETRAINING_REQUEST:
+            return self._index_request(key, obj, old)
         touched = set()
         for version in (old, obj):
             owner = _owner_key(version) if version is not None else None
@@ -171,6 +178,8 @@ class Store:
             return {found}
         if kind in (kinds.MODEL_RUNTIME, kinds.CLUSTER_MODEL_RUNTIME):
             return self._using(key)
+        if kind == kinds.RETRAINING_REQUEST:
+            return self._index_request(key, None, old)
         owner = _owner_key(old)
         if owner is None:
             return set()
@@ -178,6 +187,23 @@ class Store:
         if not self._children[owner]:
             del self._children[owner]
         return {owner}
+
+    def _index_request(self, key: ObjectKey, obj: Json | None, old: Json | None) -> set[Key]:
+        """Requests belong to whom they name, which cannot change; labels do not matter."""
+        touched = set()
+        for version in (old, obj):
+            asked = ((version or {}).get("spec") or {}).get("deploymentRef") or {}
+            if not asked.get("name"):
+                continue
+            owner = Key(key[0], str(asked["name"]))
+            touched.add(owner)
+            if version is not None and version is obj:
+                self._requests[owner][key[1]] = version
+            else:
+                self._requests[owner].pop(key[1], None)
+                if not self._requests[owner]:
+                    del self._requests[owner]
+        return touched
 
     def _using(self, key: ObjectKey) -> set[Key]:
         namespace, name = key
