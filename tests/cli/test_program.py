@@ -40,7 +40,9 @@ def test_every_command_says_what_it_does(name: str) -> None:
     assert "-h, --help" in found.output
 
 
-@pytest.mark.parametrize("name", ["status", "lint", "promote", "abort", "undo", "restart"])
+@pytest.mark.parametrize(
+    "name", ["status", "lint", "promote", "abort", "undo", "restart", "retrain"]
+)
 def test_commands_made_for_scripts_document_their_exit_codes(name: str) -> None:
     assert "Exit codes: 0 " in " ".join(CliRunner().invoke(main, [name, "--help"]).output.split())
 

@@ -52,6 +52,7 @@ def answers(result: str, message: str, **changes: Any) -> Any:
         (("retry",), "retry", REJECTED),
         (("undo",), "undo", STABLE),
         (("restart",), "restart", STABLE),
+        (("retrain",), "retrain", STABLE),
         (("retry", "--revision", "xyz"), "retry", "xyz"),
         (("retry", "--revision", "fraud-xyz"), "retry", "xyz"),
     ],

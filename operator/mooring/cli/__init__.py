@@ -30,6 +30,7 @@ _SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "undo": ("verbs:undo", "Go back to the revision that was stable before."),
         "pause": ("verbs:pause", "Hold the candidate where it is."),
         "resume": ("verbs:resume", "Let a paused candidate go on."),
+        "retrain": ("verbs:retrain", "Ask for a new model, made on data up to now."),
         "restart": ("verbs:restart", "Render the revision anew and roll it out."),
     },
     "Prepare": {

@@ -133,6 +133,16 @@ def restart(**given: Any) -> None:
     _give("restart", _stable_or_first, **given)
 
 
+@_verb
+def retrain(**given: Any) -> None:
+    """Ask for a new model, made on data up to now: a RetrainingRequest for the stable revision.
+
+    spec.retraining says who trains. Cooldown and budget do not hold it; broken data and a request
+    that is not finished do.
+    """
+    _give("retrain", _stable, **given)
+
+
 def _candidate(status: Json) -> str:
     found = (status.get("candidate") or {}).get("revision")
     if not found:

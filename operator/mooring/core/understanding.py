@@ -18,6 +18,7 @@ from mooring.core.render.metadata import child_name
 from mooring.core.render.revision import CannotRender, render_revision
 from mooring.core.retrain.adoption import open_desk, wanted, without_outdated
 from mooring.core.retrain.desk import Desk
+from mooring.core.retrain.drifting import drift_facts
 from mooring.core.retrain.ledger import joined
 from mooring.core.retrain.work import closings, work
 from mooring.core.revision import History, Revision, canonical_inputs, name_hash, read_history
@@ -30,7 +31,10 @@ def understand(observed: Observed, resource: ModelDeployment) -> Situation:
     history = read_history(observed.children)
     inputs = canonical_inputs(resource)
     history = _drop_done_restarts(_pin_digests(observed, history))
-    desk = open_desk(observed, resource, history, inputs)
+    facts = observed.retraining
+    if facts.drift is None:
+        facts = replace(facts, drift=drift_facts(observed))
+    desk = open_desk(observed, resource, history, inputs, facts)
     history = without_outdated(history, desk)
     want = wanted(history, desk, inputs)
     target = history.target(want.inputs)

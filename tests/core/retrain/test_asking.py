@@ -188,7 +188,7 @@ def test_the_budget_is_of_a_calendar_month() -> None:
 
 
 def test_only_so_many_are_in_flight() -> None:
-    triggers = ({"drift": {}}, {"schedule": "0 * * * *"})
+    triggers: tuple[dict[str, Any], ...] = ({"drift": {}}, {"schedule": "0 * * * *"})
     world = serving(retraining(*triggers, cooldown="0s"))
     drift(world)
     world.wait(hours=2)

@@ -15,6 +15,7 @@ from mooring.api import ModelDeployment
 from mooring.core.observed import Observed
 from mooring.core.retrain.adopted import Adopted, model_hash
 from mooring.core.retrain.desk import Desk, entered
+from mooring.core.retrain.facts import RetrainingFacts
 from mooring.core.retrain.ledger import joined
 from mooring.core.retrain.request import read_request
 from mooring.core.retrain.result import own_prefix
@@ -43,7 +44,11 @@ class Wanted:
 
 
 def open_desk(
-    observed: Observed, resource: ModelDeployment, history: History, inputs: Mapping[str, Any]
+    observed: Observed,
+    resource: ModelDeployment,
+    history: History,
+    inputs: Mapping[str, Any],
+    facts: RetrainingFacts,
 ) -> Desk:
     """The desk, with all that its requests show in its ledger."""
     spec = resource.spec.retraining
@@ -63,10 +68,10 @@ def open_desk(
         prefixes=prefixes,
         ledger=replace(known, schedules=schedules),
         requests=tuple(sorted(
-            (read_request(raw) for raw in observed.retraining.requests),
+            (read_request(raw) for raw in facts.requests),
             key=lambda r: (r.created, r.name),
         )),
-        facts=observed.retraining,
+        facts=facts,
     )  # fmt: skip
     made = {
         r.adopted.request: r.hash
