@@ -235,3 +235,40 @@ def test_seasons_are_read_from_the_same_hours_of_earlier_days() -> None:
     assert case.prometheus is not None
     assert case.prometheus.asked == [101, 76, 77, 78]
     assert case.report.drift["state"] == "Steady"
+
+
+def test_a_retrained_revision_is_compared_with_the_traffic_since_the_change_point() -> None:
+    case = Case(FakePrometheus(shifted))
+    for hour in range(100, 111):
+        case.round(hour + 0.01)
+    assert case.report.drift["state"] == "Drifted"
+    resource = case.store.get(kinds.MODEL_DEPLOYMENT, "shop", "fraud")
+    assert resource is not None
+    meta = {**resource["metadata"], "resourceVersion": "900"}
+    status = {"stable": {"revision": "new"}}
+    case.store.put(kinds.MODEL_DEPLOYMENT, {**resource, "metadata": meta, "status": status})
+    record = child(kinds.CONTROLLER_REVISION, "fraud-new", 901)
+    record["metadata"]["annotations"] = {"mooring.dev/adopted": "{}"}
+    case.store.put(kinds.CONTROLLER_REVISION, record)
+
+    for hour in range(111, 115):
+        case.round(hour + 0.01)
+
+    assert case.known[0].base is not None
+    assert (case.known[0].base.start, case.known[0].base.end) == (104 * HOUR, 110 * HOUR)
+    assert case.report.drift["state"] == "Steady"
+    assert case.report.facts is not None
+    assert not case.report.facts.drifted
+
+
+def test_a_season_that_ends_is_judged_as_a_whole() -> None:
+    monitoring = raw_spec()
+    monitoring["reference"]["seasonal"] = {"offset": "24h", "weeks": 1}
+    case = Case(FakePrometheus(traffic), monitoring)
+
+    case.round(119.01)
+    case.round(120.01)
+
+    assert case.prometheus is not None
+    assert len(case.prometheus.asked) == 1 + 3 + 24
+    assert case.known[0].anchor.last_end == 120 * HOUR

@@ -154,6 +154,7 @@ def _features(
 ) -> tuple[FeaturePicture, ...]:
     from mooring.core.drift.episode import threshold_of
     from mooring.core.drift.measure import View
+    from mooring.core.drift.rebase import based
     from mooring.core.drift.watch import Watch
 
     watch = Watch(spec)
@@ -176,6 +177,8 @@ def _features(
         if not features:
             continue
         view = View.of(features, settings, grid=reference.grid_hash)
+        if memory.base is not None and revision in ("", memory.base.revision):
+            view = based(view, memory.base.outputs if revision else memory.base.counts)
         found += [
             _feature(view, row, revision, counts, states, told, threshold, memory)
             for row in range(len(features))

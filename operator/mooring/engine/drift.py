@@ -21,11 +21,12 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mooring.adapters.kube import ApiError, KubeClient
 from mooring.adapters.prometheus_telemetry import read_window
-from mooring.api import InvalidResource, MonitoringSpec, parse_duration, parse_model_deployment
+from mooring.api import InvalidResource, MonitoringSpec, parse_model_deployment
 from mooring.core import kinds
 from mooring.core.answers import NoAnswer
 from mooring.core.conditions import Finding
@@ -35,13 +36,14 @@ from mooring.core.monitoring import Report, drift_name, shown
 from mooring.core.objects import owned
 from mooring.core.observed import Manifest
 from mooring.core.router_counters import ScrapeLabels
-from mooring.core.telemetry import Counted, Name, Watched
+from mooring.core.telemetry import Counted, Name, Watched, joined
 from mooring.engine.drift_child import (
     Monitored,
     end_of,
     next_end,
     opened,
     opened_reference,
+    was_retrained,
 )
 from mooring.engine.drift_metrics import DriftMetrics
 from mooring.engine.lease import LeaseLost
@@ -71,6 +73,16 @@ _AGAIN = 10.0
 _PATIENCE = 60.0
 #: Deployments that are judged and written at the same time.
 _AT_ONCE = 4
+_HOUR = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Beside:
+    """What a window is judged with: earlier seasons, a new base, and the season that it ends."""
+
+    earlier: tuple[Earlier, ...] = ()
+    fresh: Counted | None = None
+    season: Counted | None = None
 
 
 @dataclass(slots=True)
@@ -145,10 +157,11 @@ class DriftWatch:
             spec = self._spec(key, resource)
             if spec is None:
                 continue
-            child = self.store.children(key).get(Ref(kinds.CONFIG_MAP.name, drift_name(key.name)))
+            children = self.store.children(key)
+            child = children.get(Ref(kinds.CONFIG_MAP.name, drift_name(key.name)))
             if child is not None and not owned(child, resource["metadata"].get("uid", "")):
                 child = None
-            found.append(Monitored(key, resource, spec, child))
+            found.append(Monitored(key, resource, spec, child, was_retrained(children, resource)))
         for gone in self._specs.keys() - keys:
             del self._specs[gone]
         return found
@@ -241,17 +254,19 @@ class DriftWatch:
             if problem is not None or counted is None or isinstance(reference, Finding):
                 memory, report = tick.skipped(memory, report, problem or _ODD, start, end)
             else:
-                earlier = await self._earlier(one, start)
-                if earlier is None:
+                beside = await self._beside(one, memory, report, start, end)
+                if beside is None:
                     self._waits(now)
                     if now - end > self.settle + _PATIENCE:
-                        report = tick.unread(report, _unanswered("the earlier seasons"))
+                        report = tick.unread(report, _unanswered("earlier traffic"))
                     break
                 began = time.monotonic()
-                memory, report = await asyncio.get_running_loop().run_in_executor(
-                    self._threads, tick.judge, one.watch(), reference, counted,
-                    memory, report, start, end, earlier,
+                judged_by = partial(
+                    tick.judge, one.watch(), reference, counted, memory, report, start, end,
+                    beside.earlier, fresh=beside.fresh, season=beside.season,
                 )  # fmt: skip
+                loop = asyncio.get_running_loop()
+                memory, report = await loop.run_in_executor(self._threads, judged_by)
                 self.metrics.judged(time.monotonic() - began)
             judged = report.facts is not None and memory.past and memory.past[-1].state != "NoData"
             self.metrics.window("judged" if judged else "no-data")
@@ -285,24 +300,44 @@ class DriftWatch:
             return reference, None
         return None, counted
 
-    async def _earlier(self, one: Monitored, start: float) -> tuple[Earlier, ...] | None:
-        """What a seasonal reference is made of; None when Prometheus does not answer."""
-        seasonal = one.spec.reference.seasonal
-        if seasonal is None or self.prometheus is None:
-            return ()
+    async def _beside(
+        self, one: Monitored, memory: Memory, report: Report, start: float, end: float
+    ) -> _Beside | None:
+        """What else is needed to judge a window; None when Prometheus does not answer."""
         from mooring.core.drift.season import wanted_starts
-        from mooring.core.drift.tick import Earlier
+        from mooring.core.drift.tick import Earlier, rebasing
 
-        offset = parse_duration(seasonal.offset).total_seconds()
-        found = []
-        name = (one.key.namespace, one.key.name)
-        for at in wanted_starts(start, one.window, offset=offset, weeks=seasonal.weeks):
-            counts = (await self._read([one], at, at + one.window, one.window)).get(name)
-            if not isinstance(counts, Counted):
+        watch = one.watch()
+        earlier, fresh, season = [], None, None
+        seasonal, length = one.spec.reference.seasonal, watch.season
+        if seasonal is not None and length is not None:
+            for at in wanted_starts(start, one.window, offset=length, weeks=seasonal.weeks):
+                counts = await self._span(one, at, at + one.window)
+                if counts is None:
+                    return None
+                if counts.scrapes:
+                    earlier.append(Earlier(at, at + one.window, counts))
+            if abs(end % length) < 1:
+                season = await self._span(one, end - length, end)
+                if season is None:
+                    return None
+        wanted = rebasing(watch, memory, report, start)
+        if wanted:
+            found = [await self._span(one, *span) for span in wanted]
+            whole = [counts for counts in found if counts is not None]
+            if len(whole) < len(found):
                 return None
-            if counts.scrapes:
-                found.append(Earlier(at, at + one.window, counts))
-        return tuple(found)
+            fresh = joined(whole)
+        return _Beside(tuple(earlier), fresh, season)
+
+    async def _span(self, one: Monitored, start: float, end: float) -> Counted | None:
+        """What was counted between two moments; None when Prometheus does not answer.
+
+        It is read by the hour at least: a span may hold thousands of short windows.
+        """
+        counts = await self._read([one], start, end, max(one.window, _HOUR))
+        found = counts.get((one.key.namespace, one.key.name))
+        return found if isinstance(found, Counted) else None
 
     async def _reference(self, one: Monitored) -> Any:
         """The Reference, or the Finding that says why there is none."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import logging
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from mooring.api import MonitoringSpec, parse_duration
 from mooring.api.conditions import DATA_HEALTHY
 from mooring.core import kinds
 from mooring.core.conditions import Finding
+from mooring.core.kinds import Ref
 from mooring.core.monitoring import (
     ANNOTATION_PROBLEM,
     ANNOTATION_WINDOW_END,
@@ -21,7 +23,7 @@ from mooring.core.monitoring import (
     drift_name,
 )
 from mooring.core.observed import Manifest
-from mooring.core.render.metadata import manifest
+from mooring.core.render.metadata import child_name, manifest
 from mooring.engine.queue import Key
 
 if TYPE_CHECKING:  # numpy and scipy: only where something is monitored
@@ -30,6 +32,9 @@ if TYPE_CHECKING:  # numpy and scipy: only where something is monitored
     from mooring.core.drift.watch import Watch
 
 log = logging.getLogger(__name__)
+
+#: On the record of a revision whose model a RetrainingRequest brought.
+ANNOTATION_ADOPTED = f"{kinds.GROUP}/adopted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,7 @@ class Monitored:
     resource: Manifest
     spec: MonitoringSpec
     child: Manifest | None
+    retrained: bool = False
 
     @property
     def window(self) -> float:
@@ -65,8 +71,7 @@ class Monitored:
         """What is judged, for the thread that does."""
         from mooring.core.drift.watch import Watch
 
-        stable = ((self.resource.get("status") or {}).get("stable") or {}).get("revision")
-        return Watch(self.spec, stable)
+        return Watch(self.spec, stable_revision(self.resource), self.retrained)
 
     def manifest(self, memory: Memory, report: Report) -> Manifest:
         """The ConfigMap as it is to be applied, from the version that was read."""
@@ -92,6 +97,23 @@ class Monitored:
         """What is wrong with the reference, as it was last seen."""
         annotations = (self.child or {"metadata": {}})["metadata"].get("annotations") or {}
         return annotations.get(ANNOTATION_PROBLEM)
+
+
+def stable_revision(resource: Manifest) -> str | None:
+    """The hash of the revision that serves, as status has it."""
+    found = ((resource.get("status") or {}).get("stable") or {}).get("revision")
+    return str(found) if found else None
+
+
+def was_retrained(children: Mapping[Ref, Manifest], resource: Manifest) -> bool:
+    """Whether the model that serves came of a RetrainingRequest, as its record says."""
+    stable = stable_revision(resource)
+    if stable is None:
+        return False
+    name = child_name(resource["metadata"]["name"], stable)
+    record = children.get(Ref(kinds.CONTROLLER_REVISION.name, name))
+    annotations = ((record or {}).get("metadata") or {}).get("annotations") or {}
+    return ANNOTATION_ADOPTED in annotations
 
 
 def opened_reference(found: Manifest) -> Reference | Finding:

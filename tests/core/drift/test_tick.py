@@ -10,10 +10,11 @@ from mooring.api.conditions import DATA_HEALTHY, DRIFTED
 from mooring.api.modeldeployment_status import ModelDeploymentStatus
 from mooring.core.conditions import Finding
 from mooring.core.drift.memory import MOST_REVISIONS, PLOTTED, Memory
-from mooring.core.drift.tick import Earlier, begun, judge, skipped, unread
+from mooring.core.drift.rebase import spans
+from mooring.core.drift.tick import Earlier, begun, judge, rebasing, skipped, unread
 from mooring.core.drift.watch import Watch
 from mooring.core.monitoring import Report
-from mooring.core.telemetry import Counted
+from mooring.core.telemetry import Counted, joined
 
 WATCH = Watch(spec(), STABLE)
 
@@ -276,3 +277,85 @@ def test_what_is_remembered_is_bounded() -> None:
 
     assert len(found[-1][0].past) == PLOTTED
     assert len(found[-1][0].to_bytes()) < 8_000
+
+
+def test_a_retrained_revision_is_compared_with_what_it_was_trained_on_and_the_alarm_ends() -> None:
+    watch = Watch(spec(), "new", retrained=True)
+    windows = {h: traffic(h, shift=0.6 if h >= 4 else 0.0) for h in range(1, 13)}
+    memory, report = followed(windows)[-1]
+    assert report.drift["state"] == "Drifted"
+    wanted = rebasing(watch, memory, report, 13 * HOUR)
+    fresh = joined(windows[h] for h in range(4, 13))
+
+    span = 13 * HOUR, 14 * HOUR
+    after, told = judge(
+        watch, reference(), traffic(13, shift=0.6), memory, report, *span, fresh=fresh
+    )
+
+    assert wanted == ((4 * HOUR, 13 * HOUR),)
+    assert told.drift["state"] == "Steady"
+    assert told.facts is not None
+    assert told.facts.episode == 0
+    assert "on which revision new was retrained" in told.conditions[DRIFTED].message
+    assert rebasing(watch, after, told, 14 * HOUR) == ()
+    assert Memory.from_bytes(after.to_bytes()) == after
+    back = after, told
+    for hour in range(14, 18):  # and the world that was there before is now another one
+        back = judge(watch, reference(), traffic(hour), *back, hour * HOUR, (hour + 1) * HOUR)
+    assert back[1].drift["state"] == "Drifted"
+
+
+def test_a_base_leaves_broken_windows_out_and_reaches_back_two_weeks_at_most() -> None:
+    broken = ((5 * HOUR, 6 * HOUR), (7 * HOUR, 30 * HOUR))
+
+    assert spans(4 * HOUR, 12 * HOUR, HOUR, broken) == (
+        (4 * HOUR, 5 * HOUR),
+        (6 * HOUR, 7 * HOUR),
+    )
+    assert spans(None, 100 * HOUR, HOUR, ()) == ((76 * HOUR, 100 * HOUR),)
+    assert spans(0.0, 1000 * HOUR, HOUR, ()) == ((664 * HOUR, 1000 * HOUR),)
+
+
+def test_too_few_rows_make_no_base_and_another_revision_puts_it_down() -> None:
+    watch = Watch(spec(), "new", retrained=True)
+    memory, report = followed({h: traffic(h, shift=0.6) for h in range(1, 9)})[-1]
+
+    def next_hour(
+        hour: int, asked: Watch, known: tuple[Memory, Report], fresh: Counted | None
+    ) -> tuple[Memory, Report]:
+        counted = traffic(hour, shift=0.6)
+        span = hour * HOUR, (hour + 1) * HOUR
+        return judge(asked, reference(), counted, *known, *span, fresh=fresh)
+
+    few = next_hour(9, watch, (memory, report), traffic(8, shift=0.6, rows=900))
+    assert few[0].base is None
+    assert few[1].drift["state"] == "Drifted"
+    enough = next_hour(10, watch, few, joined(traffic(h, shift=0.6) for h in range(1, 10)))
+    assert enough[0].base is not None
+    assert enough[1].drift["state"] == "Steady"
+    undone = next_hour(11, Watch(spec(), STABLE), enough, None)
+    assert undone[0].base is None
+
+
+def test_a_drift_slower_than_a_seasonal_reference_is_found_over_whole_seasons() -> None:
+    seasonal = {"configMap": "fraud-reference", "seasonal": {"offset": "24h", "weeks": 1}}
+    watch = Watch(spec(reference=seasonal), STABLE)
+    memory, report = begun(23 * HOUR, 24 * HOUR)
+    told = []
+    for day in range(1, 15):
+        slow = 0.04 * day  # a day's step is far below the floor
+        hour = 24 * day - 1
+        earlier = [Earlier((hour - 24) * HOUR, (hour - 23) * HOUR,
+                           traffic(hour + 1000, shift=slow - 0.04))]  # fmt: skip
+        season = joined(traffic(24 * day + h, shift=slow) for h in range(6))
+        memory, report = judge(
+            watch, reference(), traffic(hour, shift=slow), memory, report,
+            hour * HOUR, (hour + 1) * HOUR, earlier, season=season,
+        )  # fmt: skip
+        told.append(report)
+
+    assert told[2].drift["state"] == "Steady"
+    first = next(one for one in told if one.drift["state"] == "Drifted")
+    assert "against the anchor" in first.drift["message"]
+    assert first.facts is not None
+    assert first.facts.features == ("amount",)

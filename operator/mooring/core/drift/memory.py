@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from mooring.core.drift.rebase import Base
 from mooring.core.drift.state import DriftState
 
 _FORMAT = 1
@@ -46,6 +47,8 @@ class Memory:
         counts: fine counts of the last window, by feature.
         output_counts: the same by revision and output.
         past: earlier windows, the last one last.
+        base: what is compared with in place of the reference's counts, after a retraining.
+        anchor: beside a seasonal reference, the state of whole seasons against the base.
     """
 
     last_end: float
@@ -57,6 +60,8 @@ class Memory:
     counts: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     output_counts: Mapping[str, Mapping[str, tuple[float, ...]]] = field(default_factory=dict)
     past: tuple[Past, ...] = ()
+    base: Base | None = None
+    anchor: DriftState = field(default_factory=DriftState)
 
     def to_bytes(self) -> bytes:
         """Compressed JSON; the same memory always gives the same bytes."""
@@ -73,6 +78,8 @@ class Memory:
                 revision: {name: _whole(one) for name, one in counts.items()}
                 for revision, counts in self.output_counts.items()
             },
+            "base": self.base.to_json() if self.base is not None else None,
+            "anchor": self.anchor.to_json(),
             "past": [[one.end, one.rows, one.state, dict(one.psi)] for one in self.past],
         }
         return zlib.compress(json.dumps(found, separators=(",", ":")).encode(), 9)
@@ -104,6 +111,10 @@ class Memory:
                     Past(float(end), float(rows), str(state), dict(psi))
                     for end, rows, state, psi in found["past"]
                 ),
+                base=Base.from_json(found["base"]) if found.get("base") is not None else None,
+                anchor=(
+                    DriftState.from_json(found["anchor"]) if "anchor" in found else DriftState()
+                ),
             )
         except (KeyError, TypeError, AttributeError, zlib.error) as error:
             raise ValueError(f"the memory cannot be read: {error!r}") from error
@@ -111,3 +122,18 @@ class Memory:
 
 def _whole(counts: tuple[float, ...]) -> list[float]:
     return [int(one) if one == int(one) else one for one in counts]
+
+
+def with_span(spans: Spans, start: float, end: float) -> Spans:
+    """The spans with one more, joined to the last where they touch; the oldest fall off."""
+    if spans and start <= spans[-1][1]:
+        return (*spans[:-1], (spans[-1][0], max(end, spans[-1][1])))
+    return (*spans, (start, end))[-MOST_ODD:]
+
+
+def joined_spans(many: Iterable[Spans]) -> Spans:
+    """The spans of several series as one rising list."""
+    found: Spans = ()
+    for start, end in sorted(span for one in many for span in one):
+        found = with_span(found, start, end)
+    return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mooring.api.conditions import DATA_HEALTHY, DRIFTED
@@ -12,7 +12,9 @@ from mooring.api.monitoring_status import WORST
 from mooring.core.conditions import Finding
 from mooring.core.drift.health import Finding as Broken
 from mooring.core.drift.health import Rule
-from mooring.core.drift.report import Condition, DriftReport
+from mooring.core.drift.rebase import Base
+from mooring.core.drift.report import Condition, DriftReport, WindowReport
+from mooring.core.drift.state import ANCHOR, DriftState, Stream
 from mooring.core.monitoring import DriftFacts, shown
 
 #: Of a reference whose features are absent from the traffic in this share, it is another model's.
@@ -25,7 +27,7 @@ Reports = Sequence[tuple[str | None, DriftReport]]
 @dataclass(frozen=True, slots=True)
 class Telling:
     """One window. ``config_map`` and ``reference``: what was compared with, by name and by hash;
-    ``watched``: the features.
+    ``watched``: the features; ``base``: what was compared with in place of the reference's counts.
     """
 
     config_map: str
@@ -36,6 +38,7 @@ class Telling:
     condition: Condition
     message: str
     broken: tuple[Broken, ...]
+    base: Base | None = None
 
     def status(
         self,
@@ -69,6 +72,11 @@ class Telling:
         rows = f"{self.rows:.0f} rows in the window to {shown(self.end)}"
         short = next((one for _, one in reports if one.reference_short), None)
         note = f"; the reference holds {short.n} rows, less than 30 times a window" if short else ""
+        if self.base is not None:
+            note += (
+                f"; compared with the traffic up to {shown(self.base.end)}, on which revision "
+                f"{self.base.revision} was retrained"
+            )
         if self.condition is Condition.DRIFTED:
             drifted = Finding("Drifted", f"{self.message}; {rows}{note}")
         elif self.condition is Condition.INSUFFICIENT_DATA:
@@ -97,6 +105,32 @@ class Telling:
         worst = max(self.broken, key=lambda one: one.share)
         reason = worst.rule.value[0].upper() + worst.rule.value[1:]
         return Finding(reason, f"{worst.message}{more}; nothing is retrained on this", "False")
+
+
+def anchored(report: WindowReport, anchor: DriftState) -> WindowReport:
+    """The report with what has drifted over whole seasons, which single hours may not show."""
+    features = []
+    for one in report.features:
+        state = anchor.features.get(one.feature)
+        by = state.alarming if state is not None else None
+        if state is None or by is None or one.condition is Condition.DRIFTED:
+            features.append(one)
+            continue
+        stream = state.streams.get(by, Stream())
+        features.append(
+            replace(
+                one, condition=Condition.DRIFTED, by=ANCHOR, score=stream.score,
+                alarm_since=stream.alarm_at, change_point=stream.zero_at,
+            )
+        )  # fmt: skip
+    if all(one.by != ANCHOR for one in features):
+        return report
+    changes = [
+        one.change_point
+        for one in features
+        if one.condition is Condition.DRIFTED and one.change_point is not None
+    ]
+    return replace(report, features=tuple(features), change_point=min(changes, default=None))
 
 
 def feature_status(

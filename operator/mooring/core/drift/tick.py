@@ -18,17 +18,25 @@ from mooring.api import parse_duration
 from mooring.api.conditions import DATA_HEALTHY, DRIFTED
 from mooring.api.monitoring_status import WORST
 from mooring.core.conditions import Finding
-from mooring.core.drift.arrays import FloatArray
+from mooring.core.drift.counted import arrays, tuples
 from mooring.core.drift.episode import Window, evaluate, threshold_of
 from mooring.core.drift.health import Rule
 from mooring.core.drift.measure import View
-from mooring.core.drift.memory import MOST_ODD, MOST_REVISIONS, PLOTTED, Memory, Past, Spans
+from mooring.core.drift.memory import (
+    MOST_REVISIONS,
+    PLOTTED,
+    Memory,
+    Past,
+    joined_spans,
+    with_span,
+)
+from mooring.core.drift.rebase import base_of, based, spans
 from mooring.core.drift.reference import FeatureReference, Reference
 from mooring.core.drift.report import Condition, DriftReport, WindowReport, summary
 from mooring.core.drift.season import PastWindow, SeasonalReference, seasonal_reference
 from mooring.core.drift.settings import DriftSettings
 from mooring.core.drift.state import DriftState
-from mooring.core.drift.telling import Telling, digits
+from mooring.core.drift.telling import Telling, anchored, digits
 from mooring.core.drift.watch import Watch, unsuitable
 from mooring.core.monitoring import DriftFacts, Report, at, shown
 from mooring.core.telemetry import Cells, Counted
@@ -96,16 +104,71 @@ def judge(
     start: float,
     end: float,
     earlier: Sequence[Earlier] = (),
+    *,
+    fresh: Counted | None = None,
+    season: Counted | None = None,
 ) -> tuple[Memory, Report]:
-    """Judges the window ``(start, end]``. ``report``: of the window before."""
+    """Judges the window ``(start, end]``.
+
+    Args:
+        watch: what is asked for.
+        reference: what to compare with.
+        counted: the window.
+        memory: from the window before.
+        report: of the window before.
+        start: of the window, in seconds.
+        end: of the window, in seconds.
+        earlier: windows of earlier seasons, for a seasonal reference.
+        fresh: what was counted in :func:`rebasing`, where that gave spans.
+        season: what was counted in the season that ends with this window, where one does.
+    """
     grid, name = reference.grid_hash, reference.hash
     problem = unsuitable(watch, reference) or _nothing_to_judge(watch, grid, counted)
     if problem is not None:
         return skipped(memory, report, problem, start, end, counted.rows)
     if memory.reference != name:
-        memory = replace(memory, reference=name, features=DriftState(), outputs={}, episode=None)
+        memory = Memory(memory.last_end, name, odd=memory.odd, past=memory.past)
+    wanted = rebasing(watch, memory, report, start)
+    span = (wanted[0][0] if wanted else start, start)
+    memory = _on_its_base(watch, reference, grid, memory, span, fresh)
     step = _Step(watch, reference, grid, counted, memory, start, end)
-    return step.run(earlier)
+    return step.run(earlier, season)
+
+
+def rebasing(
+    watch: Watch, memory: Memory, report: Report, start: float
+) -> tuple[tuple[float, float], ...]:
+    """The spans to be read before the window at ``start``: stable was retrained on them."""
+    known = memory.base is not None and memory.base.revision == watch.stable
+    if not watch.retrained or watch.stable is None or known:
+        return ()
+    facts = report.facts
+    changed = facts.change_point.timestamp() if facts and facts.change_point else None
+    return spans(changed, start, watch.window, memory.features.unhealthy)
+
+
+def _on_its_base(
+    watch: Watch,
+    reference: Reference,
+    grid: str,
+    memory: Memory,
+    span: tuple[float, float],
+    fresh: Counted | None,
+) -> Memory:
+    """Takes the base of a retrained revision up, and that of another one down: both begin anew."""
+    base = memory.base
+    if base is not None and watch.stable in (None, base.revision):
+        return memory
+    if watch.retrained and watch.stable is not None and fresh is not None:
+        base = base_of(
+            fresh, grid, watch.watched(reference), reference.outputs, watch.stable, *span,
+        )  # fmt: skip
+    elif not watch.retrained:
+        base = None
+    if base == memory.base:
+        return memory
+    kept = DriftState(memory.features.basis, unhealthy=memory.features.unhealthy)
+    return replace(memory, base=base, features=kept, outputs={}, anchor=DriftState(), episode=None)
 
 
 def _nothing_to_judge(watch: Watch, grid: str, counted: Counted) -> Finding | None:
@@ -147,16 +210,21 @@ class _Step:
     start: float
     end: float
 
-    def run(self, earlier: Sequence[Earlier]) -> tuple[Memory, Report]:
+    def run(self, earlier: Sequence[Earlier], season: Counted | None) -> tuple[Memory, Report]:
         settings, features = self.watch.settings, self.watch.watched(self.reference)
         outputs, revisions = self.reference.outputs, self._revisions()
+        if self.watch.season is not None:  # whole seasons are judged as well
+            settings = replace(
+                settings, false_alarms_per_quarter=settings.false_alarms_per_quarter / 2
+            )
+            self._anchor(features, settings, season)
         streams = 2 * (len(features) + len(outputs) * len(revisions))
         settings = replace(settings, threshold=threshold_of(settings, streams))
         found: list[tuple[str | None, WindowReport]] = []
         state = self.memory.features
         if features:
             state, window_report = self._features(features, settings, earlier)
-            found.append((None, window_report))
+            found.append((None, anchored(window_report, self.memory.anchor)))
         states = {
             revision: one
             for revision, one in self.memory.outputs.items()
@@ -173,7 +241,7 @@ class _Step:
         settings: DriftSettings,
         earlier: Sequence[Earlier],
     ) -> tuple[DriftState, WindowReport]:
-        view = View.of(features, settings, grid=self.grid)
+        view = self._view(features, settings)
         season = self._season(view, earlier)
         if season is not None and season.counts is not None:
             view = view.rebased(season.counts, season.same)
@@ -182,7 +250,7 @@ class _Step:
         window = Window(
             self.start,
             self.end,
-            _arrays(features, self._cells()),
+            arrays(features, self._cells()),
             self.counted.rows,
             view.grid,
             violations={
@@ -199,6 +267,28 @@ class _Step:
         expectations = self.watch.expectations(self.reference)
         return evaluate(view, window, self.memory.features, settings, expectations=expectations)
 
+    def _view(self, features: tuple[FeatureReference, ...], settings: DriftSettings) -> View:
+        view = View.of(features, settings, grid=self.grid)
+        base = self.memory.base
+        return view if base is None else based(view, base.counts)
+
+    def _anchor(
+        self,
+        features: tuple[FeatureReference, ...],
+        settings: DriftSettings,
+        season: Counted | None,
+    ) -> None:
+        """Judges a whole season, which has no season in it, against what does not move along."""
+        length = self.watch.season
+        if length is None or season is None or season.gap or not season.scrapes or not features:
+            return
+        settings = replace(settings, window=length)
+        settings = replace(settings, threshold=threshold_of(settings, 2 * len(features)))
+        counts = arrays(features, season.features.get(self.grid, {}))
+        window = Window(self.end - length, self.end, counts, season.rows, self.grid)
+        anchor, _ = evaluate(self._view(features, settings), window, self.memory.anchor, settings)
+        self.memory = replace(self.memory, anchor=anchor)
+
     def _season(self, view: View, earlier: Sequence[Earlier]) -> SeasonalReference | None:
         seasonal = self.watch.spec.reference.seasonal
         if seasonal is None:
@@ -208,9 +298,9 @@ class _Step:
             cells = one.counted.features.get(self.grid, {})
             if not cells or one.counted.gap:
                 continue
-            arrays = _arrays(view.features, cells)
+            known = arrays(view.features, cells)
             fine = view.layout.pad(
-                [arrays.get(f.name, np.zeros(f.grid.cells)) for f in view.features]
+                [known.get(f.name, np.zeros(f.grid.cells)) for f in view.features]
             )
             odd = any(a < one.end and one.start < b for a, b in self.memory.odd)
             past.append(PastWindow(one.start, one.end, fine, usable=not odd))
@@ -222,7 +312,10 @@ class _Step:
     def _outputs(self, revision: str, settings: DriftSettings) -> tuple[DriftState, WindowReport]:
         outputs = self.reference.outputs
         view = View.of(outputs, settings, grid=self.grid)
-        counts = _arrays(outputs, self._output_cells(revision))
+        base = self.memory.base
+        if base is not None and base.revision == revision:
+            view = based(view, base.outputs)
+        counts = arrays(outputs, self._output_cells(revision))
         rows = max((float(one.sum()) for one in counts.values()), default=self.counted.rows)
         window = Window(self.start, self.end, counts, rows, view.grid)
         before = self.memory.outputs.get(revision, DriftState())
@@ -263,7 +356,7 @@ class _Step:
         episode = self.memory.episode if self.memory.episode is not None else self.end
         odd = self.memory.odd
         if alarming or broken:
-            odd = _with_span(odd, self.start, self.end)
+            odd = with_span(odd, self.start, self.end)
         everything = [(revision, r) for revision, one in found for r in one.features]
         everything.sort(key=lambda pair: pair[1].rank)
         sizes = {_name(revision, r): digits(r.psi) for revision, r in everything}
@@ -276,9 +369,9 @@ class _Step:
             outputs=states,
             episode=episode if alarming else None,
             odd=odd,
-            counts=_tuples(_arrays(self.reference.features, self._cells())),
+            counts=tuples(arrays(self.reference.features, self._cells())),
             output_counts={
-                revision: _tuples(_arrays(self.reference.outputs, self._output_cells(revision)))
+                revision: tuples(arrays(self.reference.outputs, self._output_cells(revision)))
                 for revision in states
             },
             past=(*self.memory.past, past)[-PLOTTED:],
@@ -293,7 +386,7 @@ class _Step:
             )[:WORST],
             healthy=not broken,
             unhealthy_windows=tuple(
-                (_moment(a), _moment(b)) for a, b in _joined(one.unhealthy for _, one in own)
+                (_moment(a), _moment(b)) for a, b in joined_spans(one.unhealthy for _, one in own)
             ),
             episode=int(memory.episode or 0),
             window_end=at(self.end),
@@ -302,31 +395,10 @@ class _Step:
         watched = tuple(one.name for one in self.watch.watched(self.reference))
         told = Telling(
             self.watch.spec.reference.config_map, self.memory.reference, watched,
-            self.counted.rows, self.end, condition, message, broken,
+            self.counted.rows, self.end, condition, message, broken, self.memory.base,
         )  # fmt: skip
         drift = told.status(facts, reports, everything)
         return memory, Report(drift, told.conditions(reports), facts)
-
-
-def _arrays(
-    features: Sequence[FeatureReference], cells: Mapping[str, Cells]
-) -> dict[str, FloatArray]:
-    """Counts per cell; what was not counted at all is absent."""
-    found = {}
-    for one in features:
-        counts = cells.get(one.name)
-        if not counts:
-            continue
-        array = np.zeros(one.grid.cells)
-        for cell, count in counts.items():
-            if cell < array.size:
-                array[cell] = count
-        found[one.name] = array
-    return found
-
-
-def _tuples(arrays: Mapping[str, FloatArray]) -> dict[str, tuple[float, ...]]:
-    return {name: tuple(one.tolist()) for name, one in arrays.items()}
 
 
 def _name(revision: str | None, one: DriftReport) -> str:
@@ -339,17 +411,3 @@ def _named(revision: str | None, one: DriftReport) -> DriftReport:
 
 def _moment(seconds: float) -> Any:
     return at(seconds)
-
-
-def _with_span(spans: Spans, start: float, end: float) -> Spans:
-    if spans and start <= spans[-1][1]:
-        return (*spans[:-1], (spans[-1][0], max(end, spans[-1][1])))
-    return (*spans, (start, end))[-MOST_ODD:]
-
-
-def _joined(many: Any) -> Spans:
-    """The spans of several series as one rising list."""
-    found: Spans = ()
-    for start, end in sorted(span for spans in many for span in spans):
-        found = _with_span(found, start, end)
-    return found

@@ -15,15 +15,28 @@ _NAMED = 5
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """What a deployment asks for. ``stable``: the revision whose answers count as its own."""
+    """What a deployment asks for.
+
+    Attributes:
+        spec: ``spec.monitoring``.
+        stable: the revision whose answers count as its own.
+        retrained: whether its model came of a RetrainingRequest.
+    """
 
     spec: MonitoringSpec
     stable: str | None = None
+    retrained: bool = False
 
     @property
     def window(self) -> float:
         """Length of a window in seconds."""
         return parse_duration(self.spec.window).total_seconds()
+
+    @property
+    def season(self) -> float | None:
+        """Length of a season in seconds; None without a seasonal reference."""
+        seasonal = self.spec.reference.seasonal
+        return None if seasonal is None else parse_duration(seasonal.offset).total_seconds()
 
     @property
     def settings(self) -> DriftSettings:
