@@ -23,6 +23,8 @@ from mooring.adapters.prometheus_access import Access
 from mooring.adapters.prometheus_metrics import PrometheusMetrics
 from mooring.core.answers import Answer, NoAnswer, Reason, single_value
 
+pytestmark = pytest.mark.process
+
 SECRET = "secret-of-the-page"
 
 

@@ -16,6 +16,8 @@ from mooring.adapters.prometheus_access import Access
 from mooring.core.answers import Answer, NoAnswer, Reason
 from mooring_dev.certificates import Authority
 
+pytestmark = pytest.mark.process
+
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:

@@ -25,6 +25,8 @@ from tests.cli.objects import condition
 from mooring.cli.snapshot import Snapshot
 from mooring.cli.status import judge_for
 
+pytestmark = pytest.mark.process
+
 OPERATOR = Path(__file__).parents[2] / "operator"
 READY = condition("Ready", "True", "Serving", "3 of 3 pods")
 NOT_READY = condition("Ready", "False", "Starting", "1 of 3 pods")

@@ -14,6 +14,8 @@ from mooring_dev import demo_client_program
 from mooring_dev.demo_store import example, example_file
 from mooring_dev.demo_timeline import Timeline
 
+pytestmark = pytest.mark.process
+
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
 def test_the_examples_arithmetic_agrees_with_the_model_that_it_makes(version: str) -> None:

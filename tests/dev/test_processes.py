@@ -12,6 +12,8 @@ from mooring_dev import processes
 from mooring_dev.errors import DevError
 from mooring_dev.processes import Program
 
+pytestmark = pytest.mark.process
+
 SLEEP = ("/bin/sleep", "60")
 
 

@@ -59,6 +59,19 @@ class Workbench:
         return Run(limits or Limits(), patience, held, self.lines.append)
 
 
+HERE = Path(__file__).parent
+#: Fixtures that start a server.
+SERVERS = frozenset({"web", "secure_web", "elsewhere", "cutting"})
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whoever asks for a server belongs to the tier of those that start one."""
+    for item in items:
+        if item.path.is_relative_to(HERE) and SERVERS & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.process)
+
+
 @pytest.fixture
 def bench() -> Workbench:
     return Workbench()
