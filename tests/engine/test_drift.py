@@ -272,3 +272,14 @@ def test_a_season_that_ends_is_judged_as_a_whole() -> None:
     assert case.prometheus is not None
     assert len(case.prometheus.asked) == 1 + 3 + 24
     assert case.known[0].anchor.last_end == 120 * HOUR
+
+
+def test_metrics_tell_after_a_restart_what_was_judged_before() -> None:
+    case = Case(FakePrometheus(shifted))
+    for hour in range(100, 112):
+        case.round(hour + 0.01)
+
+    case.restart()
+    case.round(111.5)
+
+    assert 'mooring_drift_alarm{deployment="fraud",namespace="shop"} 1.0' in case.metrics()

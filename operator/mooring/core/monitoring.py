@@ -138,6 +138,19 @@ class Report:
             raise ValueError(f"the report cannot be read: {error!r}") from error
 
 
+NO_PROMETHEUS = Finding(
+    "PrometheusMissing",
+    "spec.monitoring needs Prometheus: the administrator sets config.prometheus.url",
+    "Unknown",
+)
+
+
+def unanswered(what: str, why: str = "it did not answer.") -> Finding:
+    """Prometheus could not be read; ``why`` is a sentence."""
+    text = f"Prometheus was asked for {what}: {why} It is judged as soon as it answers"
+    return Finding("PrometheusUnavailable", text, "Unknown")
+
+
 _FIRST = Finding("Starting", "no window is over yet", "Unknown")
 
 
@@ -219,7 +232,7 @@ def turned(observed: Observed, now: Mapping[str, Finding]) -> tuple[Event, ...]:
 _TOLD = frozenset(
     {
         "PrometheusMissing", "PrometheusUnavailable", "ReferenceMissing", "ReferenceInvalid",
-        "ReferenceUnsuitable", "NotScraped", "WrongGrid",
+        "ReferenceUnsuitable", "PatternInvalid", "NotScraped", "WrongGrid",
     }
 )  # fmt: skip
 

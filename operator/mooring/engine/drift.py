@@ -32,17 +32,19 @@ from mooring.core.answers import NoAnswer
 from mooring.core.conditions import Finding
 from mooring.core.events import WARNING, Event
 from mooring.core.kinds import Ref
-from mooring.core.monitoring import Report, drift_name, shown
+from mooring.core.monitoring import NO_PROMETHEUS, Report, drift_name, shown, unanswered
 from mooring.core.objects import owned
 from mooring.core.observed import Manifest
 from mooring.core.router_counters import ScrapeLabels
 from mooring.core.telemetry import Counted, Name, Watched, joined
 from mooring.engine.drift_child import (
     Monitored,
+    each,
     end_of,
     next_end,
     opened,
     opened_reference,
+    told,
     was_retrained,
 )
 from mooring.engine.drift_metrics import DriftMetrics
@@ -71,8 +73,6 @@ _AFTER_FAILURE = 30.0
 #: Between two attempts to read a window, and for how long status says nothing of it.
 _AGAIN = 10.0
 _PATIENCE = 60.0
-#: Deployments that are judged and written at the same time.
-_AT_ONCE = 4
 _HOUR = 3600.0
 
 
@@ -125,13 +125,16 @@ class DriftWatch:
         watched = self._monitored()
         self.metrics.keep({(one.key.namespace, one.key.name) for one in watched})
         now = self.now().timestamp()
+        for one in watched:
+            if not self.metrics.knows(one.key.namespace, one.key.name):
+                self._show(one)
         fresh = [one for one in watched if one.last_end is None]
         due = [one for one in watched if (end := next_end(one)) and end + self.settle <= now]
         self.metrics.behind(max((now - (next_end(one) or now) for one in due), default=0.0))
-        await _each(fresh, lambda one: self._begin(one, now))
+        await each(fresh, lambda one: self._begin(one, now))
         waiting = {one.key for one in due}
         troubled = [one for one in watched if one.problem and one.key not in waiting]
-        await _each(troubled, self._look_again)
+        await each(troubled, self._look_again)
         groups: dict[tuple[float, float, float], list[Monitored]] = defaultdict(list)
         for one in due:
             groups[one.last_end or 0.0, next_end(one) or 0.0, one.window].append(one)
@@ -143,6 +146,12 @@ class DriftWatch:
         ]
         soonest = max(min(moments, default=math.inf), self._not_before) - self.now().timestamp()
         return min(max(soonest, 1.0), _LOOK)
+
+    def _show(self, one: Monitored) -> None:
+        """The metrics of what was judged before this process began."""
+        known = told(one)
+        if known is not None and one.last_end is not None:
+            self.metrics.report(one.key.namespace, one.key.name, one.last_end, known)
 
     def _monitored(self) -> list[Monitored]:
         found = []
@@ -208,7 +217,7 @@ class DriftWatch:
         from mooring.core.drift.watch import unsuitable
 
         if self.prometheus is None:
-            return _NO_PROMETHEUS
+            return NO_PROMETHEUS
         reference = await self._reference(one)
         if isinstance(reference, Finding):
             return reference
@@ -219,7 +228,7 @@ class DriftWatch:
     ) -> None:
         """Deployments whose next window is the same: read by the same questions."""
         counts = await self._read(group, start, end, window)
-        await _each(group, lambda one: self._judge(one, counts, start, end, now))
+        await each(group, lambda one: self._judge(one, counts, start, end, now))
 
     async def _read(
         self, group: Iterable[Monitored], start: float, end: float, window: float
@@ -258,7 +267,7 @@ class DriftWatch:
                 if beside is None:
                     self._waits(now)
                     if now - end > self.settle + _PATIENCE:
-                        report = tick.unread(report, _unanswered("earlier traffic"))
+                        report = tick.unread(report, unanswered("earlier traffic"))
                     break
                 began = time.monotonic()
                 judged_by = partial(
@@ -293,9 +302,9 @@ class DriftWatch:
     ) -> tuple[Finding | None, Counted | None]:
         """Why a window cannot be judged, or its counts."""
         if self.prometheus is None:
-            return _NO_PROMETHEUS, None
+            return NO_PROMETHEUS, None
         if isinstance(counted, NoAnswer):
-            return _unanswered("the last window", counted.message), None
+            return unanswered("the last window", counted.message), None
         if isinstance(reference, Finding):
             return reference, None
         return None, counted
@@ -386,34 +395,6 @@ class DriftWatch:
         self.recorder.record(one.resource, Event(WARNING, "NameTaken", text))
 
 
-_NO_PROMETHEUS = Finding(
-    "PrometheusMissing",
-    "spec.monitoring needs Prometheus: the administrator sets config.prometheus.url",
-    "Unknown",
-)
 _ODD = Finding("NoData", "nothing is known about the last window", "Unknown")
 #: Reasons for which a window waits until it can be read.
 _WAITS = frozenset({"PrometheusUnavailable", "ReferenceUnread"})
-
-
-def _unanswered(what: str, why: str = "it did not answer") -> Finding:
-    text = f"Prometheus was asked for {what}: {why} It is judged as soon as it answers"
-    return Finding("PrometheusUnavailable", text, "Unknown")
-
-
-async def _each(many: Iterable[Monitored], do: Callable[[Monitored], Any]) -> None:
-    """Some at a time; what fails for one is that one's alone."""
-    allowed = asyncio.Semaphore(_AT_ONCE)
-
-    async def guarded(one: Monitored) -> None:
-        async with allowed:
-            try:
-                await do(one)
-            except LeaseLost:
-                raise
-            except ApiError as error:
-                log.warning("%s: its data waits: %s", one.key, error)
-            except Exception:
-                log.exception("%s: judging its data failed", one.key)
-
-    await asyncio.gather(*(guarded(one) for one in many))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mooring.adapters.kube import ApiError
 from mooring.api import MonitoringSpec, parse_duration
 from mooring.api.conditions import DATA_HEALTHY
 from mooring.core import kinds
@@ -24,6 +26,7 @@ from mooring.core.monitoring import (
 )
 from mooring.core.observed import Manifest
 from mooring.core.render.metadata import child_name, manifest
+from mooring.engine.lease import LeaseLost
 from mooring.engine.queue import Key
 
 if TYPE_CHECKING:  # numpy and scipy: only where something is monitored
@@ -33,8 +36,8 @@ if TYPE_CHECKING:  # numpy and scipy: only where something is monitored
 
 log = logging.getLogger(__name__)
 
-#: On the record of a revision whose model a RetrainingRequest brought.
-ANNOTATION_ADOPTED = f"{kinds.GROUP}/adopted"
+#: Deployments that are judged and written at the same time.
+AT_ONCE = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +79,7 @@ class Monitored:
     def manifest(self, memory: Memory, report: Report) -> Manifest:
         """The ConfigMap as it is to be applied, from the version that was read."""
         trouble = report.conditions.get(DATA_HEALTHY)
-        known = trouble is not None and trouble.reason.startswith("Reference")
+        known = trouble is not None and trouble.reason.startswith(("Reference", "Pattern"))
         problem = {ANNOTATION_PROBLEM: trouble.reason} if trouble and known else {}
         found = manifest(
             kinds.CONFIG_MAP,
@@ -99,6 +102,14 @@ class Monitored:
         return annotations.get(ANNOTATION_PROBLEM)
 
 
+def told(one: Monitored) -> Report | None:
+    """The report of the last window alone, which needs no numpy; None where there is none."""
+    try:
+        return Report.from_text(((one.child or {}).get("data") or {})[REPORT_KEY])
+    except (KeyError, ValueError):
+        return None
+
+
 def stable_revision(resource: Manifest) -> str | None:
     """The hash of the revision that serves, as status has it."""
     found = ((resource.get("status") or {}).get("stable") or {}).get("revision")
@@ -113,7 +124,7 @@ def was_retrained(children: Mapping[Ref, Manifest], resource: Manifest) -> bool:
     name = child_name(resource["metadata"]["name"], stable)
     record = children.get(Ref(kinds.CONTROLLER_REVISION.name, name))
     annotations = ((record or {}).get("metadata") or {}).get("annotations") or {}
-    return ANNOTATION_ADOPTED in annotations
+    return kinds.ANNOTATION_ADOPTED in annotations
 
 
 def opened_reference(found: Manifest) -> Reference | Finding:
@@ -149,3 +160,21 @@ def next_end(one: Monitored) -> float | None:
 def end_of(last_end: float, window: float) -> float:
     """Windows end at multiples of their length since 1970: at full hours."""
     return (math.floor(last_end / window + 1e-9) + 1) * window
+
+
+async def each(many: Iterable[Monitored], do: Callable[[Monitored], Awaitable[None]]) -> None:
+    """Some at a time; what fails for one is that one's alone."""
+    allowed = asyncio.Semaphore(AT_ONCE)
+
+    async def guarded(one: Monitored) -> None:
+        async with allowed:
+            try:
+                await do(one)
+            except LeaseLost:
+                raise
+            except ApiError as error:
+                log.warning("%s: its data waits: %s", one.key, error)
+            except Exception:
+                log.exception("%s: judging its data failed", one.key)
+
+    await asyncio.gather(*(guarded(one) for one in many))

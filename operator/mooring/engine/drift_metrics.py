@@ -91,6 +91,10 @@ class DriftMetrics:
         self._evidence.labels(*key).set(max(ratios, default=0.0))
         self._end.labels(*key).set(end)
 
+    def knows(self, namespace: str, deployment: str) -> bool:
+        """Whether anything is shown of this deployment."""
+        return (namespace, deployment) in self._known
+
     def keep(self, keys: set[tuple[str, str]]) -> None:
         """Forgets all other deployments."""
         for key in self._known - keys:

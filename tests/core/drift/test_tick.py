@@ -359,3 +359,29 @@ def test_a_drift_slower_than_a_seasonal_reference_is_found_over_whole_seasons() 
     assert "against the anchor" in first.drift["message"]
     assert first.facts is not None
     assert first.facts.features == ("amount",)
+
+
+def test_a_status_that_was_lost_ends_no_episode() -> None:
+    windows = {h: traffic(h, score_shift=0.15 if h >= 4 else 0.0) for h in range(1, 13)}
+    memory, report = followed(windows)[-1]
+    assert report.facts is not None
+
+    after, told = judge(
+        Watch(spec(), None), reference(), traffic(13, score_shift=0.15), memory, report,
+        13 * HOUR, 14 * HOUR,
+    )  # fmt: skip
+
+    assert report.facts.features == ("score@abc",)
+    assert told.facts is not None
+    assert told.facts.features == ("score@abc",)
+    assert told.facts.episode == report.facts.episode
+    assert after.stable == STABLE
+
+
+def test_a_pattern_that_is_none_is_told() -> None:
+    watch = Watch(spec(features=[{"name": "branch", "pattern": "[a-z"}]), STABLE)
+
+    _, report = followed({1: traffic(1)}, watch)[0]
+
+    assert report.conditions[DATA_HEALTHY].reason == "PatternInvalid"
+    assert "the pattern of feature branch" in report.drift["message"]

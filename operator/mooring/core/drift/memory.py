@@ -48,6 +48,8 @@ class Memory:
         output_counts: the same by revision and output.
         past: earlier windows, the last one last.
         base: what is compared with in place of the reference's counts, after a retraining.
+        stable: the revision that was stable in the last window, and whether it was retrained.
+        retrained: see there.
         anchor: beside a seasonal reference, the state of whole seasons against the base.
     """
 
@@ -62,6 +64,8 @@ class Memory:
     past: tuple[Past, ...] = ()
     base: Base | None = None
     anchor: DriftState = field(default_factory=DriftState)
+    stable: str | None = None
+    retrained: bool = False
 
     def to_bytes(self) -> bytes:
         """Compressed JSON; the same memory always gives the same bytes."""
@@ -80,6 +84,8 @@ class Memory:
             },
             "base": self.base.to_json() if self.base is not None else None,
             "anchor": self.anchor.to_json(),
+            "stable": self.stable,
+            "retrained": self.retrained,
             "past": [[one.end, one.rows, one.state, dict(one.psi)] for one in self.past],
         }
         return zlib.compress(json.dumps(found, separators=(",", ":")).encode(), 9)
@@ -112,6 +118,8 @@ class Memory:
                     for end, rows, state, psi in found["past"]
                 ),
                 base=Base.from_json(found["base"]) if found.get("base") is not None else None,
+                stable=found.get("stable"),
+                retrained=bool(found.get("retrained")),
                 anchor=(
                     DriftState.from_json(found["anchor"]) if "anchor" in found else DriftState()
                 ),

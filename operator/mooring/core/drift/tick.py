@@ -37,7 +37,7 @@ from mooring.core.drift.season import PastWindow, SeasonalReference, seasonal_re
 from mooring.core.drift.settings import DriftSettings
 from mooring.core.drift.state import DriftState
 from mooring.core.drift.telling import Telling, anchored, digits
-from mooring.core.drift.watch import Watch, unsuitable
+from mooring.core.drift.watch import Watch, nothing_to_judge, unsuitable
 from mooring.core.monitoring import DriftFacts, Report, at, shown
 from mooring.core.telemetry import Cells, Counted
 
@@ -123,7 +123,9 @@ def judge(
         season: what was counted in the season that ends with this window, where one does.
     """
     grid, name = reference.grid_hash, reference.hash
-    problem = unsuitable(watch, reference) or _nothing_to_judge(watch, grid, counted)
+    if watch.stable is None:  # status was lost, and is written anew any moment
+        watch = replace(watch, stable=memory.stable, retrained=memory.retrained)
+    problem = unsuitable(watch, reference) or nothing_to_judge(watch, grid, counted)
     if problem is not None:
         return skipped(memory, report, problem, start, end, counted.rows)
     if memory.reference != name:
@@ -169,35 +171,6 @@ def _on_its_base(
         return memory
     kept = DriftState(memory.features.basis, unhealthy=memory.features.unhealthy)
     return replace(memory, base=base, features=kept, outputs={}, anchor=DriftState(), episode=None)
-
-
-def _nothing_to_judge(watch: Watch, grid: str, counted: Counted) -> Finding | None:
-    if counted.scrapes == 0:
-        return Finding(
-            "NotScraped",
-            "Prometheus has no scrape of the collector in the last window: does the collector run, "
-            "and is it scraped?",
-            "Unknown",
-        )
-    if counted.gap:
-        return Finding(
-            "NotScraped",
-            "Prometheus did not scrape the collector in the window before, so what was counted "
-            "since cannot be told apart; the next window can be",
-            "Unknown",
-        )
-    grids = {*counted.features, *counted.outputs}
-    if grids and grid not in grids:
-        return Finding(
-            "WrongGrid",
-            f"the collector counts on grid {min(grids)}, but the reference is of "
-            f"{grid}: it has not read ConfigMap {watch.spec.reference.config_map} "
-            "yet",
-            "Unknown",
-        )
-    if counted.rows <= 0:
-        return Finding("NoTraffic", "no row was counted in the last window", "Unknown")
-    return None
 
 
 @dataclass(slots=True)
@@ -365,6 +338,8 @@ class _Step:
         memory = replace(
             self.memory,
             last_end=self.end,
+            stable=self.watch.stable,
+            retrained=self.watch.retrained,
             features=state,
             outputs=states,
             episode=episode if alarming else None,

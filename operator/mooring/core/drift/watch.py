@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from mooring.api import MonitoringSpec, parse_duration
@@ -9,6 +10,7 @@ from mooring.core.conditions import Finding
 from mooring.core.drift.health import Expectations
 from mooring.core.drift.reference import FeatureReference, Reference
 from mooring.core.drift.settings import DriftSettings, FeatureSettings
+from mooring.core.telemetry import Counted
 
 _NAMED = 5
 
@@ -89,10 +91,49 @@ def unsuitable(watch: Watch, reference: Reference) -> Finding | None:
             "the reference of another model? Build one that does, or remove the names",
             "Unknown",
         )
+    for one in watch.spec.features or ():
+        try:
+            re.compile(one.pattern or "")
+        except re.error as error:
+            return Finding(
+                "PatternInvalid",
+                f"the pattern of feature {one.name} is no regular expression: {error}",
+                "Unknown",
+            )
     if not watch.watched(reference) and not reference.outputs:
         return Finding(
             "ReferenceUnsuitable",
             f"ConfigMap {name} holds nothing that spec.monitoring does not exclude",
             "Unknown",
         )
+    return None
+
+
+def nothing_to_judge(watch: Watch, grid: str, counted: Counted) -> Finding | None:
+    """Why a window shows nothing that could be compared."""
+    if counted.scrapes == 0:
+        return Finding(
+            "NotScraped",
+            "Prometheus has no scrape of the collector in the last window: does the collector run, "
+            "and is it scraped?",
+            "Unknown",
+        )
+    if counted.gap:
+        return Finding(
+            "NotScraped",
+            "Prometheus did not scrape the collector in the window before, so what was counted "
+            "since cannot be told apart; the next window can be",
+            "Unknown",
+        )
+    grids = {*counted.features, *counted.outputs}
+    if grids and grid not in grids:
+        return Finding(
+            "WrongGrid",
+            f"the collector counts on grid {min(grids)}, but the reference is of "
+            f"{grid}: it has not read ConfigMap {watch.spec.reference.config_map} "
+            "yet",
+            "Unknown",
+        )
+    if counted.rows <= 0:
+        return Finding("NoTraffic", "no row was counted in the last window", "Unknown")
     return None
