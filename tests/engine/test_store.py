@@ -201,3 +201,22 @@ def test_only_known_versions_are_absorbed_when_nothing_is_written(store: Store) 
     store.put(kinds.SERVICE, known)
     assert store.absorb(kinds.SERVICE, known)
     assert not store.absorb(kinds.SERVICE, child(kinds.SERVICE, "fraud", 6))
+
+
+def test_a_request_belongs_to_whom_it_names_whatever_its_labels() -> None:
+    store = Store()
+    request = {
+        "metadata": {"name": "by-hand", "namespace": "shop", "uid": "r1", "resourceVersion": "5"},
+        "spec": {"deploymentRef": {"name": "fraud"}},
+    }
+    assert store.put(kinds.RETRAINING_REQUEST, request) == {Key("shop", "fraud")}
+    assert list(store.requests(Key("shop", "fraud"))) == ["by-hand"]
+    assert store.children(Key("shop", "fraud")) == {}
+    assert store.remove(kinds.RETRAINING_REQUEST, request, gone=True) == {Key("shop", "fraud")}
+    assert store.requests(Key("shop", "fraud")) == {}
+
+
+def test_a_request_that_names_nobody_concerns_nobody() -> None:
+    store = Store()
+    request = {"metadata": {"name": "a", "namespace": "shop", "uid": "r", "resourceVersion": "5"}}
+    assert store.put(kinds.RETRAINING_REQUEST, request) == set()

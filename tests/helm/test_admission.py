@@ -156,6 +156,24 @@ def test_who_may_use_what_by_way_of_a_deployment(
             author.apply(manifest)
 
 
+def training(name: str) -> Manifest:
+    manifest = deployment(name)
+    manifest["spec"]["retraining"] = {"action": {"job": {"templateRef": {"name": "train"}}}}
+    return manifest
+
+
+def test_a_job_is_no_way_round(guarded: ControlPlane) -> None:
+    people = authors(guarded)
+    with pytest.raises(
+        DevError, match=r"spec\.retraining\.action\.job: author may not create Jobs"
+    ):
+        people["author"].apply(training("trains"))
+    assert "serverside-applied" in people["developer"].apply(training("trains"))
+    edited = training("trains")
+    edited["spec"]["replicas"] = 2
+    assert "serverside-applied" in people["author"].apply(edited)
+
+
 def test_a_runtime_is_no_way_round(guarded: ControlPlane) -> None:
     author = authors(guarded)["author"]
     assert "serverside-applied" in author.apply(runtime("plain"))
