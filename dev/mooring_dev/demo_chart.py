@@ -23,6 +23,7 @@ _KEYS = {
     "operator": "operator",
     "fetcher": "fetcher",
     "router": "router",
+    "collector": "collector",
     "onnx-server": "onnxServer",
     "torchserve": "torchserve",
     "tfserving-standin": "tfserving",

@@ -54,6 +54,7 @@ CATALOG: dict[str, Image] = {
         Image("fetcher", "components/fetcher"),
         Image("onnx-server", "components/onnx-server"),
         Image("router", "components/router"),
+        Image("collector", "components/collector"),
         Image("torchserve", "components/torchserve", on_demand=True),
         Image("tfserving-standin", "dev/tfserving-standin", on_demand=True),
         Image("sklearn-server", "examples/custom-runtime", on_demand=True),

@@ -69,8 +69,10 @@ class Images(_Part):
     """The init container that fetches models. Only new revisions take a changed one."""
     router: str = "mooring.dev/router:dev"
     """The proxy that splits the traffic. Only new revisions take a changed one."""
+    collector: str = "mooring.dev/collector:dev"
+    """What counts the requests of monitored models. A changed one replaces running ones."""
     pull_policy: str | None = None
-    """imagePullPolicy of model and router pods; None leaves it to the API server's default."""
+    """imagePullPolicy of model, router and collector pods; None leaves it to the API server."""
 
 
 class ModelStore(_Part):
@@ -369,6 +371,7 @@ class Settings(_Part):
             pre_stop_seconds=self.pre_stop_seconds,
             router_image=self.images.router,
             router_pull_policy=self.images.pull_policy,
+            collector_image=self.images.collector,
             operator_namespace=own_namespace(),
             cluster_domain=self.cluster_domain,
             prometheus=self.prometheus.url is not None,

@@ -32,7 +32,7 @@ def test_every_part_is_read(tmp_path: Path) -> None:
             """
             images:
               {fetcher: registry.example/fetcher:1, router: registry.example/router:1,
-               pullPolicy: IfNotPresent}
+               collector: registry.example/collector:1, pullPolicy: IfNotPresent}
             namespaces: [shop, bank]
             requireDigest: true
             imageVolumes: true
@@ -51,6 +51,7 @@ def test_every_part_is_read(tmp_path: Path) -> None:
     rendering = found.rendering()
     assert rendering.fetcher_image == "registry.example/fetcher:1"
     assert rendering.router_image == "registry.example/router:1"
+    assert rendering.collector_image == "registry.example/collector:1"
     assert (rendering.router_pull_policy, rendering.cluster_domain) == (
         "IfNotPresent",
         "example.internal",

@@ -291,6 +291,7 @@ def test_rendered_settings_are_those_that_the_operator_reads(
     assert settings.namespaces == (("red", "blue") if values == NAMESPACED else ())
     assert settings.images.fetcher.startswith("mooring.dev/fetcher:")
     assert settings.images.router.startswith("mooring.dev/router:")
+    assert settings.images.collector.startswith("mooring.dev/collector:")
     assert settings.port == 8080
 
 

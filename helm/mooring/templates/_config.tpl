@@ -3,6 +3,7 @@
 images:
   fetcher: {{ include "mooring.image" (list . .Values.images.fetcher) }}
   router: {{ include "mooring.image" (list . .Values.images.router) }}
+  collector: {{ include "mooring.image" (list . .Values.images.collector) }}
 namespaces: {{ toJson .Values.namespaces }}
 requireDigest: {{ .Values.config.requireDigest }}
 imageVolumes: {{ .Values.config.imageVolumes }}

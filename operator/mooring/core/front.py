@@ -17,6 +17,7 @@ from mooring.core.allocation import ENVOY, GATEWAY, REPLICAS
 from mooring.core.capacity import Capacity, capacity
 from mooring.core.clock import format_time, parse_time
 from mooring.core.gateway import ANSWERS, SETTLES, stamps
+from mooring.core.observation import observation
 from mooring.core.observed import Manifest, Observed
 from mooring.core.render.metadata import selector
 from mooring.core.render.router.httproute import http_route
@@ -198,7 +199,10 @@ def _routed(
     wanted = situation.route if envoy else routing.route
     wanted, table = _next(observed, situation, routing, wanted)
     public = ports(serving)
-    config_map = router_config_map(table, spec.traffic, ports=public, **owner)
+    copies = observation(observed, spec, serving, envoy=envoy)
+    config_map = router_config_map(
+        table, spec.traffic, ports=public, collector=copies.address, **owner
+    )
     annotations = config_map["metadata"]["annotations"]
     version = annotations[kinds.ANNOTATION_VERSION]
     written = routing.since if version == routing.version else observed.now
@@ -207,9 +211,10 @@ def _routed(
         public, spec.traffic, observed.settings, deployment=observed.name
     )
     manifests = (
-        router_network_policy(public, observed.settings, **owner),
+        copies.policy(router_network_policy(public, observed.settings, **owner), observed.name),
         router_pdb(**owner),
-        router_deployment(template, spec.traffic.replicas, **owner),
+        router_deployment(copies.template(template), spec.traffic.replicas, **owner),
+        *copies.objects,
     )
     touch = tuple(
         Touch(report.pod, report.uid, version)

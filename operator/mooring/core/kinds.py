@@ -132,3 +132,4 @@ ANNOTATION_ACCEPTED = f"{GROUP}/accepted-since"
 #: On the public Service and on router objects: what a pod or object is part of.
 LABEL_COMPONENT = "app.kubernetes.io/component"
 COMPONENT_ROUTER = "router"
+COMPONENT_COLLECTOR = "collector"

@@ -63,6 +63,7 @@ class RenderSettings:
     pre_stop_seconds: int = 8
     router_image: str = "mooring.dev/router:dev"
     router_pull_policy: str | None = None
+    collector_image: str = "mooring.dev/collector:dev"
     #: Where the operator runs: from there routers are asked what they have taken.
     operator_namespace: str = "mooring-system"
     #: The cluster's DNS domain, in which routers look for the pods.

@@ -29,6 +29,7 @@ from mooring.core.render.router.bootstrap import (
     public_number,
 )
 from mooring.core.render.router.envoy import envoy_files, envoy_version
+from mooring.core.render.router.observation import CollectorAddress
 from mooring.core.render.router.table import table_text
 from mooring.core.traffic import BackendPort, Table
 
@@ -67,9 +68,19 @@ def router_config_map(
     namespace: str,
     uid: str,
     ports: Sequence[BackendPort] = (),
+    collector: CollectorAddress | None = None,
 ) -> dict[str, Any]:
-    """What the router pods read while they run. ``ports`` are those of their template."""
-    files = envoy_files(table, traffic, deployment=deployment, namespace=namespace, ports=ports)
+    """What the router pods read while they run. ``ports`` are those of their template;
+    ``collector`` gets copies, without one there are none.
+    """
+    files = envoy_files(
+        table,
+        traffic,
+        deployment=deployment,
+        namespace=namespace,
+        ports=ports,
+        collector=collector,
+    )
     return manifest(
         kinds.CONFIG_MAP,
         router_name(deployment),
