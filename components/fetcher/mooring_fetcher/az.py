@@ -14,8 +14,8 @@ from mooring_fetcher.az_access import Access, access_of
 from mooring_fetcher.body import HttpBody
 from mooring_fetcher.credentials import Credentials
 from mooring_fetcher.failure import Changed, Interruption, PermanentFailure
-from mooring_fetcher.objects import NoObjectError, one_or_all
-from mooring_fetcher.store import Listing, RemoteFile
+from mooring_fetcher.objects import NoObjectError, one_or_all, pages
+from mooring_fetcher.store import Listing, RemoteFile, size_of
 from mooring_fetcher.uri import ModelUri
 from mooring_fetcher.web import Answer, Web, rest_of
 
@@ -55,22 +55,13 @@ class AzStore:
         return RemoteFile(name.rsplit("/", 1)[-1], name, answer.length, answer.strong_etag)
 
     def _below(self, prefix: str, max_files: int) -> Sequence[RemoteFile]:
-        found: list[RemoteFile] = []
-        marker = ""
-        while len(found) <= max_files:
+        def page(marker: str) -> tuple[Sequence[RemoteFile], str]:
             query = {"restype": "container", "comp": "list", "include": "metadata"}
             query |= {"prefix": prefix} if prefix else {}
             query |= {"marker": marker} if marker else {}
-            page = self._xml(self._ok(self._ask("GET", "", query, {})))
-            found += [
-                _file(blob, prefix)
-                for blob in page.iter("Blob")
-                if (blob.findtext("Metadata/hdi_isfolder") or "").lower() != "true"
-            ]
-            marker = page.findtext("NextMarker") or ""
-            if not marker:
-                break
-        return found
+            return self._page(self._ok(self._ask("GET", "", query, {})), prefix)
+
+        return pages(page, max_files)
 
     def _ask(
         self, method: str, path: str, query: dict[str, str], headers: dict[str, str]
@@ -80,16 +71,23 @@ class AzStore:
         url += f"?{urlencode(signed_query)}" if signed_query else ""
         return self._web.ask(url, sent, method=method)
 
-    def _xml(self, answer: Answer) -> ET.Element:
+    def _page(self, answer: Answer, prefix: str) -> tuple[Sequence[RemoteFile], str]:
+        """The files of a listing, and the mark of its next page."""
         text = answer.read()
         try:
             # The parser expands no external entities, and expat bounds the growth of internal ones.
-            return ET.fromstring(text)  # noqa: S314
-        except ET.ParseError:
+            held = ET.fromstring(text)  # noqa: S314
+            files = [
+                _file(blob, prefix)
+                for blob in held.iter("Blob")
+                if (blob.findtext("Metadata/hdi_isfolder") or "").lower() != "true"
+            ]
+        except (ET.ParseError, ValueError):
             raise PermanentFailure(
                 f"{self._access.endpoint} did not answer with a listing in XML, so it is no Azure "
                 "Blob Storage: check the account, or AZURE_STORAGE_BLOB_ENDPOINT in the Secret."
             ) from None
+        return files, held.findtext("NextMarker") or ""
 
     def _ok(self, answer: Answer) -> Answer:
         """The answer, if it is one that can be used; else raises what its status means."""
@@ -139,5 +137,5 @@ def _file(blob: ET.Element, prefix: str) -> RemoteFile:
     if (element := blob.find("Name")) is not None and element.get("Encoded") == "true":
         name = unquote(name)
     etag = (blob.findtext("Properties/Etag") or "").strip('"')
-    size = int(blob.findtext("Properties/Content-Length") or 0)
-    return RemoteFile(name[len(prefix) :], name, size, f'"{etag}"' if etag else None)
+    size = size_of(blob.findtext("Properties/Content-Length") or "0")
+    return RemoteFile(name.removeprefix(prefix), name, size, f'"{etag}"' if etag else None)

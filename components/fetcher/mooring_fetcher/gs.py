@@ -8,20 +8,22 @@ risk, and an object that was overwritten meanwhile is seen as gone.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
 from mooring_fetcher.body import HttpBody
 from mooring_fetcher.credentials import Credentials
 from mooring_fetcher.failure import Changed, PermanentFailure
 from mooring_fetcher.gs_token import TokenSource
-from mooring_fetcher.objects import NoObjectError, one_or_all
-from mooring_fetcher.store import Listing, RemoteFile
+from mooring_fetcher.objects import NoObjectError, one_or_all, pages
+from mooring_fetcher.store import Listing, RemoteFile, size_of
 from mooring_fetcher.uri import ModelUri
 from mooring_fetcher.web import Answer, Web, refuse_plain, rest_of
 
 ENDPOINT = "https://storage.googleapis.com"
+T = TypeVar("T")
+
 _FIELDS = "items(name,size,generation),nextPageToken"
 
 
@@ -61,22 +63,17 @@ class GsStore:
         name = self._uri.path
         answer = self._get(f"/o/{quote(name, safe='')}", {"fields": "name,size,generation"})
         self._refuse(answer)
-        return _file(self._json(answer), name.rsplit("/", 1)[-1])
+        return self._read(answer, lambda item: _file(item, name.rsplit("/", 1)[-1]))
 
     def _below(self, prefix: str, max_files: int) -> Sequence[RemoteFile]:
-        found: list[RemoteFile] = []
-        token: str | None = None
-        while len(found) <= max_files:
+        def page(token: str) -> tuple[Sequence[RemoteFile], str]:
             answer = self._get(
-                "/o", {"prefix": prefix or None, "fields": _FIELDS, "pageToken": token}
+                "/o", {"prefix": prefix or None, "fields": _FIELDS, "pageToken": token or None}
             )
             self._refuse(answer)
-            page = self._json(answer)
-            found += [_file(item, item["name"][len(prefix) :]) for item in page.get("items", ())]
-            token = page.get("nextPageToken")
-            if not token:
-                break
-        return found
+            return self._read(answer, lambda held: _page(held, prefix))
+
+        return pages(page, max_files)
 
     def _get(
         self, path: str, query: dict[str, str | None], headers: dict[str, str] | None = None
@@ -88,13 +85,14 @@ class GsStore:
             private = {"Authorization": f"Bearer {self._tokens.token()}"}
         return self._web.ask(url, (headers or {}) | private)
 
-    def _json(self, answer: Answer) -> Any:
+    def _read(self, answer: Answer, parse: Callable[[Any], T]) -> T:
+        """What the answer's JSON says."""
         try:
-            return json.loads(answer.read())
-        except ValueError:
+            return parse(json.loads(answer.read()))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise PermanentFailure(
-                f"{self._endpoint} did not answer with JSON, so it is no Google Cloud Storage: "
-                "check GCS_ENDPOINT_URL in the Secret."
+                f"{self._endpoint} does not answer as Google Cloud Storage does: check "
+                "GCS_ENDPOINT_URL in the Secret."
             ) from None
 
     def _refuse(self, answer: Answer) -> None:
@@ -127,7 +125,14 @@ class GsStore:
 
 
 def _file(item: Any, path: str) -> RemoteFile:
-    return RemoteFile(path, item["name"], int(item["size"]), str(item["generation"]))
+    return RemoteFile(path, item["name"], size_of(item["size"]), str(item["generation"]))
+
+
+def _page(held: Any, prefix: str) -> tuple[Sequence[RemoteFile], str]:
+    """The files of a listing, and the token of its next page."""
+    items = held.get("items", ())
+    files = [_file(item, item["name"].removeprefix(prefix)) for item in items]
+    return files, str(held.get("nextPageToken") or "")
 
 
 def _message(text: str) -> str:

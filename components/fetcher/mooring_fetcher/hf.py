@@ -9,17 +9,22 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
 from urllib.parse import quote, urljoin
 
 from mooring_fetcher.body import HttpBody
 from mooring_fetcher.credentials import Credentials
 from mooring_fetcher.failure import Changed, Interruption, PermanentFailure
-from mooring_fetcher.store import Listing, RemoteFile
+from mooring_fetcher.objects import pages
+from mooring_fetcher.store import Listing, RemoteFile, size_of
 from mooring_fetcher.uri import ModelUri
 from mooring_fetcher.web import Answer, Web, origin, refuse_plain, rest_of
 
 ENDPOINT = "https://huggingface.co"
+T = TypeVar("T")
+
 _COMMIT = re.compile(r"^[0-9a-f]{40,64}$")
 _SHA256 = re.compile(r"^[0-9a-f]{64}$")
 _NEXT = re.compile(r'<([^>]+)>\s*;\s*rel="?next"?')
@@ -43,22 +48,19 @@ class HfStore:
     def list(self, max_files: int) -> Listing:
         self._commit = self._resolved()
         path = self._uri.path.rstrip("/")
-        if path:
-            entry = self._entry(path)
-            if entry["type"] == "file" and path == self._uri.path:
-                return Listing(True, (_file(entry, path.rsplit("/", 1)[-1]),))
+        one = self._one(path) if path else None
+        if one is not None and path == self._uri.path:
+            return Listing(True, (one,))
+        start = (
+            f"{self._api()}/tree/{self._commit}{quote('/' + path) if path else ''}?recursive=true"
+        )
         inside = f"{path}/" if path else ""
-        found: list[RemoteFile] = []
-        url = f"{self._api()}/tree/{self._commit}{quote('/' + path) if path else ''}?recursive=true"
-        while url and len(found) <= max_files:
-            answer = self._ok(self._web.ask(url, self._private))
-            entries = self._json(answer)
-            found += [
-                _file(entry, str(entry["path"]).removeprefix(inside))
-                for entry in entries
-                if entry["type"] == "file"
-            ]
-            url = self._next(answer)
+
+        def page(url: str) -> tuple[Sequence[RemoteFile], str]:
+            answer = self._ok(self._web.ask(url or start, self._private))
+            return self._read(answer, lambda held: _files(held, inside)), self._next(answer)
+
+        found = pages(page, max_files)
         return Listing(False, tuple(sorted(found, key=lambda file: file.path)))
 
     def open(self, file: RemoteFile, offset: int) -> HttpBody:
@@ -79,26 +81,27 @@ class HfStore:
 
     def _resolved(self) -> str:
         url = f"{self._api()}/revision/{quote(self._revision, safe='')}"
-        commit = str(self._json(self._ok(self._web.ask(url, self._private))).get("sha", ""))
+        answer = self._ok(self._web.ask(url, self._private))
+        commit = self._read(answer, lambda held: str(held["sha"]))
         if not _COMMIT.match(commit):
             raise self._no_hub()
         return commit
 
-    def _entry(self, path: str) -> Any:
-        """What stands at a path of the repository."""
+    def _one(self, path: str) -> RemoteFile | None:
+        """The file at a path of the repository; None for a folder."""
         answer = self._web.ask(
             f"{self._api()}/paths-info/{self._commit}",
             {"Content-Type": "application/json", **self._private},
             method="POST",
             body=json.dumps({"paths": [path]}).encode(),
         )
-        found = self._json(self._ok(answer))
-        if not found:
+        there, files = self._read(self._ok(answer), lambda held: (bool(held), _files(held, "")))
+        if not there:
             raise PermanentFailure(
                 f"{self._uri.shown} names nothing: the repository {self._uri.host} has no {path!a} "
                 f"at revision {self._revision}; correct the path or the revision."
             )
-        return found[0]
+        return replace(files[0], path=path.rsplit("/", 1)[-1]) if files else None
 
     def _next(self, answer: Answer) -> str:
         match = _NEXT.search(answer.headers.get("Link", ""))
@@ -110,14 +113,12 @@ class HfStore:
             )
         return url
 
-    def _json(self, answer: Answer) -> Any:
+    def _read(self, answer: Answer, parse: Callable[[Any], T]) -> T:
+        """What the answer's JSON says."""
         try:
-            held = json.loads(answer.read())
-        except ValueError:
+            return parse(json.loads(answer.read()))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise self._no_hub() from None
-        if not isinstance(held, (dict, list)):
-            raise self._no_hub()
-        return held
 
     def _no_hub(self) -> PermanentFailure:
         return PermanentFailure(
@@ -157,13 +158,22 @@ class HfStore:
         return PermanentFailure(f"{at} for {self._uri.shown}: check the URI and HF_ENDPOINT.")
 
 
+def _files(held: Any, inside: str) -> Sequence[RemoteFile]:
+    """The files of a listing, relative to the folder."""
+    return [
+        _file(entry, entry["path"].removeprefix(inside))
+        for entry in held
+        if entry["type"] == "file"
+    ]
+
+
 def _file(entry: Any, path: str) -> RemoteFile:
     large = entry.get("lfs") or {}
     sha256 = str(large.get("oid", "")).removeprefix("sha256:")
     return RemoteFile(
         path,
-        str(entry["path"]),
-        int(large.get("size", entry["size"])),
+        entry["path"],
+        size_of(large.get("size", entry["size"])),
         str(large.get("oid") or entry["oid"]),
         sha256 if _SHA256.match(sha256) else None,
     )

@@ -1,4 +1,6 @@
-"""What stores of objects have in common: a key is one object, or else a prefix of many."""
+"""What stores of objects have in common: a key is one object, or else a prefix of many, which are
+listed page by page.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,9 @@ from collections.abc import Callable, Sequence
 
 from mooring_fetcher.failure import PermanentFailure
 from mooring_fetcher.store import Listing, RemoteFile
+
+_MAX_PAGES = 10_000
+"""Far more than :class:`mooring_fetcher.limits.Limits` allow files for, even at ten a page."""
 
 
 class NoObjectError(PermanentFailure):
@@ -35,6 +40,30 @@ def one_or_all(
         if found.files:
             return found
         raise PermanentFailure(str(failure)) from None
+
+
+def pages(
+    first: Callable[[str], tuple[Sequence[RemoteFile], str]], max_files: int
+) -> Sequence[RemoteFile]:
+    """All files of a listing in pages; may stop one page above `max_files`.
+
+    `first` gives the files of a page and the mark of the next, empty at the end; it is called with
+    the mark of the page, empty for the first. Raises PermanentFailure for a listing without end.
+    """
+    found: list[RemoteFile] = []
+    mark = ""
+    for _ in range(_MAX_PAGES):
+        files, following = first(mark)
+        found += files
+        if not following or len(found) > max_files:
+            return found
+        if following == mark:
+            break
+        mark = following
+    raise PermanentFailure(
+        "The store's listing does not end: it names the same next page over and over, so it does "
+        "not speak the protocol that the URI's scheme stands for; check the endpoint."
+    )
 
 
 def _tree(files: Sequence[RemoteFile]) -> Listing:

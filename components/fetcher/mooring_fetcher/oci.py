@@ -88,8 +88,7 @@ class OciStore:
         files = tuple(
             self._file(layer, index)
             for index, layer in enumerate(layers)
-            if (layer.get(_ANNOTATIONS) or {}).get(_TITLE)
-            or last[str(layer.get("digest"))] == index
+            if _part(layer, _ANNOTATIONS).get(_TITLE) or last[str(layer.get("digest"))] == index
         )
         single = len(files) == 1 and files[0].unpack is None
         return Listing(single, files, top.digest)
@@ -124,7 +123,7 @@ class OciStore:
         try:
             held = json.loads(text)
             kind = str(held.get("mediaType") or answer.headers.get("Content-Type", ""))
-        except (ValueError, AttributeError):
+        except (ValueError, AttributeError, RecursionError):
             raise PermanentFailure(
                 f"{self._uri.host} did not answer with a manifest, so it is no registry: check the "
                 "host in the URI."
@@ -137,14 +136,14 @@ class OciStore:
             entry
             for entry in _list_of(index.held, "manifests")
             # Attestations and signatures are entries, too.
-            if (entry.get("platform") or {}).get("os") != "unknown"
+            if _part(entry, "platform").get("os") != "unknown"
         ]
         machine = _ARCHITECTURES.get(platform.machine(), platform.machine())
         fitting = [
             entry
             for entry in entries
-            if (entry.get("platform") or {}).get("os") == "linux"
-            and (entry.get("platform") or {}).get("architecture") == machine
+            if _part(entry, "platform").get("os") == "linux"
+            and _part(entry, "platform").get("architecture") == machine
         ]
         chosen = fitting or (entries if len(entries) == 1 else [])
         digest = str(chosen[0].get("digest", "")) if chosen else ""
@@ -162,7 +161,7 @@ class OciStore:
                 f"{self._uri.shown} has a layer {digest[:100]!a} without a sha256 digest or a "
                 "size: push it again with a current tool."
             )
-        annotations = layer.get(_ANNOTATIONS) or {}
+        annotations = _part(layer, _ANNOTATIONS)
         title = str(annotations.get(_TITLE, ""))
         kind: Literal["tar", "tar.gz"] | None = None
         if not title or str(annotations.get(_UNPACK, "")).lower() == "true":
@@ -228,6 +227,11 @@ class OciStore:
 def _list_of(held: dict[str, Any], key: str) -> list[dict[str, Any]]:
     found = held.get(key)
     return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+
+
+def _part(held: dict[str, Any], key: str) -> dict[str, Any]:
+    found = held.get(key)
+    return found if isinstance(found, dict) else {}
 
 
 def _is_content(layer: dict[str, Any]) -> bool:

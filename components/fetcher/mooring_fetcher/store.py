@@ -48,6 +48,15 @@ class Listing:
     digest: str | None = None
 
 
+def size_of(value: object) -> int:
+    """A size as a server tells it: a number, or digits. Raises ValueError for anything else."""
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 63:
+        raise ValueError("not a size")
+    return value
+
+
 class Body(Protocol):
     """The bytes of a file from some offset on. ``start`` is where they truly begin: 0 when the
     store cannot go on in the middle. ``end`` is where they must end, if that is known.
