@@ -145,6 +145,7 @@ def test_what_makes_a_revision_has_no_default() -> None:
         "spec.rollout.progressDeadline",
         "spec.rollout.revisionHistoryLimit",
         "spec.analysis.alpha",
+        "spec.monitoring.reference.captured.window",
         "spec.monitoring.reference.seasonal.offset",
         "spec.monitoring.reference.seasonal.weeks",
         "spec.monitoring.window",

@@ -46,6 +46,7 @@ from mooring.api.modelruntime import (
     SupportedFormat,
 )
 from mooring.api.monitoring_spec import (
+    CapturedReference,
     DriftSpec,
     ExpectationsSpec,
     FeatureDrift,
@@ -116,6 +117,7 @@ __all__ = [
     "ApiModel",
     "Autoscaling",
     "Bake",
+    "CapturedReference",
     "ClusterModelRuntime",
     "Condition",
     "ConfigFile",

@@ -104,6 +104,13 @@ class MonitoredOutput(ApiModel):
     """Its tensor, or a column of one as p[1]; unset: the tensor of its name."""
 
 
+class CapturedReference(ApiModel):
+    """The first traffic, without broken windows."""
+
+    window: Literal["1h", "24h", "168h"] = "168h"
+    """How much of it."""
+
+
 class SeasonalReferenceSpec(ApiModel):
     """The same hours of earlier seasons and their neighbours."""
 
@@ -119,6 +126,9 @@ class ReferenceSpec(ApiModel):
     config_map: ObjectName
     """The ConfigMap that `mooring reference build` made: bins, and counts of a time when all was
     well."""
+    captured: CapturedReference | None = None
+    """Compares with the first traffic once there is enough; the ConfigMap gives the bins, and is
+    used until then."""
     seasonal: SeasonalReferenceSpec | None = None
     """Compares with earlier seasons; the ConfigMap stays the anchor, and is used until there are
     any."""

@@ -296,7 +296,7 @@ def test_a_retrained_revision_is_compared_with_what_it_was_trained_on_and_the_al
     assert told.drift["state"] == "Steady"
     assert told.facts is not None
     assert told.facts.episode == 0
-    assert "on which revision new was retrained" in told.conditions[DRIFTED].message
+    assert "the traffic that revision new was retrained on" in told.conditions[DRIFTED].message
     assert rebasing(watch, after, told, 14 * HOUR) == ()
     assert Memory.from_bytes(after.to_bytes()) == after
     back = after, told
@@ -385,3 +385,31 @@ def test_a_pattern_that_is_none_is_told() -> None:
 
     assert report.conditions[DATA_HEALTHY].reason == "PatternInvalid"
     assert "the pattern of feature branch" in report.drift["message"]
+
+
+def test_a_captured_reference_is_the_first_traffic_whatever_the_training_table_was() -> None:
+    captured = {"configMap": "fraud-reference", "captured": {"window": "24h"}}
+    watch = Watch(spec(reference=captured), STABLE)
+    windows = {h: traffic(h, shift=0.5) for h in range(1, 40)}
+    memory, report = begun(HOUR, 2 * HOUR)
+    told = {}
+    for hour, counted in windows.items():
+        wanted = rebasing(watch, memory, report, hour * HOUR)
+        fresh = joined(windows[h] for h in range(1, hour)) if wanted else None
+        memory, report = judge(
+            watch, reference(), counted, memory, report, hour * HOUR, (hour + 1) * HOUR,
+            fresh=fresh,
+        )  # fmt: skip
+        told[hour] = report
+
+    assert told[24].drift["state"] == "Drifted"
+    assert {told[hour].drift["state"] for hour in range(25, 40)} == {"Steady"}
+    assert memory.base is not None
+    assert (memory.base.start, memory.base.end) == (HOUR, 25 * HOUR)
+    assert "compared with the first traffic" in told[39].conditions[DRIFTED].message
+    assert rebasing(watch, memory, report, 40 * HOUR) == ()
+    other = judge(
+        Watch(watch.spec, "git"), reference(), traffic(40, shift=0.5), memory, report,
+        40 * HOUR, 41 * HOUR,
+    )  # fmt: skip
+    assert other[0].base == memory.base

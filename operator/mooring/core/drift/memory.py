@@ -48,6 +48,7 @@ class Memory:
         output_counts: the same by revision and output.
         past: earlier windows, the last one last.
         base: what is compared with in place of the reference's counts, after a retraining.
+        began: start of the first window with this reference, in seconds.
         stable: the revision that was stable in the last window, and whether it was retrained.
         retrained: see there.
         anchor: beside a seasonal reference, the state of whole seasons against the base.
@@ -64,6 +65,7 @@ class Memory:
     past: tuple[Past, ...] = ()
     base: Base | None = None
     anchor: DriftState = field(default_factory=DriftState)
+    began: float | None = None
     stable: str | None = None
     retrained: bool = False
 
@@ -84,6 +86,7 @@ class Memory:
             },
             "base": self.base.to_json() if self.base is not None else None,
             "anchor": self.anchor.to_json(),
+            "began": self.began,
             "stable": self.stable,
             "retrained": self.retrained,
             "past": [[one.end, one.rows, one.state, dict(one.psi)] for one in self.past],
@@ -118,6 +121,7 @@ class Memory:
                     for end, rows, state, psi in found["past"]
                 ),
                 base=Base.from_json(found["base"]) if found.get("base") is not None else None,
+                began=found.get("began"),
                 stable=found.get("stable"),
                 retrained=bool(found.get("retrained")),
                 anchor=(

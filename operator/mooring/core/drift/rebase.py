@@ -5,6 +5,8 @@ of its predecessor it would alarm for ever. So the live traffic from the change 
 promotion takes the place of the reference's counts, on the same bins. That base is fixed: a drift
 that is slow is seen against it, as it would not be against one that moves along. It holds for as
 long as that revision is stable; any other goes back to the ConfigMap.
+
+A captured reference is such a base, too: of the first traffic, and whatever revision is stable.
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ _LEAST_ANSWERS = 500.0
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """What the stable revision was trained on: live counts between two moments, in seconds."""
+    """Live counts between two moments, in seconds: what ``revision`` was trained on, or, with an
+    empty one, the first traffic.
+    """
 
     revision: str
     start: float

@@ -73,10 +73,12 @@ class Telling:
         short = next((one for _, one in reports if one.reference_short), None)
         note = f"; the reference holds {short.n} rows, less than 30 times a window" if short else ""
         if self.base is not None:
-            note += (
-                f"; compared with the traffic up to {shown(self.base.end)}, on which revision "
-                f"{self.base.revision} was retrained"
+            what = (
+                f"the traffic that revision {self.base.revision} was retrained on"
+                if self.base.revision
+                else "the first traffic"
             )
+            note += f"; compared with {what}, to {shown(self.base.end)}"
         if self.condition is Condition.DRIFTED:
             drifted = Finding("Drifted", f"{self.message}; {rows}{note}")
         elif self.condition is Condition.INSUFFICIENT_DATA:

@@ -59,7 +59,7 @@ class Earlier:
 def begun(start: float, end: float, problem: Finding | None = None) -> tuple[Memory, Report]:
     """Before the first window, which lasts from ``start`` to ``end``."""
     finding = problem or Finding("Starting", f"the first window ends at {shown(end)}", "Unknown")
-    return Memory(last_end=start), Report(
+    return Memory(last_end=start, began=start), Report(
         {"state": "NoData", "message": finding.message},
         {DATA_HEALTHY: finding, DRIFTED: finding},
     )
@@ -129,7 +129,7 @@ def judge(
     if problem is not None:
         return skipped(memory, report, problem, start, end, counted.rows)
     if memory.reference != name:
-        memory = Memory(memory.last_end, name, odd=memory.odd, past=memory.past)
+        memory = Memory(memory.last_end, name, odd=memory.odd, past=memory.past, began=start)
     wanted = rebasing(watch, memory, report, start)
     span = (wanted[0][0] if wanted else start, start)
     memory = _on_its_base(watch, reference, grid, memory, span, fresh)
@@ -140,13 +140,20 @@ def judge(
 def rebasing(
     watch: Watch, memory: Memory, report: Report, start: float
 ) -> tuple[tuple[float, float], ...]:
-    """The spans to be read before the window at ``start``: stable was retrained on them."""
-    known = memory.base is not None and memory.base.revision == watch.stable
-    if not watch.retrained or watch.stable is None or known:
+    """The spans to be read before the window at ``start``, to be compared with from then on: what
+    stable was retrained on, or the first traffic.
+    """
+    broken, base = memory.features.unhealthy, memory.base
+    if watch.retrained and watch.stable is not None:
+        if base is not None and base.revision == watch.stable:
+            return ()
+        facts = report.facts
+        changed = facts.change_point.timestamp() if facts and facts.change_point else None
+        return spans(changed, start, watch.window, broken)
+    began, captured = memory.began, watch.captured
+    if base is not None or began is None or captured is None or start < began + captured:
         return ()
-    facts = report.facts
-    changed = facts.change_point.timestamp() if facts and facts.change_point else None
-    return spans(changed, start, watch.window, memory.features.unhealthy)
+    return spans(began, start, watch.window, broken)
 
 
 def _on_its_base(
@@ -158,19 +165,22 @@ def _on_its_base(
     fresh: Counted | None,
 ) -> Memory:
     """Takes the base of a retrained revision up, and that of another one down: both begin anew."""
-    base = memory.base
-    if base is not None and watch.stable in (None, base.revision):
-        return memory
-    if watch.retrained and watch.stable is not None and fresh is not None:
-        base = base_of(
-            fresh, grid, watch.watched(reference), reference.outputs, watch.stable, *span,
-        )  # fmt: skip
-    elif not watch.retrained:
-        base = None
+    base, began = memory.base, memory.began
+    others = {"", watch.stable}
+    if base is not None and watch.stable and not watch.retrained and base.revision not in others:
+        base, began = None, span[1]  # that revision is stable no more
+    if fresh is not None:
+        revision = (watch.stable or "") if watch.retrained else ""
+        features, outputs = watch.watched(reference), reference.outputs if revision else ()
+        made = base_of(fresh, grid, features, outputs, revision, *span)
+        base = made if made is not None else base
     if base == memory.base:
         return memory
     kept = DriftState(memory.features.basis, unhealthy=memory.features.unhealthy)
-    return replace(memory, base=base, features=kept, outputs={}, anchor=DriftState(), episode=None)
+    return Memory(
+        memory.last_end, memory.reference, kept, odd=memory.odd, past=memory.past, base=base,
+        began=began,
+    )  # fmt: skip
 
 
 @dataclass(slots=True)

@@ -41,6 +41,12 @@ class Watch:
         return None if seasonal is None else parse_duration(seasonal.offset).total_seconds()
 
     @property
+    def captured(self) -> float | None:
+        """How much of the first traffic is compared with, in seconds; None without that."""
+        captured = self.spec.reference.captured
+        return None if captured is None else parse_duration(captured.window).total_seconds()
+
+    @property
     def settings(self) -> DriftSettings:
         drift = self.spec.drift
         return DriftSettings(
