@@ -43,7 +43,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     return report
 
 
-def _mooring_dev(*arguments: str) -> None:
+def mooring_dev(*arguments: str) -> None:
     # In a process of its own: tests may connect to loopback only, and a cluster is not on it.
     done = subprocess.run(
         [sys.executable, "-m", "mooring_dev", *arguments],
@@ -57,10 +57,10 @@ def _mooring_dev(*arguments: str) -> None:
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    _mooring_dev("cluster", "up", "--name", CLUSTER)
+    mooring_dev("cluster", "up", "--name", CLUSTER)
     yield Cluster.find(CLUSTER)
     if not os.environ.get("MOORING_KEEP_CLUSTER"):
-        _mooring_dev("cluster", "down", "--name", CLUSTER)
+        mooring_dev("cluster", "down", "--name", CLUSTER)
 
 
 @pytest.fixture(scope="session")

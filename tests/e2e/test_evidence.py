@@ -1,0 +1,261 @@
+"""Rollouts decided by a real Prometheus: bad candidates go back by themselves, good ones on.
+
+The model server is one that misbehaves on demand (``faulty/server.py``). Scrapes and looks are
+five seconds apart; requests come at a constant rate, whatever becomes of them.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import pytest
+from tests.e2e.conftest import CLUSTER, mooring_dev
+
+from mooring_dev import prometheus
+from mooring_dev.binaries import ensure
+from mooring_dev.cluster import Cluster
+from mooring_dev.demo_client import Client
+from mooring_dev.demo_model import Model, condition, is_true
+from mooring_dev.images import Built
+
+Named = Callable[[str], Model]
+Status = dict[str, Any]
+_FAULTY = Path(__file__).parent / "faulty"
+#: A candidate's share, and the requests a second of both sides.
+WEIGHT, RATE = 10, 20
+#: From a candidate's first failure to its weight of 0 (seconds).
+CAUGHT_WITHIN = 45.0
+ERRORS = {"name": "errors", "errorRate": {"maxRatio": 1.5, "max": 0.02}}
+LATENCY = {"name": "latency", "latency": {"quantile": 0.95, "max": "500ms"}}
+SLOWER = {"name": "slower", "latency": {"quantile": 0.95, "maxRatio": 1.3}}
+
+
+@pytest.fixture(scope="module")
+def judging(cluster: Cluster, install: Callable[..., None]) -> Iterator[Cluster]:
+    """The cluster with Prometheus, and an operator that reads it every five seconds."""
+    mooring_dev("prometheus", "install", "--name", CLUSTER)
+    install(f"config.prometheus.url={prometheus.IN_CLUSTER_URL}", "config.prometheus.interval=5s")
+    yield cluster
+    install()
+
+
+@pytest.fixture
+def faulty(judging: Cluster, model: Named, built: tuple[Built, ...]) -> Callable[..., Model]:
+    """A model called fraud that serves without a fault, with an analysis of its own."""
+    image = next(one for one in built if one.image.name == "onnx-server").reference
+
+    def serving(metrics: list[dict[str, Any]], **rollout: Any) -> Model:
+        deployment = model("fraud")
+        for manifest in (_runtime(image), _deployment(metrics, rollout)):
+            manifest["metadata"]["namespace"] = deployment.namespace
+            deployment.apply(manifest)
+        deployment.wait_ready()
+        return deployment
+
+    return serving
+
+
+def _runtime(image: str) -> dict[str, Any]:
+    name, _, version = image.rpartition(":")
+    return {
+        "apiVersion": "mooring.dev/v1alpha1",
+        "kind": "ModelRuntime",
+        "metadata": {"name": "faulty"},
+        "spec": {
+            "formats": [{"name": "faulty"}],
+            "protocols": ["custom"],
+            "image": f"{name}:{{{{ runtime.version }}}}",
+            "version": version,
+            "command": ["python", "/etc/faulty/server.py"],
+            "config": [
+                {"path": "/etc/faulty/server.py", "content": (_FAULTY / "server.py").read_text()}
+            ],
+            "ports": [
+                {"name": "http", "containerPort": 8080},
+                {"name": "grpc", "containerPort": 9000, "appProtocol": "grpc"},
+            ],
+            "readinessProbe": {"httpGet": {"path": "/", "port": "http"}, "periodSeconds": 1},
+            "resources": {"requests": {"cpu": "20m", "memory": "64Mi"}},
+        },
+    }
+
+
+def _deployment(metrics: list[dict[str, Any]], rollout: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "apiVersion": "mooring.dev/v1alpha1",
+        "kind": "ModelDeployment",
+        "metadata": {"name": "fraud"},
+        "spec": {
+            "model": {"uri": "file:///etc/hostname", "format": {"name": "faulty"}},
+            "runtime": {"name": "faulty", "env": _fault("none", 0)},
+            "replicas": 2,
+            "rollout": {
+                "progressDeadline": "2m",
+                "steps": [
+                    {"weight": WEIGHT, "duration": "30s"},
+                    {"weight": 50, "duration": "30s"},
+                ],
+                **rollout,
+            },
+            "analysis": {"metrics": metrics},
+        },
+    }
+
+
+def _fault(text: str, turn: int) -> list[dict[str, str]]:
+    return [{"name": "FAULT", "value": text}, {"name": "TURN", "value": str(turn)}]
+
+
+def change_to(model: Model, fault: str, turn: int = 1) -> None:
+    model.patch({"spec": {"runtime": {"env": _fault(fault, turn)}}})
+
+
+class Load:
+    """Requests at a constant rate while the block runs; the counts are there after it."""
+
+    def __init__(self, client: Client, url: str, rate: float = RATE) -> None:
+        kubectl = [str(ensure("kubectl")), f"--kubeconfig={client.cluster.kubeconfig}"]
+        execute = ["exec", "-i", "-n", client.namespace, "client", "--"]
+        program = ["python", "-c", (_FAULTY / "load.py").read_text(), url, str(rate)]
+        self._command = [*kubectl, *execute, *program]
+        self.sent = self.failed = 0
+        self.first_failure: float | None = None
+
+    def __enter__(self) -> Self:
+        self._process = subprocess.Popen(
+            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline().strip() == "started"
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        output, _ = self._process.communicate(timeout=60)
+        if error is None:
+            counts = json.loads(output.strip().splitlines()[-1])
+            self.sent, self.failed = counts["sent"], counts["failed"]
+            self.first_failure = counts["first_failure"]
+
+
+def http_url(model: Model) -> str:
+    return f"http://fraud.{model.namespace}.svc/predict"
+
+
+def grpc_url(model: Model) -> str:
+    return f"grpc://fraud.{model.namespace}.svc:9000"
+
+
+def taken_back(status: Status) -> bool:
+    return is_true(status, "RolledBack") and status["stable"].get("weight") == 100
+
+
+def rolled_back(model: Model, fault: str, load: Load, turn: int = 1) -> tuple[Status, float, Load]:
+    """Changes to a faulty candidate under load; the status, when its weight was 0, the counts."""
+    stable = model.status()["stable"]["revision"]
+    with load:
+        change_to(model, fault, turn)
+        status = model.wait("the rollback", taken_back)
+        at = time.time()
+    assert status["stable"]["revision"] == stable
+    return status, at, load
+
+
+CASES = [
+    ("errors:0.3", [ERRORS], http_url),
+    ("hang", [ERRORS, LATENCY], http_url),
+    ("grpc:0.3", [ERRORS], grpc_url),
+]
+
+
+@pytest.mark.parametrize(("fault", "metrics", "url"), CASES, ids=[case[0] for case in CASES])
+def test_a_bad_candidate_is_rolled_back_by_itself_soon_after_its_first_failure(
+    faulty: Callable[..., Model],
+    client: Client,
+    fault: str,
+    metrics: list[dict[str, Any]],
+    url: Callable[[Model], str],
+) -> None:
+    fraud = faulty(metrics)
+    status, at, load = rolled_back(fraud, fault, Load(client, url(fraud)))
+    found = condition(status, "RolledBack")
+    assert found["reason"] == "AnalysisFailed", found
+    assert load.first_failure is not None
+    print(f"{fault}: {at - load.first_failure:.1f} s after the first of {load.failed} failures "
+          f"of {load.sent}: {found['message']}")  # fmt: skip
+    assert at - load.first_failure <= CAUGHT_WITHIN
+    assert load.failed <= load.sent * WEIGHT / 100 * 1.5, "only the candidate's share can fail"
+
+
+def test_a_candidate_whose_pods_crash_in_a_loop_is_rolled_back(
+    faulty: Callable[..., Model], client: Client
+) -> None:
+    fraud = faulty([ERRORS])
+    status, _, load = rolled_back(fraud, "crash", Load(client, http_url(fraud)))
+    assert condition(status, "RolledBack")["reason"] == "AnalysisFailed"
+    assert load.failed <= load.sent * WEIGHT / 100
+
+
+def test_a_candidate_that_is_twice_as_slow_is_rolled_back(
+    faulty: Callable[..., Model], client: Client
+) -> None:
+    fraud = faulty([SLOWER], steps=[{"weight": 50, "duration": "3m"}])
+    status, _, load = rolled_back(fraud, "slow:2", Load(client, http_url(fraud)))
+    found = condition(status, "RolledBack")
+    assert found["reason"] == "AnalysisFailed"
+    assert "p95" in found["message"]
+    assert load.failed == 0
+
+
+def test_a_good_candidate_is_promoted_through_the_same_steps(
+    faulty: Callable[..., Model], client: Client
+) -> None:
+    fraud = faulty([ERRORS, LATENCY])
+    stable = fraud.status()["stable"]["revision"]
+    with Load(client, http_url(fraud)) as load:
+        change_to(fraud, "none")
+        status = fraud.wait(
+            "the promotion",
+            lambda s: s["stable"]["revision"] != stable and s["stable"].get("weight") == 100,
+        )
+    assert not is_true(status, "RolledBack")
+    assert status["analysis"]["verdict"] == "Pass"
+    assert load.failed == 0
+
+
+def test_without_prometheus_nothing_moves_and_status_says_why_until_it_is_back(
+    faulty: Callable[..., Model], client: Client, judging: Cluster
+) -> None:
+    fraud = faulty([ERRORS])
+    stable = fraud.status()["stable"]["revision"]
+    scale = ("scale", "deployment/prometheus", "-n", "monitoring")
+    with Load(client, http_url(fraud)) as load:
+        change_to(fraud, "none")
+        fraud.wait("the first look", lambda s: s.get("analysis", {}).get("metrics"))
+        judging.kubectl(*scale, "--replicas=0")
+        try:
+            status = fraud.wait(
+                "the missing scrapes", lambda s: condition(s, "Stalled")["reason"] == "NoData"
+            )
+            assert "Prometheus" in condition(status, "Stalled")["message"]
+            status = fraud.wait(
+                "the end of the step's time",
+                lambda s: condition(s, "Reconciling")["reason"] == "NoData",
+            )
+            assert status["candidate"]["weight"] == WEIGHT
+            assert is_true(status, "Ready")
+        finally:
+            judging.kubectl(*scale, "--replicas=1")
+        status = fraud.wait("the promotion", lambda s: s["stable"]["revision"] != stable)
+    assert not is_true(status, "RolledBack")
+    assert load.failed == 0

@@ -1,0 +1,200 @@
+"""The tick: one question for all rollouts, evidence for each, and a look at every one of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from mooring.core.analysis import Query
+from mooring.core.answers import Answer, NoAnswer, Reason, Sample
+from mooring.core.examination import Examination, Phase
+from mooring.core.judge import Analysis, ErrorRate, Metric, Pods, Threshold, Weights
+from mooring.core.router_counters import Attempts, ClusterCounts, Reading, Source, Target
+from mooring.engine.evidence import Examiner
+from mooring.engine.metrics import Metrics
+from mooring.engine.queue import Key, KeyedQueue
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class Counting:
+    """A Prometheus whose routers count: of 100 attempts a look so many are ``failing``."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.failing = 0.0
+        self.looks = 0
+        self.down = False
+        self.values: dict[str, float] = {}
+        self.meanwhile: Callable[[], None] = lambda: None
+        self.now = START
+
+    async def read(self, text: str, *_: object, **__: object) -> Any:
+        self.asked.append(text)
+        self.meanwhile()
+        if self.down:
+            return NoAnswer(Reason.REFUSED, "Nobody listens.")
+        self.looks += 1
+        at, count = self.now.timestamp(), 100.0 * self.looks
+        bad = self.failing * self.looks
+        found = {}
+        for name in ("a", "b"):
+            clusters = {
+                "new": ClusterCounts({"p": Attempts(count, count - bad, bad)}, ejected=0.0),
+                "old": ClusterCounts({"q": Attempts(9 * count, 9 * count)}, ejected=0.0),
+            }
+            found["shop", name] = (Source(f"{name}-router-0", at, at, clusters),)
+        return Reading(sources=found)
+
+    async def query(self, text: str, **_: object) -> Any:
+        self.asked.append(text)
+        if text not in self.values:
+            return NoAnswer(Reason.EMPTY, "The query finds no series.")
+        at = self.now.timestamp()
+        return Answer((Sample({}, at, self.values[text]),), at)
+
+
+def examination(name: str, **changes: Any) -> Examination:
+    found = Examination(
+        attempt="new/0",
+        asked="1:",
+        phase=Phase.ROLLOUT,
+        revision="new",
+        against="old",
+        analysis=Analysis((Metric("errors", ErrorRate(1.5, 0.05)),), tick=10.0),
+        weights=Weights(10.0, START.timestamp() - 60),
+        pods=Pods(1, 9),
+        target=Target("shop", name, ("new", "old")),
+        candidate=("new",),
+        stable=("old",),
+    )
+    return replace(found, **changes)
+
+
+class Setting:
+    def __init__(self) -> None:
+        self.prometheus = Counting()
+        self.queue = KeyedQueue()
+        self.metrics = Metrics()
+        self.examiner = Examiner(
+            self.prometheus,  # type: ignore[arg-type]
+            self.queue,
+            self.metrics,
+            lambda: self.prometheus.now,
+            interval=10.0,
+        )
+
+    def tick(self, times: int = 1) -> None:
+        for _ in range(times):
+            self.prometheus.now += timedelta(seconds=10)
+            asyncio.run(self.examiner.tick())
+
+    def value(self, name: str, **labels: str) -> float | None:
+        return self.metrics.registry.get_sample_value(name, labels)
+
+
+A, B = Key("shop", "a"), Key("shop", "b")
+
+
+def test_all_rollouts_are_read_by_one_question_and_each_is_looked_at_again() -> None:
+    setting = Setting()
+    for key in (A, B):
+        setting.examiner.want(key, examination(key.name))
+    setting.tick()
+    assert len(setting.prometheus.asked) == 1
+    assert setting.queue.depth == 2
+    assert setting.examiner.found(A) is not None
+    assert setting.value("mooring_analysis_rollouts") == 2
+
+
+def test_nothing_is_asked_while_nothing_is_under_judgement() -> None:
+    setting = Setting()
+    setting.tick(3)
+    assert setting.prometheus.asked == []
+    assert setting.queue.depth == 0
+
+
+def test_evidence_gathers_from_tick_to_tick_and_is_shown_as_a_gauge_until_it_is_over() -> None:
+    setting = Setting()
+    setting.prometheus.failing = 40.0
+    setting.examiner.want(A, examination("a"))
+    setting.tick(4)
+    found = setting.examiner.found(A)
+    assert found is not None
+    assert found.judgement.verdict == "Fail"
+    labels = {"namespace": "shop", "deployment": "a", "metric": "errors"}
+    assert (setting.value("mooring_analysis_evidence", **labels) or 0) >= 1
+    assert setting.value("mooring_analysis_verdicts", verdict="Fail") == 1
+    setting.examiner.want(A, None)
+    setting.tick()
+    assert setting.value("mooring_analysis_evidence", **labels) is None
+    assert setting.value("mooring_analysis_verdicts", verdict="Fail") == 0
+
+
+def test_what_is_decided_otherwise_during_a_tick_gets_no_evidence_of_before() -> None:
+    setting = Setting()
+    setting.examiner.want(A, examination("a"))
+    setting.prometheus.meanwhile = lambda: setting.examiner.want(
+        A, examination("a", attempt="new/1")
+    )
+    setting.tick()
+    assert setting.examiner.found(A) is None
+
+
+def test_a_prometheus_that_is_down_is_said_in_evidence_and_nothing_raises() -> None:
+    setting = Setting()
+    setting.examiner.want(A, examination("a"))
+    setting.prometheus.down = True
+    setting.tick(5)
+    found = setting.examiner.found(A)
+    assert found is not None
+    assert (found.judgement.verdict, found.missing) == ("NoData", "Nobody listens.")
+    assert found.overdue
+
+
+def test_a_free_query_is_asked_once_however_many_rollouts_ask_it() -> None:
+    setting = Setting()
+    setting.prometheus.values["up"] = 3.0
+    free = {
+        "analysis": Analysis((Metric("up", Threshold(min=1.0)),)),
+        "queries": (Query("up", "up"),),
+    }
+    for key in (A, B):
+        setting.examiner.want(key, examination(key.name, **free))
+    setting.tick()
+    assert setting.prometheus.asked == ["up"]
+    for key in (A, B):
+        found = setting.examiner.found(key)
+        assert found is not None
+        (metric,) = found.judgement.metrics
+        assert metric.estimate is not None
+        assert metric.estimate.value == 3.0
+
+
+def test_a_tick_that_fails_is_counted_and_the_next_one_comes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    setting = Setting()
+    setting.examiner.interval = 0.01
+    setting.examiner.want(A, examination("a"))
+    calls = []
+
+    async def failing(*arguments: object) -> Reading:
+        calls.append(arguments)
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr("mooring.engine.evidence.read_counters", failing)
+
+    async def run() -> None:
+        task = asyncio.create_task(setting.examiner.run())
+        while len(calls) < 3:
+            await asyncio.sleep(0)
+        task.cancel()
+
+    asyncio.run(run())
+    assert (setting.value("mooring_analysis_ticks_total", result="error") or 0) >= 2
