@@ -14,8 +14,8 @@ from mooring.core.observed import RenderSettings
 from mooring.core.revision import read_history
 
 STEPS: list[dict[str, Any]] = [
-    {"weight": 10, "duration": "5m"},
-    {"weight": 50, "duration": "5m"},
+    {"weight": 10, "duration": "1m"},
+    {"weight": 50, "duration": "1m"},
 ]
 ERRORS = {"name": "errors", "errorRate": {"maxRatio": 1.5, "max": 0.05}}
 MEASURING = RenderSettings(prometheus=True)
@@ -59,7 +59,7 @@ def passes(world: World, traffic: Traffic, ticks: int = 200) -> None:
 
 def test_a_failing_candidate_is_rolled_back_at_once_and_its_evidence_recorded() -> None:
     world, stable, candidate, traffic = judged()
-    traffic.tick(6)
+    traffic.tick(3)
     assert world.route() == {stable: 90, candidate: 10}
     traffic.errors[candidate] = 0.3
     began = world.now
@@ -93,13 +93,13 @@ def test_what_was_found_stays_in_status_after_a_rollback_until_the_next_rollout(
 
 
 def test_a_good_candidate_is_promoted_through_every_step_and_its_bake() -> None:
-    world, _, candidate, traffic = judged(bake={"duration": "10m", "previousWeight": 5})
+    world, _, candidate, traffic = judged(bake={"duration": "3m", "previousWeight": 5})
     passes(world, traffic)
     assert world.status["stable"]["revision"] == candidate
     assert world.status["analysis"]["phase"] == "Rollout"
     traffic.tick()
     assert (world.status["phase"], world.status["analysis"]["phase"]) == ("Baking", "Bake")
-    traffic.tick(80)
+    traffic.tick(20)
     run(world)
     assert world.status["phase"] == "Serving"
     assert world.revisions() == [candidate]
@@ -124,11 +124,11 @@ def test_evidence_in_the_bake_takes_the_promotion_back_at_once() -> None:
 
 def test_only_promotion_needs_pass_steps_go_on_without_a_fail() -> None:
     world, stable, candidate, traffic = judged()
-    traffic.rate = 0.05  # too few requests to pass in any step
-    traffic.tick(32)
+    traffic.rate = 0.2  # too few requests to pass in any step
+    traffic.tick(8)
     run(world)
     assert world.route() == {stable: 50, candidate: 50}
-    traffic.tick(60)
+    traffic.tick(14)
     assert world.route() == {stable: 50, candidate: 50}, "its time is over, and it has not passed"
     found = world.condition("Reconciling")
     assert (found["status"], found["reason"]) == ("False", "AwaitingEvidence")
@@ -143,7 +143,7 @@ def test_on_inconclusive_says_what_happens_at_the_end_of_the_last_step(
     policy: str, outcome: str
 ) -> None:
     world, _, candidate, traffic = judged(onInconclusive=policy)
-    traffic.rate = 0.05
+    traffic.rate = 0.2
     passes(world, traffic)
     if outcome == "promoted":
         assert world.status["stable"]["revision"] == candidate
@@ -188,10 +188,10 @@ def test_evidence_does_not_take_a_candidate_back_onto_a_stable_that_does_not_ser
 
 def test_promote_goes_on_without_evidence() -> None:
     world, _, candidate, traffic = judged()
-    traffic.rate = 0.05
-    traffic.tick(32)
+    traffic.rate = 0.2
+    traffic.tick(8)
     run(world)
-    traffic.tick(40)
+    traffic.tick(10)
     assert world.reason("Reconciling") == ""
     assert world.condition("Reconciling")["reason"] == "AwaitingEvidence"
     world.act(f"promote/{candidate}/1")
@@ -233,9 +233,9 @@ def test_a_retry_begins_with_no_evidence_and_a_new_risk() -> None:
 
 def test_an_edit_of_the_analysis_restarts_no_rollout() -> None:
     world, stable, candidate, traffic = judged()
-    traffic.tick(3)
+    traffic.tick(2)
     world.edit(analysis={"metrics": [{"name": "errors", "errorRate": {"max": 0.1}}]})
-    traffic.tick(3)
+    traffic.tick(2)
     assert world.route() == {stable: 90, candidate: 10}
     assert world.status["rollout"]["step"] == 1
 
@@ -248,7 +248,7 @@ def test_without_measurements_nothing_moves_and_status_says_which_is_missing(gon
     world, stable, candidate, traffic = judged()
     traffic.tick(6)
     setattr(traffic, gone, False)
-    traffic.tick(60)
+    traffic.tick(14)
     assert world.route() == {stable: 90, candidate: 10}
     found = world.condition("Stalled")
     assert (found["status"], found["reason"]) == ("True", "NoData")
@@ -313,7 +313,7 @@ def test_what_nobody_can_measure_stalls_the_rollout_and_names_what_could(
     change: dict[str, Any], reason: str, words: str
 ) -> None:
     world, stable, candidate, traffic = judged(**change)
-    traffic.tick(40)
+    traffic.tick(10)
     found = world.condition("Stalled")
     assert (found["status"], found["reason"]) == ("True", reason)
     assert words in found["message"]
@@ -351,7 +351,7 @@ def test_a_free_value_outside_its_limits_so_often_in_a_row_rolls_back() -> None:
 def test_a_free_query_without_an_answer_holds_or_is_passed_over_as_the_spec_says() -> None:
     world, _, candidate, traffic = judged(free())
     traffic.values["revenue"] = float("nan")
-    traffic.tick(60)
+    traffic.tick(14)
     assert world.condition("Reconciling")["reason"] == "NoData"
     world, _, candidate, traffic = judged([*free(onNoData="Ignore"), ERRORS])
     traffic.values["revenue"] = float("nan")

@@ -22,7 +22,7 @@ class Traffic:
     """
 
     world: World
-    rate: float = 20.0
+    rate: float = 50.0
     errors: dict[str, float] = field(default_factory=dict)
     values: dict[str, float] = field(default_factory=dict)
     scraped: bool = True

@@ -52,9 +52,9 @@ def faulty(judging: Cluster, model: Named, built: tuple[Built, ...]) -> Callable
 
     def serving(metrics: list[dict[str, Any]], **rollout: Any) -> Model:
         deployment = model("fraud")
-        for manifest in (_runtime(image), _deployment(metrics, rollout)):
-            manifest["metadata"]["namespace"] = deployment.namespace
-            deployment.apply(manifest)
+        runtime = json.dumps(_runtime(image))
+        judging.kubectl("apply", "-n", deployment.namespace, "-f", "-", input=runtime)
+        deployment.apply(_deployment(metrics, rollout))
         deployment.wait_ready()
         return deployment
 
