@@ -145,6 +145,10 @@ test-apiserver: $(STAMP) ## Against a real kube-apiserver and etcd, S3 server an
 test-e2e: $(STAMP) ## Against a real cluster with the chart installed
 	@$(call RUN_TIER,e2e,$(STEADY) -m "$(E2E)")
 
+.PHONY: test-evidence
+test-evidence: $(STAMP) ## Ten bad candidates of each kind and ten good ones, on a real Prometheus
+	@$(PYTEST) -s tests/e2e/test_evidence.py -m slow $(PYTEST_ARGS)
+
 .PHONY: test-full
 test-full: $(STAMP) ## make test, then the repetitions, campaigns and benchmarks
 	@status=0; $(MAKE) test || status=1; \
@@ -160,6 +164,10 @@ test-slow: $(STAMP) ## Only the tests marked slow
 .PHONY: demo
 demo: $(STAMP) ## Cluster, operator, a model that serves and one that cannot
 	@$(MOORING_DEV) demo
+
+.PHONY: story
+story: $(STAMP) ## A good canary promoted and a bad one rolled back, on a real Prometheus
+	@$(MOORING_DEV) story
 
 .PHONY: cluster-up
 cluster-up: $(STAMP) ## Start a real cluster on this machine (CLUSTER=name)

@@ -25,6 +25,7 @@ _LATER = {
     "prometheus": "mooring_dev.prometheus:prometheus",
     "images": "mooring_dev.images:images",
     "demo": "mooring_dev.demo:demo",
+    "story": "mooring_dev.story:story",
 }
 """Commands that are imported when they are used: each may need more than the others do."""
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import shlex
+import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +33,7 @@ from mooring_dev.demo_timeline import Timeline
 from mooring_dev.errors import DevError
 from mooring_dev.images import Built
 from mooring_dev.packages import ensure_packages
+from mooring_dev.s3 import S3Server
 
 NAMESPACE = "demo"
 _TOLERANCE = 1e-5
@@ -59,6 +62,18 @@ class Story:
         output = self.cluster.kubectl(*arguments, "--namespace", NAMESPACE)
         self.timeline.shell(f"kubectl {shlex.join(arguments)} -n {NAMESPACE}", output)
 
+    def plugin(self, *arguments: str) -> None:
+        """Run kubectl mooring in the demo's namespace and show what it says."""
+        command = [sys.executable, "-m", "mooring", *arguments, "--namespace", NAMESPACE]
+        done = subprocess.run(
+            [*command, "--kubeconfig", str(self.cluster.kubeconfig), "--no-color"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        said = done.stdout + done.stderr
+        self.timeline.shell(f"kubectl mooring {shlex.join(arguments)} -n {NAMESPACE}", said)
+
 
 @click.command()
 @click.option("--name", default="default", show_default=True, help="The cluster to use or make.")
@@ -72,7 +87,7 @@ def demo(name: str, *, no_color: bool) -> None:
     if no_color:
         steps.no_colour()
     timeline = Timeline(colour=not no_color)
-    story = _set_up(timeline, name)
+    story, _ = set_up(timeline, name)
     with timeline.chapter("A model is declared"):
         _first_model(story)
     with timeline.chapter("It is asked, from a pod in the cluster"):
@@ -87,10 +102,11 @@ def demo(name: str, *, no_color: bool) -> None:
         story.show("get", "mdep")
         story.show("get", "deployments,services,poddisruptionbudgets,networkpolicies")
         story.show("describe", "mdep", "fraud")
-    _farewell(timeline, story.cluster)
+    farewell(timeline, story.cluster)
 
 
-def _set_up(timeline: Timeline, name: str) -> Story:
+def set_up(timeline: Timeline, name: str) -> tuple[Story, S3Server]:
+    """A cluster with Mooring in it, a model store with the example's models, and a client."""
     cluster, built = _cluster_and_images(timeline, name)
     with timeline.chapter("Mooring, by its Helm chart"):
         demo_chart.install(cluster, built)
@@ -105,7 +121,7 @@ def _set_up(timeline: Timeline, name: str) -> Story:
             timeline.say(uri)
         server = next(one for one in built if one.image.name == "onnx-server")
         client = Client.start(cluster, NAMESPACE, server.reference)
-    return Story(timeline, cluster, client, uris)
+    return Story(timeline, cluster, client, uris), store
 
 
 def _cluster_and_images(timeline: Timeline, name: str) -> tuple[Cluster, tuple[Built, ...]]:
@@ -174,7 +190,7 @@ def _ask(story: Story, version: str) -> None:
 def _second_model(story: Story) -> None:
     fraud = story.model("fraud")
     with story.client.stream(service_url("fraud", NAMESPACE), example().request()) as stream:
-        _change_model(story, story.uris["v2"])
+        change_model(story, story.uris["v2"])
         fraud.wait("a candidate", lambda status: "candidate" in status)
         story.show("get", "mdep", "fraud")
         story.show("get", "pods", "-l", "mooring.dev/deployment=fraud")
@@ -186,7 +202,8 @@ def _second_model(story: Story) -> None:
     _ask(story, "v2")
 
 
-def _change_model(story: Story, uri: str) -> None:
+def change_model(story: Story, uri: str) -> None:
+    """Let the model fraud be the one at ``uri``, as a person would."""
     change = f'{{"spec":{{"model":{{"uri":"{uri}"}}}}}}'
     story.show("patch", "mdep", "fraud", "--type=merge", "-p", change)
 
@@ -233,13 +250,13 @@ def _explained(status: dict[str, Any]) -> bool:
 def _bad_update(story: Story) -> None:
     fraud = story.model("fraud")
     with story.client.stream(service_url("fraud", NAMESPACE), example().request()) as stream:
-        _change_model(story, story.uris["corrupt"])
+        change_model(story, story.uris["corrupt"])
         status = fraud.wait("the candidate's last words", _candidate_failed)
         story.show("get", "mdep", "fraud")
     story.timeline.quote(condition(status, "Reconciling")["message"])
     _report(story, stream.result)
     story.timeline.say("Its old spec again, and the candidate is dropped:")
-    _change_model(story, story.uris["v2"])
+    change_model(story, story.uris["v2"])
     fraud.wait_ready()
 
 
@@ -247,7 +264,8 @@ def _candidate_failed(status: dict[str, Any]) -> bool:
     return "exit code" in condition(status, "Reconciling").get("message", "")
 
 
-def _farewell(timeline: Timeline, cluster: Cluster) -> None:
+def farewell(timeline: Timeline, cluster: Cluster) -> None:
+    """How long it took, and where to go from here."""
     timeline.say("")
     timeline.good(f"All of this took {timeline.elapsed:.0f} s.")
     timeline.say("The cluster stays. Look around:")

@@ -2,6 +2,8 @@
 
     python make_model.py v1 model.onnx        needs the packages onnx and numpy
 
+v3 is v2 with a defect: it looks the distance up in a table and fails beyond the table's end.
+
 A logistic regression on four features, so small that its answers can be computed by hand: that is
 what `predict` does, without ONNX, and what the demo prints beside the server's answers.
 """
@@ -20,8 +22,11 @@ SCALE = (85.0, 0.3, 120.0, 0.3)
 WEIGHTS = {
     "v1": (0.7, 0.4, 0.6, 0.3),
     "v2": (0.5, 0.9, 0.1, 0.4),
+    "v3": (0.5, 0.9, 0.1, 0.4),
 }
-BIAS = {"v1": -3.2, "v2": -3.6}
+BIAS = {"v1": -3.2, "v2": -3.6, "v3": -3.6}
+#: Zones of 100 km that v3 knows; of a payment from farther away it knows nothing, and fails.
+ZONES = 5
 
 PAYMENTS = (
     (12.5, 0.0, 2.0, 0.0),
@@ -73,6 +78,21 @@ def build(version: str) -> bytes:
         helper.make_node("Sigmoid", ["z"], ["column"]),
         helper.make_node("Squeeze", ["column", "axis"], ["fraud"]),
     ]
+    table = []
+    if version == "v3":
+        nodes[-1].output[0] = "known"
+        nodes += [
+            helper.make_node("Gather", ["payments", "distance"], ["far"], axis=1),
+            helper.make_node("Div", ["far", "zone_km"], ["zones"]),
+            helper.make_node("Cast", ["zones"], ["zone"], to=TensorProto.INT64),
+            helper.make_node("Gather", ["fees", "zone"], ["fee"]),
+            helper.make_node("Add", ["known", "fee"], ["fraud"]),
+        ]
+        table = [
+            numpy_helper.from_array(np.array(FEATURES.index("distance_km"), np.int64), "distance"),
+            constant("zone_km", (100.0,), (1,)),
+            constant("fees", (0.0,) * ZONES, (ZONES,)),
+        ]
     graph = helper.make_graph(
         nodes,
         "fraud",
@@ -84,6 +104,7 @@ def build(version: str) -> bytes:
             constant("weights", WEIGHTS[version], (width, 1)),
             constant("bias", (BIAS[version],), (1,)),
             numpy_helper.from_array(np.array([1], np.int64), "axis"),
+            *table,
         ],
         doc_string=f"Probability of fraud from {', '.join(FEATURES)}.",
     )

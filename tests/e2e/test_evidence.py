@@ -165,10 +165,25 @@ def rolled_back(model: Model, fault: str, load: Load, turn: int = 1) -> tuple[St
     stable = model.status()["stable"]["revision"]
     with load:
         change_to(model, fault, turn)
-        status = model.wait("the rollback", taken_back)
+        status = model.wait("the rollback", taken_back, seconds=180)
         at = time.time()
     assert status["stable"]["revision"] == stable
     return status, at, load
+
+
+def promoted(model: Model, load: Load, turn: int = 1) -> None:
+    """Changes to a good candidate under load, which is promoted without a failed request."""
+    stable = model.status()["stable"]["revision"]
+    with load:
+        change_to(model, "none", turn)
+        status = model.wait(
+            "the promotion",
+            lambda s: s["stable"]["revision"] != stable and s["stable"].get("weight") == 100,
+            seconds=240,
+        )
+    assert not is_true(status, "RolledBack")
+    assert status["analysis"]["verdict"] == "Pass"
+    assert load.failed == 0
 
 
 CASES = [
@@ -221,16 +236,7 @@ def test_a_good_candidate_is_promoted_through_the_same_steps(
     faulty: Callable[..., Model], client: Client
 ) -> None:
     fraud = faulty([ERRORS, LATENCY])
-    stable = fraud.status()["stable"]["revision"]
-    with Load(client, http_url(fraud)) as load:
-        change_to(fraud, "none")
-        status = fraud.wait(
-            "the promotion",
-            lambda s: s["stable"]["revision"] != stable and s["stable"].get("weight") == 100,
-        )
-    assert not is_true(status, "RolledBack")
-    assert status["analysis"]["verdict"] == "Pass"
-    assert load.failed == 0
+    promoted(fraud, Load(client, http_url(fraud)))
 
 
 def test_without_prometheus_nothing_moves_and_status_says_why_until_it_is_back(
@@ -247,7 +253,7 @@ def test_without_prometheus_nothing_moves_and_status_says_why_until_it_is_back(
             status = fraud.wait(
                 "the missing scrapes", lambda s: condition(s, "Stalled")["reason"] == "NoData"
             )
-            assert "Prometheus" in condition(status, "Stalled")["message"]
+            assert "Nobody listens" in condition(status, "Stalled")["message"]
             status = fraud.wait(
                 "the end of the step's time",
                 lambda s: condition(s, "Reconciling")["reason"] == "NoData",
@@ -256,6 +262,43 @@ def test_without_prometheus_nothing_moves_and_status_says_why_until_it_is_back(
             assert is_true(status, "Ready")
         finally:
             judging.kubectl(*scale, "--replicas=1")
-        status = fraud.wait("the promotion", lambda s: s["stable"]["revision"] != stable)
+        status = fraud.wait(
+            "the promotion", lambda s: s["stable"]["revision"] != stable, seconds=240
+        )
     assert not is_true(status, "RolledBack")
     assert load.failed == 0
+
+
+TURNS = 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("fault", "metrics", "url"), [*CASES, ("crash", [ERRORS], http_url)],
+    ids=[*(case[0] for case in CASES), "crash"],
+)  # fmt: skip
+def test_ten_times_every_bad_candidate_is_rolled_back_in_time(
+    faulty: Callable[..., Model],
+    client: Client,
+    fault: str,
+    metrics: list[dict[str, Any]],
+    url: Callable[[Model], str],
+) -> None:
+    fraud = faulty(metrics)
+    took = []
+    for turn in range(1, TURNS + 1):
+        status, at, load = rolled_back(fraud, fault, Load(client, url(fraud)), turn)
+        assert condition(status, "RolledBack")["reason"] == "AnalysisFailed"
+        if load.first_failure is not None:
+            took.append(at - load.first_failure)
+    print(f"{fault}: {', '.join(f'{seconds:.0f}' for seconds in took)} s after the first failure")
+    assert max(took, default=0.0) <= CAUGHT_WITHIN
+
+
+@pytest.mark.slow
+def test_ten_times_a_good_candidate_is_promoted(
+    faulty: Callable[..., Model], client: Client
+) -> None:
+    fraud = faulty([ERRORS, LATENCY])
+    for turn in range(1, TURNS + 1):
+        promoted(fraud, Load(client, http_url(fraud)), turn)

@@ -19,8 +19,8 @@ import grpc
 
 KIND, _, AMOUNT = os.environ.get("FAULT", "none").partition(":")
 SHARE = float(AMOUNT or 0)
-#: Median of the time that an answer takes (seconds); a spread of ±20 % stands in for a real model.
-USUAL = 0.02
+#: The time that an answer takes (seconds), ±20 %: long beside what a busy machine adds to it.
+USUAL = 0.15
 CRASH_AFTER = 4.0
 DRAW = random.Random()
 
