@@ -38,6 +38,9 @@ PYTEST_ARGS ?=
 # campaigns of test-slow take new examples each time.
 PYTEST := $(BIN)/python -m pytest -q
 STEADY := --hypothesis-profile=ci
+# How many cases make faults-full tries in all, and which single one make fault repeats.
+FAULT_RUNS ?= 1000
+export CASE
 # pytest's 5 says that no test was selected; the closing count shows that, and is no failure here.
 RUN_TIER = mkdir -p $(RESULTS) && rm -f $(RESULTS)/$(1).xml && \
 	{ $(PYTEST) --junitxml=$(RESULTS)/$(1).xml $(2) $(PYTEST_ARGS) || [ $$? -eq 5 ]; }
@@ -140,6 +143,21 @@ test-unit: $(STAMP) ## Everything that needs no server (below 60 s)
 test-apiserver: $(STAMP) ## Against a real kube-apiserver and etcd, S3 server and Prometheus, with faults
 	@$(MOORING_DEV) binaries kubernetes s3 helm prometheus >/dev/null
 	@$(call RUN_TIER,apiserver,$(STEADY) -m "$(APISERVER)")
+
+.PHONY: test-faults
+test-faults: $(STAMP) ## Only the fault runs of test-apiserver: a seeded slice (below 5 minutes)
+	@$(MOORING_DEV) binaries kubernetes >/dev/null
+	@$(PYTEST) $(STEADY) tests/faults -m faults $(PYTEST_ARGS)
+
+.PHONY: faults-full
+faults-full: $(STAMP) ## The campaign: goes on until FAULT_RUNS cases are tried; table to bench/results
+	@$(MOORING_DEV) binaries kubernetes >/dev/null
+	@$(BIN)/python -m tests.faults.campaign --runs $(FAULT_RUNS) $(FAULT_ARGS)
+
+.PHONY: fault
+fault: $(STAMP) ## One case of the campaign again: CASE='story/class@verb:Kind name:occurrence'
+	@$(MOORING_DEV) binaries kubernetes >/dev/null
+	@$(BIN)/python -m tests.faults.campaign --case "$$CASE"
 
 .PHONY: test-e2e
 test-e2e: $(STAMP) ## Against a real cluster with the chart installed

@@ -46,6 +46,5 @@ def _explained(plane: ControlPlane, kind: str) -> str:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Options of the fault runs; they must be known before the folders are collected."""
     group = parser.getgroup("faults")
-    group.addoption("--fault", help="run this one fault, as a failing run names it")
-    group.addoption("--fault-runs", type=int, help="how many single faults to try")
+    group.addoption("--fault-runs", type=int, help="how many single faults of each class to try")
     group.addoption("--fault-seed", type=int, help="the seed that chooses them")

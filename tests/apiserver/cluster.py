@@ -52,6 +52,7 @@ async def until(
     condition: Callable[[], Awaitable[Any]] | Callable[[], Any],
     what: str = "",
     seconds: float = SECONDS,
+    every: float = 0.03,
 ) -> Any:
     """Waits for a true value of ``condition`` and returns it; fails after ``seconds``."""
     end = asyncio.get_running_loop().time() + seconds
@@ -63,7 +64,7 @@ async def until(
             return found
         if asyncio.get_running_loop().time() > end:
             raise AssertionError(f"not within {seconds:.0f} s: {what or condition}")
-        await asyncio.sleep(0.03)
+        await asyncio.sleep(every)
 
 
 class Api:
@@ -80,7 +81,8 @@ class Api:
         client = ApiClient(configuration)
         context = client.rest_client.ssl_context
         await client.close()  # type: ignore[no-untyped-call]
-        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context)) as session:
+        connector = aiohttp.TCPConnector(ssl=context, limit=0)  # each watch holds a connection
+        async with aiohttp.ClientSession(connector=connector) as session:
             yield cls(session, configuration.host)
 
     async def request(
@@ -88,12 +90,9 @@ class Api:
         **query: str,
     ) -> Json:  # fmt: skip
         url = self.server + path + (f"?{urlencode(query)}" if query else "")
-        async with self.session.request(
-            method,
-            url,
-            data=None if body is None else json.dumps(body),
-            headers={"Content-Type": content_type},
-        ) as answer:
+        data = None if body is None else json.dumps(body)
+        headers = {"Content-Type": content_type}
+        async with self.session.request(method, url, data=data, headers=headers) as answer:
             text = await answer.text()
             if answer.status >= 400:
                 raise Refused(answer.status, text)
@@ -216,7 +215,7 @@ RICH_RUNTIME: Json = {
     "imagePullPolicy": "IfNotPresent",
 }
 
-#: Everything that the API server stores in another form than it was written in, or fills up.
+#: Everything that the API server stores in another form, or fills up.
 RICH_SPEC: Json = {
     "model": {
         "uri": "s3://models/fraud/v1",
@@ -426,6 +425,7 @@ class Pods:
     namespace: str
     broken: set[str] = field(default_factory=set)
     digest: str = "sha256:" + "2" * 64
+    every: float = 0.05
     _task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -445,7 +445,7 @@ class Pods:
             ):
                 with contextlib.suppress(Refused):
                     await self._look_at(found)
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(self.every)
 
     async def _look_at(self, deployment: Json) -> None:
         meta, spec = deployment["metadata"], deployment["spec"]

@@ -1,17 +1,18 @@
-"""What happened in a namespace, by the API server's own watches, and what must be true of it."""
+"""What happened in a namespace, by the API server's own watches: recorded, kept, and read again."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import json
-from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import aiohttp
-from tests.apiserver.cluster import Api
+from tests.apiserver.cluster import Api, Refused, until
 
 from mooring.core import kinds
 from mooring.core.kinds import CHILD_KINDS, Kind
@@ -20,26 +21,46 @@ Json = dict[str, Any]
 
 #: Given by the API server or by the clock, so they differ from run to run.
 _GIVEN = (kinds.ANNOTATION_PROMOTED_AT, kinds.ANNOTATION_FINGERPRINT, kinds.ANNOTATION_ROUTED)
+#: What the fault "meddled" leaves on an object.
+MEDDLED = "example.com/meddled"
+REQUESTS = Kind(kinds.GROUP, kinds.VERSION, "RetrainingRequest", "retrainingrequests")
+WATCHED = (*CHILD_KINDS, kinds.MODEL_DEPLOYMENT, REQUESTS)
+#: What the API server promises about resourceVersions of one etcd is used here: they are numbers
+#: that rise over all kinds, so the events of several watches can be put in one order.
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """One event: what has become of an object, at which version of the whole store."""
+
+    version: int
+    change: str
+    kind: str
+    obj: Json
+
+    @property
+    def name(self) -> str:
+        return str(self.obj["metadata"]["name"])
+
+    def __str__(self) -> str:
+        return f"{self.change} {self.kind} {self.name} at {self.version}"
 
 
 @dataclass
 class History:
-    """Counts creations and deletions per object, and notes every breach as a sentence."""
+    """Everything that happened to children, ModelDeployments and requests for retraining."""
 
-    births: Counter[str] = field(default_factory=Counter)
-    deaths: Counter[str] = field(default_factory=Counter)
-    breaches: list[str] = field(default_factory=list)
-    deployments: dict[str, Json] = field(default_factory=dict)
+    happenings: list[Happening] = field(default_factory=list)
 
     @contextlib.asynccontextmanager
     async def watch(self, api: Api, namespace: str) -> AsyncIterator[None]:
         """Listens, directly and not through the proxy, until left."""
-        ready: list[asyncio.Event] = []
+        ready = [asyncio.Event() for _ in WATCHED]
         async with asyncio.TaskGroup() as group:
-            tasks = []
-            for kind in (*CHILD_KINDS, kinds.MODEL_DEPLOYMENT):
-                ready.append(asyncio.Event())
-                tasks.append(group.create_task(self._listen(api, namespace, kind, ready[-1])))
+            tasks = [
+                group.create_task(self._listen(api, namespace, kind, event))
+                for kind, event in zip(WATCHED, ready, strict=True)
+            ]
             await asyncio.gather(*(event.wait() for event in ready))
             yield
             for task in tasks:
@@ -47,43 +68,44 @@ class History:
 
     async def _listen(self, api: Api, namespace: str, kind: Kind, ready: asyncio.Event) -> None:
         path = kind.path(namespace)
-        listed = await api.request("GET", path)
+        listed: Json = await until(partial(_listed, api, path), f"{kind.name}s can be listed")
         version = listed["metadata"]["resourceVersion"]
         async with api.session.get(
             f"{api.server}{path}?watch=true&resourceVersion={version}",
             timeout=aiohttp.ClientTimeout(total=None),
+            read_bufsize=2**21,
         ) as stream:
             ready.set()
             async for line in stream.content:
                 event = json.loads(line)
-                self._note(kind, event["type"], event["object"])
+                obj = event["object"]
+                at = int(obj["metadata"]["resourceVersion"])
+                self.happenings.append(Happening(at, event["type"], kind.name, obj))
 
-    def _note(self, kind: Kind, change: str, obj: Json) -> None:
-        if kind == kinds.MODEL_DEPLOYMENT:
-            self._judge_status(obj)
-            return
-        name = f"{kind.name} {obj['metadata']['name']}"
-        if kinds.LABEL_DEPLOYMENT not in (obj["metadata"].get("labels") or {}):
-            return
-        self.births[name] += change == "ADDED"
-        self.deaths[name] += change == "DELETED"
-        if kind == kinds.DEPLOYMENT:
-            if change == "DELETED":
-                self.deployments.pop(obj["metadata"]["name"], None)
-            else:
-                self.deployments[obj["metadata"]["name"]] = obj
+    def in_order(self) -> list[Happening]:
+        """All of it, by the order in which the API server stored it."""
+        return sorted(self.happenings, key=lambda happening: happening.version)
 
-    def _judge_status(self, obj: Json) -> None:
-        """I7: what says Ready says of which generation, and it is true of it."""
-        status = obj.get("status") or {}
-        for condition in status.get("conditions") or ():
-            if condition["type"] != "Ready" or condition["status"] != "True":
-                continue
-            if "observedGeneration" not in condition:
-                self.breaches.append("I7: Ready=True without the generation that it is true of")
-            replicas = (status.get("stable") or {}).get("replicas") or {}
-            if replicas.get("ready", 0) < replicas.get("desired", 1):
-                self.breaches.append(f"I7: Ready=True with {replicas}")
+    def save(self, path: Path) -> None:
+        """One JSON object a line, to be read again by :meth:`load`."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w") as out:
+            for h in self.in_order():
+                out.write(json.dumps([h.version, h.change, h.kind, h.obj]) + "\n")
+
+    @classmethod
+    def load(cls, lines: Iterable[str]) -> History:
+        return cls([Happening(*json.loads(line)) for line in lines])
+
+
+async def _listed(api: Api, path: str) -> Json | None:
+    """None while the storage of a new kind is not open yet."""
+    try:
+        return await api.request("GET", path)
+    except Refused as error:
+        if error.status == 429:
+            return None
+        raise
 
 
 async def end_state(api: Api, namespace: str) -> Json:
@@ -91,27 +113,37 @@ async def end_state(api: Api, namespace: str) -> Json:
     found: Json = {}
     for ref, child in (await api.children(namespace)).items():
         meta = child["metadata"]
-        annotations = {
-            key: value
-            for key, value in (meta.get("annotations") or {}).items()
-            if key not in _GIVEN
-        }
         spec = dict(child.get("spec") or {})
         for given in ("clusterIP", "clusterIPs"):
             if spec.get(given) not in ("None", ["None"]):
                 spec.pop(given, None)
         found[str(ref)] = {
             "labels": meta.get("labels"),
-            "annotations": annotations,
+            "annotations": _annotations(meta.get("annotations") or {}),
             "owners": [owner["name"] for owner in meta.get("ownerReferences", ())],
             "spec": spec,
             "data": child.get("data"),
         }
-    status = (await api.resource(namespace, "fraud"))["status"]
+        version = (meta.get("annotations") or {}).get(kinds.ANNOTATION_VERSION)
+        if version:  # a hash over the namespace, too
+            text = json.dumps(found[str(ref)]).replace(version, "VERSION")
+            found[str(ref)] = json.loads(text)
+    resource = await api.get(kinds.MODEL_DEPLOYMENT, namespace, "fraud") or {}
+    status = resource.get("status") or {}
+    stable, candidate = status.get("stable") or {}, status.get("candidate")
     found["status"] = {
-        "phase": status["phase"],
-        "stable": {k: v for k, v in status["stable"].items() if k != "since"},
-        "candidate": status.get("candidate"),
-        "conditions": [(c["type"], c["status"], c["reason"]) for c in status["conditions"]],
+        "phase": status.get("phase"),
+        "stable": {k: v for k, v in stable.items() if k != "since"},
+        "candidate": candidate and {k: v for k, v in candidate.items() if k != "since"},
+        "conditions": [(c["type"], c["status"], c["reason"]) for c in status.get("conditions", ())],
     }
     return json.loads(json.dumps(found).replace(namespace, "NAMESPACE"))  # type: ignore[no-any-return]
+
+
+def _annotations(annotations: dict[str, str]) -> Json:
+    """Without times."""
+    kept: Json = {k: v for k, v in annotations.items() if k not in (*_GIVEN, MEDDLED)}
+    if kinds.ANNOTATION_REJECTED in kept:
+        rejected = json.loads(kept[kinds.ANNOTATION_REJECTED])
+        kept[kinds.ANNOTATION_REJECTED] = {k: v for k, v in rejected.items() if k != "at"}
+    return kept

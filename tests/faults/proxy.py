@@ -18,6 +18,7 @@ from typing import Any
 
 import aiohttp
 from aiohttp import web
+from tests.faults.history import MEDDLED
 
 from mooring.core.kinds import CLUSTER_MODEL_RUNTIME, KIND_BY_NAME, MODEL_RUNTIME
 
@@ -33,6 +34,8 @@ REQUEST_FAULTS = (
     "unavailable",  # 503
     "truncated",  # carried out, and the answer ends in the middle of its JSON
     "delay",  # carried out after a while
+    "meddled",  # somebody else changes the object just before it
+    "stale",  # carried out, the operator dies, and the next one is shown what was before
 )
 #: What can be done to a watch at its k-th event.
 WATCH_FAULTS = (
@@ -46,6 +49,8 @@ _PLURALS = {
     kind.plural: kind.name
     for kind in (*KIND_BY_NAME.values(), MODEL_RUNTIME, CLUSTER_MODEL_RUNTIME)
 }
+#: For how long an operator is shown an old state after "stale" (seconds).
+_STALE_SECONDS = 1.5
 _HOP = ("Transfer-Encoding", "Content-Length", "Content-Encoding", "Connection", "Keep-Alive")
 _DELAY_SECONDS = 1.0
 
@@ -96,6 +101,11 @@ class Proxy:
     on_kill: Callable[[], None] = lambda: None
     rule: Callable[[Point], str | None] = lambda point: None
     down: bool = False
+    watches_refused: bool = False
+    refused: int = 0
+    frozen_at: str = ""
+    _open: set[asyncio.Transport] = field(default_factory=set)
+    thawed: asyncio.Event = field(default_factory=asyncio.Event)
     seen: list[Point] = field(default_factory=list)
     struck: int = 0
     _counts: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -134,6 +144,8 @@ class Proxy:
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         if self.down:
             return _abort(request)
+        if isinstance(request.transport, asyncio.Transport):
+            self._open.add(request.transport)
         body = await request.read()
         verb, target = _place(request)
         if verb == "watch":
@@ -158,6 +170,11 @@ class Proxy:
         if what == "delay":
             await asyncio.sleep(_DELAY_SECONDS)
             return await self._forward(request, body)
+        if what == "meddled":
+            await self._meddle(request)
+            return await self._forward(request, body)
+        if what == "stale":
+            await self._freeze(request)
         answer = await self._forward(request, body)
         if what == "truncated":
             assert isinstance(answer.body, bytes)
@@ -166,7 +183,7 @@ class Proxy:
                 body=answer.body[: len(answer.body) // 2],
                 headers={"Content-Type": "application/json"},
             )
-        if what == "kill-after-commit":
+        if what in ("kill-after-commit", "stale"):
             self._kill()
         return _abort(request)
 
@@ -174,15 +191,61 @@ class Proxy:
         self.down = True
         self.on_kill()
 
+    def cut_off(self) -> None:
+        """Nothing gets through any more, and open connections end, until ``down`` is cleared."""
+        self.down = True
+        for transport in self._open:
+            transport.abort()
+
+    async def _freeze(self, request: web.BaseRequest) -> None:
+        """From now on everything is shown as it is at this moment, for a while."""
+        path = request.path.rsplit("/", 1)[0]
+        if request.method == "PATCH" and request.path.endswith("/status"):
+            path = path.rsplit("/", 1)[0]
+        async with self.session.get(f"{self.server}{path}?limit=1") as answer:
+            self.frozen_at = (await answer.json())["metadata"]["resourceVersion"]
+        self.thawed.clear()
+
+        def thaw() -> None:
+            self.frozen_at = ""
+            self.thawed.set()
+
+        asyncio.get_running_loop().call_later(_STALE_SECONDS, thaw)
+
+    async def _meddle(self, request: web.BaseRequest) -> None:
+        """Somebody else annotates the object, if it is there."""
+        path = request.path.removesuffix("/status")
+        body = {"metadata": {"annotations": {MEDDLED: "yes"}}}
+        async with self.session.patch(
+            f"{self.server}{path}?fieldManager=somebody-else",
+            data=json.dumps(body),
+            headers={"Content-Type": "application/merge-patch+json"},
+        ) as answer:
+            await answer.read()
+
+    def _shown(self, request: web.BaseRequest) -> str:
+        """The address at the API server, of an old state while that is what is shown."""
+        url = self.server + request.path_qs
+        if not self.frozen_at or request.method != "GET" or "continue" in request.query:
+            return url
+        joint = "&" if request.query_string else "?"
+        return f"{url}{joint}resourceVersion={self.frozen_at}&resourceVersionMatch=Exact"
+
     async def _forward(self, request: web.BaseRequest, body: bytes) -> web.Response:
+        address = self._shown(request) if _place(request)[0] == "list" else ""
         async with self.session.request(
-            request.method, self.server + request.path_qs, data=body or None,
+            request.method, address or self.server + request.path_qs, data=body or None,
             headers=_passed_on(request),
         ) as answer:  # fmt: skip
             headers = {k: v for k, v in answer.headers.items() if k.title() not in _HOP}
             return web.Response(status=answer.status, body=await answer.read(), headers=headers)
 
     async def _watch(self, request: web.BaseRequest, target: str) -> web.StreamResponse:
+        if self.frozen_at:
+            await self.thawed.wait()
+        if self.watches_refused:
+            self.refused += 1
+            return _answer("expired")
         async with self.session.get(
             self.server + request.path_qs,
             headers=_passed_on(request),
@@ -226,6 +289,7 @@ _ANSWERS: dict[str, tuple[int, str]] = {
     "error": (500, "InternalError"),
     "unavailable": (503, "ServiceUnavailable"),
     "forbidden": (403, "Forbidden"),
+    "expired": (410, "Expired"),
 }
 _STREAM_ERRORS: dict[str, dict[str, Any]] = {
     "gone": {"code": 410, "reason": "Expired", "message": "too old resource version"},

@@ -103,6 +103,7 @@ from mooring.api.validation import (
     parse_retraining_request,
     parse_runtime_template,
     parse_status,
+    status_fits,
 )
 
 __all__ = [
@@ -199,4 +200,5 @@ __all__ = [
     "parse_retraining_request",
     "parse_runtime_template",
     "parse_status",
+    "status_fits",
 ]

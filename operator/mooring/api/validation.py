@@ -79,6 +79,15 @@ def parse_status(raw: Mapping[str, Any] | None) -> ModelDeploymentStatus:
         return ModelDeploymentStatus()
 
 
+def status_fits(raw: object) -> bool:
+    """Whether a stored status has the form of this version's, but for fields that are unknown."""
+    try:
+        ModelDeploymentStatus.model_validate(raw, extra="ignore")
+    except ValidationError:
+        return False
+    return True
+
+
 def lint(raw: Mapping[str, Any]) -> Resource:
     """Reads any resource of this group from a file, refusing unknown fields and kinds."""
     kind = str(raw.get("kind"))

@@ -33,6 +33,9 @@ def go_on(
 ) -> Situation:
     """Finds the roles, lets the table decide, and says what everybody should have afterwards."""
     spec = resource.spec
+    for revision in history.revisions:
+        history = history.with_revision(_by_this_clock(revision, observed.now))
+    target = _by_this_clock(target, observed.now) if target is not None else None
     stable = history.stable
     capacities = {
         r.hash: capacity(observed.child(kinds.DEPLOYMENT, child_name(observed.name, r.hash)))
@@ -75,6 +78,20 @@ def _held_to(
         name=observed.name,
         revision=judged.hash,
     )
+
+
+def _by_this_clock(revision: Revision, now: datetime) -> Revision:
+    """What began in the future by this clock begins now.
+
+    The clock was set back, or a leader before had another one. Written down once, since its end
+    would else be another one in every round, and each would write it to status.
+    """
+    plan, promoted_at = revision.rollout, revision.promoted_at
+    if plan is not None and plan.since is not None and plan.since > now:
+        revision = replace(revision, rollout=replace(plan, since=now))
+    if promoted_at is not None and promoted_at > now:
+        revision = replace(revision, promoted_at=now)
+    return revision
 
 
 def _same(target: Revision | None, candidate: Revision | None) -> Revision | None:

@@ -8,10 +8,11 @@ decision turns out to need something else, the field belongs here.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from mooring.api import status_fits
 from mooring.core import kinds
 from mooring.core.kinds import Ref
 from mooring.core.pods import PodReport
@@ -126,6 +127,16 @@ class Observed:
     def status(self) -> Manifest:
         return self.resource.get("status") or {}
 
+    def with_sound_status(self) -> Observed:
+        """Without a status that has not the form of this version's: it counts as lost.
+
+        An older schema may have let it in; so may whoever has the right to write it.
+        """
+        raw = self.resource.get("status")
+        if raw is None or status_fits(raw):
+            return self
+        return replace(self, resource={**self.resource, "status": {}})
+
     @property
     def router(self) -> str:
         """The router that the spec asks for, unparsed."""
@@ -183,8 +194,9 @@ def routers_to_ask(resource: Manifest, children: Mapping[Ref, Manifest]) -> bool
     if config_map is None:
         return False
     written = (config_map["metadata"].get("annotations") or {}).get(kinds.ANNOTATION_VERSION)
-    router = (resource.get("status") or {}).get("router") or {}
-    if router.get("taken") != written:
+    status = resource.get("status")
+    router = status.get("router") if isinstance(status, Mapping) else None
+    if not isinstance(router, Mapping) or router.get("taken") != written:
         return True
     revisions = [
         ref

@@ -62,6 +62,7 @@ def decide(observed: Observed) -> Plan:
     """
     if observed.resource["metadata"].get("deletionTimestamp"):
         return Plan()  # its children follow it by their owner references
+    observed = observed.with_sound_status()
     unreadable = read_history(observed.children).unreadable
     if unreadable:
         return stalled(

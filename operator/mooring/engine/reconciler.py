@@ -36,6 +36,7 @@ from mooring.engine.merge_patch import merge_patch
 from mooring.engine.metrics import Metrics
 from mooring.engine.queue import Key, KeyedQueue
 from mooring.engine.recorder import Recorder
+from mooring.engine.refusals import Refusals, may_write, owner_of
 from mooring.engine.retraining import RetrainingIO
 from mooring.engine.routers import Routers
 from mooring.engine.store import Store, Writing
@@ -50,28 +51,6 @@ _REFUSED_LAST = 60.0
 
 class Conflict(Exception):
     """Something was decided on a view that has changed meanwhile."""
-
-
-@dataclass(slots=True)
-class Refusals:
-    """What the API server refused in the last round of a key, and names that others hold.
-
-    ``rounds`` counts how often it has been the same objects.
-    """
-
-    failures: dict[Ref, str] = field(default_factory=dict)
-    foreign: dict[Ref, str] = field(default_factory=dict)
-    rounds: int = 0
-
-    def same_objects(self, other: Refusals) -> bool:
-        """Whether the same objects are concerned; answers may contain a time or a number."""
-        return (self.failures.keys(), self.foreign.keys()) == (
-            other.failures.keys(),
-            other.foreign.keys(),
-        )
-
-    def __bool__(self) -> bool:
-        return bool(self.failures or self.foreign)
 
 
 @dataclass(slots=True)
@@ -137,7 +116,8 @@ class Reconciler:
         plan = self._decide(key, observed)
         self.examiner.want(key, plan.examination)
         refusals = Refusals()
-        await self._write_status(key, observed, plan)
+        if not await self._write_status(key, observed, plan) and self._makes_something(plan):
+            await self._confirm_there(observed)
         told = _told_by_status(plan)
         self._tell(observed, (event for event in plan.events if event.reason in told))
         records = [m for m in plan.apply if m["kind"] == kinds.CONTROLLER_REVISION.name]
@@ -230,12 +210,14 @@ class Reconciler:
                 "as it is; the operator's log has the details",
             )
 
-    async def _write_status(self, key: Key, observed: Observed, plan: Plan) -> None:
+    async def _write_status(self, key: Key, observed: Observed, plan: Plan) -> bool:
+        """Whether anything was written, which shows that the resource is there as it was seen."""
         if plan.status is None:
-            return
-        patch = merge_patch(observed.status, plan.status)
+            return False
+        stored = observed.resource.get("status")
+        patch = merge_patch(stored if isinstance(stored, Mapping) else {}, plan.status)
         if not patch:
-            return
+            return False
         meta = observed.resource["metadata"]
         body = {"metadata": {"resourceVersion": meta["resourceVersion"]}, "status": patch}
         kind = kinds.MODEL_DEPLOYMENT
@@ -246,6 +228,33 @@ class Reconciler:
             if error.status in (404, 409):  # 404: deleted meanwhile, so nothing is made for it
                 raise Conflict from error
             raise
+        return True
+
+    def _makes_something(self, plan: Plan) -> bool:
+        """Whether one of the planned objects is not there yet."""
+        return any(
+            self.store.get(
+                KIND_BY_NAME[m["kind"]], m["metadata"]["namespace"], m["metadata"]["name"]
+            )
+            is None
+            for m in plan.apply
+        )
+
+    async def _confirm_there(self, observed: Observed) -> None:
+        """Reads the resource before anything is made for it: it may be gone, and its children go.
+
+        Their deletion is often seen before its own, and a watch may lose that; each child would be
+        made again until it is known. Raises Conflict where it is gone or another one.
+        """
+        kind = kinds.MODEL_DEPLOYMENT
+        live = await self.client.get(kind, observed.namespace, observed.name)
+        if live is None:
+            self.store.remove(kind, observed.resource, gone=True)
+        else:
+            self.store.put(kind, live)
+        seen = observed.resource["metadata"].get("uid")
+        if live is None or live["metadata"].get("uid") != seen:
+            raise Conflict(f"{observed.name} is gone")
 
     async def _send(
         self, key: Key, kind: kinds.Kind, name: str, write: Awaitable[Manifest], *, guarded: bool
@@ -259,6 +268,7 @@ class Reconciler:
         try:
             with self.store.writing(kind, key.namespace, name) as under_way:
                 written = await write
+                self.queue.succeeded(key)  # it gets on: what fails after this is tried again soon
                 touched = self.store.put(kind, written)
                 if not guarded:
                     under_way.touched |= touched
@@ -344,8 +354,10 @@ class Reconciler:
         kind = KIND_BY_NAME[manifest["kind"]]
         ref = Ref(kind.name, manifest["metadata"]["name"])
         live = self.store.get(kind, observed.namespace, ref.name)
-        if live is not None and not _may_write(live, observed):
-            refusals.foreign[ref] = _owner_of(live)
+        if live is None and ref in observed.children:
+            raise Conflict(f"{ref} has gone since it was decided to keep it")
+        if live is not None and not may_write(live, observed):
+            refusals.foreign[ref] = owner_of(live)
             return False
         if live is not None and self._nothing_to_do(key, ref, manifest, live):
             self.metrics.writes_avoided.inc()
@@ -395,8 +407,8 @@ class Reconciler:
     ) -> None:
         """After a conflict: the name is somebody else's, or our view of the object was old."""
         live = await self.client.get(kind, observed.namespace, ref.name)
-        if live is not None and not _may_write(live, observed):
-            refusals.foreign[ref] = _owner_of(live)
+        if live is not None and not may_write(live, observed):
+            refusals.foreign[ref] = owner_of(live)
             return
         if live is not None:
             self.store.put(kind, live)
@@ -474,26 +486,6 @@ def _told_by_status(plan: Plan) -> frozenset[str]:
     """Reasons of the events that tell what status says; all others tell what a record says."""
     reasons = (c["reason"] for c in (plan.status or {}).get("conditions", ()))
     return frozenset({"Ready", "NotReady", "ActionRefused", *reasons})
-
-
-def _may_write(live: Manifest, observed: Observed) -> bool:
-    """Ours by owner; or an orphan with our labels, as a restored backup leaves them."""
-    meta = live["metadata"]
-    if meta.get("ownerReferences"):
-        return owned(live, observed.uid)
-    labels = meta.get("labels") or {}
-    return bool(
-        labels.get(kinds.LABEL_MANAGED_BY) == kinds.MANAGED_BY
-        and labels.get(kinds.LABEL_DEPLOYMENT) == observed.name
-    )
-
-
-def _owner_of(live: Manifest) -> str:
-    owners = live["metadata"].get("ownerReferences") or ()
-    if not owners:
-        return "somebody else (it does not carry Mooring's labels)"
-    owner = owners[0]
-    return f"{owner.get('kind')} {owner.get('name')} (uid {owner.get('uid')})"
 
 
 def _version(obj: Manifest) -> str:

@@ -1,0 +1,34 @@
+"""The control plane of the fault runs."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from mooring_dev.control_plane import ControlPlane
+from mooring_dev.errors import DevError
+from mooring_dev.health import wait_until
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@contextlib.contextmanager
+def control_plane(folder: Path) -> Iterator[ControlPlane]:
+    """A control plane without controllers: nothing but the operator deletes anything."""
+    with ControlPlane.start(folder / "control-plane") as plane:
+        plane.kubectl("apply", "--server-side", "-f", str(REPOSITORY / "crds"))
+        plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+        # Established is said a moment before the storage of the new kinds is open.
+        wait_until(
+            "the kinds can be listed", lambda: _listed(plane), timeout=30.0, check=lambda: None
+        )
+        yield plane
+
+
+def _listed(plane: ControlPlane) -> bool:
+    try:
+        plane.kubectl("get", "mdep,mrt,cmrt,rr", "-A")
+    except DevError:
+        return False
+    return True

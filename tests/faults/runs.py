@@ -1,0 +1,220 @@
+"""One run of a story with at most one fault, and what is found wrong with it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+
+from tests.apiserver.cluster import Api, Operator, Pods, install, settings
+from tests.faults.history import History, Json, end_state
+from tests.faults.oracles import births_and_deaths, judge
+from tests.faults.proxy import REQUEST_FAULTS, WATCH_FAULTS, Fault, Point, Proxy
+from tests.faults.routers import FakeRouters
+from tests.faults.stories import STORIES, Stage
+
+#: How soon what a watch has lost is found; five minutes outside of tests.
+RESYNC = timedelta(seconds=1)
+WRITES = ("apply", "scale", "create", "delete", "patch", "patch-status")
+_LONGEST = 180.0
+#: A resync lists every kind each second: beyond the first few there is nothing new about them.
+_LISTS = 2
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Case:
+    """A fault in a story. Its text names it, and is read back by :meth:`parse`."""
+
+    story: str
+    fault: Fault
+
+    def __str__(self) -> str:
+        return f"{self.story}/{self.fault}"
+
+    @property
+    def command(self) -> str:
+        """The one line that repeats it."""
+        return f"make fault CASE='{self}'"
+
+    @classmethod
+    def parse(cls, text: str) -> Case:
+        """Reads ``update/lost@apply:Deployment fraud-xyz:1``; raises ValueError."""
+        story, _, fault = text.partition("/")
+        if story not in STORIES:
+            raise ValueError(f"there is no story {story!r}: use one of {', '.join(STORIES)}")
+        return cls(story, Fault.parse(fault))
+
+
+@dataclass
+class Run:
+    """A story in a namespace of its own, behind a proxy."""
+
+    api: Api
+    namespace: str
+    story: str
+    proxy: Proxy
+    kubeconfig: Path
+    history: History = field(default_factory=History)
+    killed: asyncio.Event = field(default_factory=asyncio.Event)
+    writes_at_rest: float = 0.0
+    breaches: list[str] = field(default_factory=list)
+    error: str = ""
+
+    @contextlib.asynccontextmanager
+    async def operator(self) -> AsyncIterator[Operator]:
+        """The operator behind the proxy; dead at once when the proxy kills it."""
+        async with Operator.run(
+            self.kubeconfig, settings(self.namespace, resync=RESYNC)
+        ) as running:
+
+            def kill() -> None:
+                running.task.cancel()
+                self.killed.set()
+
+            self.proxy.on_kill = kill
+            yield running
+
+    async def play(self) -> Json:
+        """The whole story; returns the end state."""
+        async with (
+            self.history.watch(self.api, self.namespace),
+            Pods(self.api, self.namespace, every=0.12) as pods,
+            FakeRouters(self.api, self.namespace) as routers,
+        ):
+            stage = Stage(self.api, self.namespace, pods, routers)
+            story = asyncio.ensure_future(STORIES[self.story](stage))
+            try:
+                await self._with_operators(story)
+            finally:
+                story.cancel()
+                self.breaches = list(dict.fromkeys(routers.breaches))
+            return await end_state(self.api, self.namespace)
+
+    async def _with_operators(self, story: asyncio.Future[object]) -> None:
+        """One operator after the other until the story is told; then one on what is there."""
+        while not story.done():
+            self.killed.clear()
+            self.proxy.down = False
+            async with self.operator():
+                dead: asyncio.Future[object] = asyncio.ensure_future(self.killed.wait())
+                await asyncio.wait({story, dead}, return_when=asyncio.FIRST_COMPLETED)
+                dead.cancel()
+        await story
+        self.proxy.down = False
+        async with self.operator() as operator:
+            await operator.settled()
+            before = operator.writes
+            for _ in range(3):
+                await operator.round()
+            self.writes_at_rest = operator.writes - before
+
+
+@dataclass(frozen=True)
+class Undisturbed:
+    """A story without a fault: its places, its end, and what it made and removed."""
+
+    places: tuple[Point, ...]
+    end: Json
+    births: dict[str, int]
+    deaths: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run has shown. ``struck``: whether its place was reached at all."""
+
+    findings: tuple[str, ...]
+    struck: bool
+    history: History
+
+
+async def record(api: Api, folder: Path, story: str) -> Undisturbed:
+    """Tells a story twice without a fault; places are those that both runs have come by.
+
+    Raises AssertionError when such a run breaks an invariant already.
+    """
+    runs: list[Undisturbed] = []
+    for _ in range(2):
+        run, end = await _run(api, folder, story, None)
+        assert not run.error, f"{story}: {run.error}"
+        assert run.writes_at_rest == 0, f"{story}: writes while nothing happens"
+        history = run.history.in_order()
+        breaches = [*judge(history), *run.breaches]
+        assert not breaches, f"{story}: {breaches}"
+        births, deaths = births_and_deaths(history)
+        runs.append(Undisturbed(tuple(run.proxy.seen), end, births, deaths))
+    first, second = runs
+    for title in ("end", "births", "deaths"):
+        differ = _differences(title, getattr(first, title), getattr(second, title))
+        assert not differ, f"{story}: two undisturbed runs differ: {differ}"
+    both = set(first.places) & set(second.places)
+    return Undisturbed(tuple(sorted(both)), first.end, first.births, first.deaths)
+
+
+def cases(story: str, places: Iterable[Point]) -> list[Case]:
+    """Every class of fault at every place of a story. Events of Kubernetes are left out: they may
+    be lost.
+    """
+    found = []
+    for point in sorted(set(places)):
+        if "Event" in point.target or (point.verb == "list" and point.occurrence > _LISTS):
+            continue
+        classes = WATCH_FAULTS if point.verb == "watch" else REQUEST_FAULTS
+        found += [Case(story, Fault(what, point)) for what in classes if makes_sense(what, point)]
+    return found
+
+
+def makes_sense(what: str, point: Point) -> bool:
+    """Whether a class has a meaning at a place: what only reads commits nothing."""
+    reads = point.verb in ("get", "list")
+    if what in ("meddled", "stale", "conflict", "kill-after-commit"):
+        return not reads and point.verb != "create"
+    return not (reads and what == "kill-before")
+
+
+async def try_case(api: Api, folder: Path, case: Case, undisturbed: Undisturbed) -> Outcome:
+    """Tells the story with its fault, and checks every invariant that can be read afterwards."""
+    run, end = await _run(api, folder, case.story, case.fault)
+    history = run.history.in_order()
+    found = [*judge(history), *run.breaches]
+    if run.error:
+        return Outcome((*found, run.error), run.proxy.struck > 0, run.history)
+    if run.writes_at_rest:
+        found.append(f"I1: {run.writes_at_rest:.0f} writes while nothing happens")
+    found += _differences("I1: the end differs", undisturbed.end, end)
+    births, deaths = births_and_deaths(history)
+    found += _differences("I2: creations differ", undisturbed.births, births)
+    found += _differences("I2: deletions differ", undisturbed.deaths, deaths)
+    return Outcome(tuple(found), run.proxy.struck > 0, run.history)
+
+
+async def _run(api: Api, folder: Path, story: str, fault: Fault | None) -> tuple[Run, Json]:
+    namespace = await api.namespace("f")
+    await install(api, namespace)
+    proxy = Proxy(api.session, api.server, fault)
+    async with proxy.run(folder) as kubeconfig:
+        run, end = Run(api, namespace, story, proxy, kubeconfig), {}
+        try:
+            async with asyncio.timeout(_LONGEST):
+                end = await run.play()
+        except* (AssertionError, TimeoutError) as caught:
+            run.error = f"I1: did not get to its end: {_innermost(caught)}"
+    return run, end
+
+
+def _innermost(error: BaseException) -> str:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return str(error) or "no end in sight"
+
+
+def _differences(title: str, expected: Json, found: Json) -> list[str]:
+    keys = sorted(set(expected) | set(found))
+    return [
+        f"{title} at {key}: {expected.get(key)} became {found.get(key)}"
+        for key in keys
+        if expected.get(key) != found.get(key)
+    ]
