@@ -135,19 +135,26 @@ def test_a_series_that_nobody_asked_for_does_no_harm(key: str) -> None:
     [
         ({"10": 1.0, "13": 3.0, "+Inf": 9.0}, (1, 2, 6)),
         ({"10.0": 1.0, "13.0": 3.0, "50.0": 4.0, "+Inf": 9.0}, (1, 2, 6)),
-        ({}, (0, 0, 0)),
+        ({}, None),
         ({"10": 1.0, "+Inf": 9.0}, None),
         ({"10": 1.0, "13": 3.0}, None),
         ({"10": 4.0, "13": 3.0, "+Inf": 9.0}, None),
     ],
 )
-def test_buckets_are_given_one_by_one(
+def test_buckets_are_given_one_by_one_and_none_where_one_is_missing(
     buckets: dict[str, float], latency: tuple[float, ...] | None
 ) -> None:
     timed = Target("shop", "fraud", ("cand",), edges=(10.0, 13.0))
     series = scrape(more={f"cand|{edge}": value for edge, value in buckets.items()})
     (one,) = read(answer(**series), [timed]).sources["shop", "fraud"]
     assert one.clusters["cand"].latency == latency
+
+
+def test_before_the_first_success_there_is_no_histogram_and_nothing_slow() -> None:
+    timed = Target("shop", "fraud", ("cand",), edges=(10.0, 13.0))
+    series = scrape() | {f"shop|{POD}|cand|10.0.0.1:80|{RQ}success": 0}
+    (one,) = read(answer(**series), [timed]).sources["shop", "fraud"]
+    assert one.clusters["cand"].latency == (0, 0, 0)
 
 
 def test_shards_hold_every_rollout_once_and_are_of_a_size() -> None:

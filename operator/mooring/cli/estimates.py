@@ -151,7 +151,9 @@ def ongoing(status: Json) -> bool:
 
 
 def told(snapshot: Snapshot) -> str:
-    """Why the verdict of all is what it is, unless it is one metric's reason, which follows."""
+    """Why the verdict of all is what it is, unless what is said of the metrics says so."""
+    if snapshot.part("analysis").get("verdict") == "Pass":
+        return ""
     message = plain(snapshot.part("analysis").get("message"))
     said = {f"{reading.name}: {reading.reason}" for reading in readings(snapshot)}
     blocked = [plain(text) for text in snapshot.part("analysis").get("blocked") or ()]

@@ -324,7 +324,7 @@ def _sources(
         if target is not None and name in target.clusters:
             clusters[place][name] = ClusterCounts(
                 {one: Attempts(*counts) for one, counts in draft.endpoints.items()},
-                _latency(draft.buckets, target.edges),
+                _latency(draft.buckets, target.edges, _succeeded(draft)),
                 draft.ejected,
             )
     found: dict[tuple[str, str], list[Source]] = defaultdict(list)
@@ -340,11 +340,22 @@ def _sources(
     return found
 
 
-def _latency(buckets: Mapping[str, float], edges: tuple[float, ...]) -> tuple[float, ...] | None:
-    """Counts per bucket from sums up to each edge; None when an edge is not there."""
-    if not edges:
+def _succeeded(draft: _Draft) -> float:
+    place = _PLACES[f"{_ENDPOINT}success"]
+    return sum(counts[place] for counts in draft.endpoints.values())
+
+
+def _latency(
+    buckets: Mapping[str, float], edges: tuple[float, ...], succeeded: float
+) -> tuple[float, ...] | None:
+    """Counts per bucket from sums up to each edge; None when an edge is not there.
+
+    Envoy shows a histogram from its first value on. One that is not there though requests
+    succeeded is not scraped, or comes with Envoy's next flush, some seconds later.
+    """
+    if not edges or (succeeded > 0 and not buckets):
         return None
-    if not buckets:  # Envoy shows a histogram from its first value on
+    if not buckets:
         return (0.0,) * (len(edges) + 1)
     by_edge = {float(edge): value for edge, value in buckets.items()}
     sums = [by_edge.get(edge) for edge in (*edges, math.inf)]

@@ -193,6 +193,19 @@ def test_evidence_is_told_as_a_part_of_what_fails_and_as_an_anytime_p() -> None:
     assert "times stable" in judged.reason
 
 
+def test_a_failure_that_began_late_is_not_told_as_what_the_estimate_contradicts() -> None:
+    rollout = Rollout(Analysis((Metric("errors", ErrorRate(max=0.1)),)))
+    for _ in range(40):
+        rollout.go((100, 900))
+    while rollout.verdict is not Verdict.FAIL:
+        rollout.go((100, 900), errors=(40, 0))
+    assert rollout.last is not None
+    estimate = rollout.last.metrics[0].estimate
+    assert estimate is not None
+    assert estimate.value < 0.1
+    assert rollout.last.reason.endswith("of late more than the objective of 10.00%")
+
+
 def test_alpha_is_split_over_the_metrics_that_have_a_guarantee() -> None:
     free = Metric("free", Threshold(max=1.0))
     analysis = replace(BOTH, metrics=(*BOTH.metrics, free, Metric("p", PredictionShift(0.2))))

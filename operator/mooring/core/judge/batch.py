@@ -248,7 +248,7 @@ def _conclude(
     counted = analysis.counted
     pace = max(analysis.tick, tick.interval if math.isfinite(tick.interval) else 0.0)
     fresh = not counted or (seen is not None and tick.now - seen <= STALE_TICKS * pace)
-    judged, streaks = _metrics(subject, evidence, fresh=fresh)
+    judged, streaks = _metrics(subject, evidence, fresh=fresh, timed=not intake.untimed[place])
     restarts = judge_restarts(state.restarts, tick.pods, tick.now)
     since = tick.weights.since
     state = State(
@@ -282,7 +282,7 @@ def _conclude(
 
 
 def _metrics(
-    subject: Subject, evidence: _Evidence, *, fresh: bool
+    subject: Subject, evidence: _Evidence, *, fresh: bool, timed: bool
 ) -> tuple[list[MetricJudgement], dict[str, int]]:
     """Every metric in the order of the settings, and the streaks of the free values."""
     judged: list[MetricJudgement] = []
@@ -291,7 +291,9 @@ def _metrics(
     for metric in subject.analysis.metrics:
         if metric.counted:
             line = next(lines_left)
-            judged.append(metric_judgement(metric, subject.analysis, line, fresh=fresh))
+            judged.append(
+                metric_judgement(metric, subject.analysis, line, fresh=fresh, timed=timed)
+            )
         elif isinstance(metric.rule, Threshold):
             value = subject.tick.values.get(metric.name)
             streak = subject.state.streaks.get(metric.name, 0)

@@ -26,6 +26,10 @@ from mooring.core.judge.weigh import Terms, Weighed
 
 #: Envoy records latency in whole milliseconds.
 _COARSE: Final = 0.002
+_UNTIMED: Final = (
+    "the routers' latencies are not scraped: let Prometheus keep "
+    "envoy_cluster_upstream_rq_time_bucket"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,9 +162,12 @@ def _needed(weighed: Weighed, terms: Terms) -> Array:
 
 
 def metric_judgement(
-    metric: Metric, analysis: Analysis, line: Line, *, fresh: bool
+    metric: Metric, analysis: Analysis, line: Line, *, fresh: bool, timed: bool = True
 ) -> MetricJudgement:
-    """The verdict of one counted metric, with a sentence and its numbers."""
+    """The verdict of one counted metric, with a sentence and its numbers.
+
+    ``timed``: the router's histograms are read.
+    """
     samples, others = int(line.totals[1]), int(line.totals[3])
     candidate, stable = _estimate(line.candidate), _estimate(line.stable)
     more = None if line.passed or not math.isfinite(line.needed) else int(line.needed)
@@ -168,6 +175,8 @@ def metric_judgement(
         verdict, reason = Verdict.FAIL, _why_failed(metric, line.failed, candidate, stable, samples)
     elif not fresh:
         verdict, reason = Verdict.NO_DATA, "no router pod gave a fresh sample"
+    elif isinstance(metric.rule, Latency) and not timed:
+        verdict, reason = Verdict.NO_DATA, _UNTIMED
     elif line.passed:
         verdict, reason = Verdict.PASS, _describe(metric, candidate, stable, samples)
     else:
@@ -192,12 +201,22 @@ def _why_failed(
 ) -> str:
     told = _describe(metric, candidate, stable, samples)
     rule = metric.rule
+    shown = math.nan if candidate is None else candidate.value
     if failed[1] and isinstance(rule, ErrorRate) and rule.max is not None:
-        return f"{told}: more than the objective of {rule.max:.2%}"
+        return f"{told}: {_late(shown <= rule.max)}more than the objective of {rule.max:.2%}"
     if failed[1] and isinstance(rule, Latency) and rule.max is not None:
-        return f"{told}: slower than the objective of {time_text(rule.max)}"
+        words = f"slower than the objective of {time_text(rule.max)}"
+        return f"{told}: {_late(shown <= rule.max)}{words}"
     limit = rule.max_ratio if isinstance(rule, ErrorRate | Latency) else None
-    return f"{told}: more than {limit:g} times stable" if limit is not None else told
+    if limit is None:
+        return told
+    tolerated = math.nan if stable is None else limit * stable.value
+    return f"{told}: {_late(shown <= tolerated)}more than {limit:g} times stable"
+
+
+def _late(fine_in_all: bool) -> str:
+    """What began late shows little in an estimate over the whole time, and fails all the same."""
+    return "of late " if fine_in_all else ""
 
 
 def _describe(

@@ -7,7 +7,8 @@ a scrape contributes a longer window later.
 A remembered source is one flat tuple: its sample time, the times of two older samples a and b,
 then for the candidate and for stable attempts, attempts at a and b, the counted bad requests per
 channel, and the latency buckets. Channel 0 is errors; each latency metric has one of its own,
-requests slower than its objective.
+requests slower than its objective. :mod:`mooring.core.judge.unread` marks histograms that were not
+read: windows with one say nothing of latency.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from mooring.core.judge.evidence import Array
 from mooring.core.judge.memory import FORGET_AFTER, MAX_SOURCES, State
 from mooring.core.judge.readings import Counters, Scrape, Tick
 from mooring.core.judge.settings import Analysis, Latency
+from mooring.core.judge.unread import is_untimed, unread_sides, with_marks, without_marks
 
 #: Counters that contradict the last ones are refused so long, then taken as a new beginning (s).
 _CONTRADICTION: Final = 60.0
@@ -43,7 +45,8 @@ class Windows:
     """Windows of many rollouts; ``owner`` is the place of the rollout. Counts are of the window.
 
     ``requests``: attempts (windows, 2); ``bad`` (windows, 2, channels); ``latency``
-    (windows, 2, buckets). ``warm``: no endpoint was younger than the warm-up in it.
+    (windows, 2, buckets). ``warm``: latency may be judged by it: no endpoint was younger than the
+    warm-up, and histograms were read at both ends.
     """
 
     owner: NDArray[np.intp]
@@ -58,12 +61,14 @@ class Intake:
     """Windows, and per rollout what its sources look like after them.
 
     ``fresh``: a source gave a new sample. ``refused``: scrapes whose numbers make no sense.
+    ``untimed``: there are requests, and no histogram of their latencies.
     """
 
     windows: Windows
     sources: tuple[Mapping[str, tuple[float, ...]], ...]
     fresh: tuple[bool, ...]
     refused: tuple[int, ...]
+    untimed: tuple[bool, ...]
 
 
 @lru_cache(maxsize=4096)
@@ -94,6 +99,7 @@ def take_in(states: Sequence[State], analyses: Sequence[Analysis], ticks: Sequen
     owner: list[int] = []
     names: list[str] = []
     new: list[list[float]] = []
+    unread: list[tuple[bool, bool]] = []
     old: list[Sequence[float]] = []
     width = _HEAD + 2 * (_SIDE + channels + buckets)
     nothing = (_NEVER,) * width
@@ -102,6 +108,7 @@ def take_in(states: Sequence[State], analyses: Sequence[Analysis], ticks: Sequen
             owner.append(place)
             names.append(name)
             new.append(_flat(tick.scrapes[name], buckets, shapes[place][1]))
+            unread.append(unread_sides(tick.scrapes[name], timed=shapes[place][1] > 1))
             known = state.sources.get(name)
             old.append(nothing if known is None else _wide(known, shapes[place], channels, buckets))
     if not owner:
@@ -120,6 +127,7 @@ def take_in(states: Sequence[State], analyses: Sequence[Analysis], ticks: Sequen
         first_bad[owners],
         hung[owners],
         np.array([_warm_from(t, a) for t, a in zip(ticks, analyses, strict=True)])[owners],
+        np.array(unread),
     )
     cut = _cut(np.array(new), np.array(old, dtype=float), frame, channels, buckets)
     return _gather(states, ticks, shapes, owners, names, cut, (channels, buckets))
@@ -185,6 +193,7 @@ class _Frame:
     first_bad: NDArray[np.intp]
     hung: Array
     warm_from: Array
+    unread: NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +216,9 @@ def _cut(new: Array, old: Array, frame: _Frame, channels: int, buckets: int) -> 
     sane = (numbers >= 0) & (numbers < _MOST)
     valid = np.isfinite(time) & sane.all(axis=1)
     sides = np.where(valid[:, None, None], sides, 0.0)
-    before = old[:, _HEAD:].reshape(len(old), 2, _SIDE + channels + buckets)
+    before, marks = without_marks(
+        old[:, _HEAD:].reshape(len(old), 2, _SIDE + channels + buckets), _SIDE + channels
+    )
     # Errors are not among them: what clients gave up is a difference, which may fall by one or two.
     raw_new = np.concatenate([sides[:, :, :1], sides[:, :, 3:]], axis=2)
     raw_old = np.concatenate([before[:, :, :1], before[:, :, _SIDE + channels :]], axis=2)
@@ -249,20 +260,23 @@ def _cut(new: Array, old: Array, frame: _Frame, channels: int, buckets: int) -> 
     counted = np.maximum(counted_base, level)
     bad = counted - counted_base
     anchors, anchor_counts = _rotate(head, before, time, frame.limit)
+    marks = np.where(from_zero[:, None], 0.0, marks)
+    kept = with_marks(sides[:, :, 3:], frame.unread, marks, time - old[:, 0])
     memory = np.concatenate(
         [
             time[:, None],
             anchors,
-            np.concatenate([sides[:, :, :1], anchor_counts, counted, sides[:, :, 3:]], 2).reshape(
+            np.concatenate([sides[:, :, :1], anchor_counts, counted, kept], 2).reshape(
                 len(new), -1
             ),
         ],
         axis=1,
     )
     difference = raw_new - base
+    timed = ~(frame.unread | (marks < 0)).any(axis=1)
     begins = np.where(from_zero, np.where(first, born, old[:, 0]), old[:, 0])
     return _Cut(
-        fresh, valid, emit, begins >= frame.warm_from, difference[:, :, 0], bad,
+        fresh, valid, emit, timed & (begins >= frame.warm_from), difference[:, :, 0], bad,
         difference[:, :, 1:], memory,
     )  # fmt: skip
 
@@ -335,7 +349,11 @@ def _gather(
     kept = tuple(_bounded(one, tick) for one, tick in zip(sources, ticks, strict=True))
     use = cut.emit
     windows = Windows(owners[use], cut.requests[use], cut.bad[use], cut.latency[use], cut.warm[use])
-    return Intake(windows, kept, tuple(fresh), tuple(refused))
+    untimed = tuple(
+        is_untimed([one[name] for name in tick.scrapes if name in one], _HEAD, _SIDE + c, b)
+        for one, tick, (c, b) in zip(kept, ticks, shapes, strict=True)
+    )
+    return Intake(windows, kept, tuple(fresh), tuple(refused), untimed)
 
 
 def _narrow(
@@ -375,5 +393,5 @@ def _nothing(states: Sequence[State], channels: int, buckets: int) -> Intake:
         np.zeros((0, 2, buckets)),
         np.zeros(0, dtype=bool),
     )
-    count = len(states)
-    return Intake(empty, tuple(s.sources for s in states), (False,) * count, (0,) * count)
+    no = (False,) * len(states)
+    return Intake(empty, tuple(s.sources for s in states), no, (0,) * len(states), no)
