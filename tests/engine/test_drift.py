@@ -105,7 +105,7 @@ def test_without_prometheus_it_is_said_what_is_missing() -> None:
     case.round(100.01)
     case.round(102.01)
 
-    assert case.report.conditions["Drifted"].reason == "PrometheusMissing"
+    assert case.report.conditions["Drifted"].reason == "PrometheusNotConfigured"
     assert "config.prometheus.url" in case.report.drift["message"]
 
 

@@ -111,6 +111,7 @@ DEFINITIONS: tuple[Definition, ...] = (
                 type="integer",
                 description="Percent of the traffic that it gets.",
             ),
+            Column("Data", ".status.drift.state", description="How the data stands."),
             AGE,
             Column("Verdict", ".status.analysis.verdict", description="Of the judge.", priority=1),
             Column("URI", ".spec.model.uri", description="Where the model is.", priority=1),

@@ -238,6 +238,15 @@ _ADVICE: Mapping[str, str] = {
     "mooring retry {name}",
     "AnalysisFailed": "read its numbers: mooring get {name}; then change the model, or let it try "
     "again: mooring retry {name}",
+    "Drifted": "see what moved: mooring drift {name}, or as a page: mooring report {name}; then "
+    "retrain it, or name a newer reference",
+    "ReferenceMissing": "make one and apply it: mooring reference build TABLE --name NAME",
+    "ReferenceInvalid": "build it anew, under another name: mooring reference build",
+    "ReferenceUnsuitable": "name the reference of this model in spec.monitoring.reference",
+    "ReferenceOfAnotherModel": "name the reference of this model in spec.monitoring.reference, and "
+    "see with mooring drift {name} what is missing",
+    "NotScraped": "see whether the collector runs: kubectl get pods -n {namespace} -l "
+    "mooring.dev/collector; and whether Prometheus scrapes it (docs/operations.md)",
     "PrometheusNotConfigured": "give the operator its address: config.prometheus.url of the chart",
     "NotMeasured": "change that metric of spec.analysis as the message says, or remove it",
     "InvalidQuery": "mend the query; mooring lint names the place where it breaks",

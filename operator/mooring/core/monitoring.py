@@ -139,7 +139,7 @@ class Report:
 
 
 NO_PROMETHEUS = Finding(
-    "PrometheusMissing",
+    "PrometheusNotConfigured",
     "spec.monitoring needs Prometheus: the administrator sets config.prometheus.url",
     "Unknown",
 )
@@ -231,7 +231,7 @@ def turned(observed: Observed, now: Mapping[str, Finding]) -> tuple[Event, ...]:
 #: Reasons not to judge that ask for somebody to act.
 _TOLD = frozenset(
     {
-        "PrometheusMissing", "PrometheusUnavailable", "ReferenceMissing", "ReferenceInvalid",
+        "PrometheusNotConfigured", "PrometheusUnavailable", "ReferenceMissing", "ReferenceInvalid",
         "ReferenceUnsuitable", "PatternInvalid", "NotScraped", "WrongGrid",
     }
 )  # fmt: skip

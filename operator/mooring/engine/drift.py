@@ -395,6 +395,6 @@ class DriftWatch:
         self.recorder.record(one.resource, Event(WARNING, "NameTaken", text))
 
 
-_ODD = Finding("NoData", "nothing is known about the last window", "Unknown")
+_ODD = Finding("NotCounted", "nothing is known about the last window", "Unknown")
 #: Reasons for which a window waits until it can be read.
 _WAITS = frozenset({"PrometheusUnavailable", "ReferenceUnread"})
