@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from mooring.core.drift.building import categorical_grid, numeric_grid
 from mooring.core.drift.reference import Reference, feature_reference
+from mooring_collector.exposition import exposition
 from mooring_collector.grid import read_reference
 from mooring_collector.settings import Bounds, read_settings
 from mooring_collector.telemetry import Exchange, Telemetry
@@ -55,3 +57,8 @@ def exchange(request: bytes, reply: bytes, **more: Any) -> Exchange:
     """What the router has copied."""
     sizes = {"request_bytes": len(request), "answer_bytes": len(reply), "status": 200}
     return Exchange(request, reply, **(sizes | more))
+
+
+def exposed(found: Telemetry) -> str:
+    """What a scrape would get."""
+    return asyncio.run(exposition(found, held_bytes=0, exchanges=0, lag=0)).decode()

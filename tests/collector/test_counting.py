@@ -12,11 +12,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.collector.references import answer, exchange, infer, reference, telemetry
+from tests.collector.references import answer, exchange, exposed, infer, reference, telemetry
 
 from mooring_collector.counts import Reservoir
 from mooring_collector.errors import ConfigurationError
-from mooring_collector.exposition import exposition
 from mooring_collector.extraction import digest
 from mooring_collector.grid import read_reference
 from mooring_collector.settings import Bounds, read_settings
@@ -170,7 +169,7 @@ def test_excluded_features_are_nowhere_and_hashed_ones_match_hashes_only() -> No
     ]}  # fmt: skip
     send(found, body)
     assert counted(found)["city"][city["categories"].index(digest("bonn"))] == 1
-    shown = exposition(found, held_bytes=0, exchanges=0, lag=0).decode() + str(found.sample())
+    shown = exposed(found) + str(found.sample())
     assert "0.123" not in shown
     assert "x[0]" not in shown
     assert "bonn" not in shown
@@ -184,7 +183,7 @@ def test_unknown_categories_are_counted_and_never_kept() -> None:
     ]}  # fmt: skip
     send(found, body)
     assert "Miller" not in str(found.sample())
-    assert "Miller" not in exposition(found, held_bytes=0, exchanges=0, lag=0).decode()
+    assert "Miller" not in exposed(found)
     assert found.sample()[0]["features"]["city"] is None
 
 
@@ -203,7 +202,7 @@ def test_copies_and_matches_are_marked_and_never_counted_into_features() -> None
     found = telemetry()
     for traffic in ("shadow", "match"):
         found.count("aa", traffic, exchange(infer([1, 2, 3]), answer(0.5)), 0.0)
-    text = exposition(found, held_bytes=0, exchanges=0, lag=0).decode()
+    text = exposed(found)
     text = re.sub(r'life="[0-9.]+",', "", text)
     assert "mooring_telemetry_feature_rows_total{" not in text
     assert 'requests_total{revision="aa",traffic="shadow",kind="answered"} 1' in text

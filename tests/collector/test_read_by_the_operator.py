@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from prometheus_client.parser import text_string_to_metric_families
-from tests.collector.references import answer, exchange, infer, telemetry
+from tests.collector.references import answer, exchange, exposed, infer, telemetry
 
 from mooring.core.telemetry import Part, Watched, query
-from mooring_collector.exposition import exposition
 
 QUESTION = query([Watched("shop", "fraud")], Part(0.0, 3600.0, 3600.0))
 READ = {"requests", "rows", "feature_rows", "output_rows", "violations"}
@@ -17,7 +16,7 @@ def test_every_label_of_a_counter_is_kept_apart_by_the_question() -> None:
     for traffic in ("live", "shadow", "match"):
         found.count("aa", traffic, exchange(infer([1, 2, 3]), answer(0.5)), 0.0)
     found.count("aa", "live", exchange(b"what?", answer(0.5)), 0.0)
-    text = exposition(found, held_bytes=0, exchanges=0, lag=0).decode()
+    text = exposed(found)
     kept = set(QUESTION.split("max by (", 1)[1].split(")", 1)[0].split(","))
     seen = set()
 
@@ -32,7 +31,7 @@ def test_every_label_of_a_counter_is_kept_apart_by_the_question() -> None:
 
 
 def test_a_collector_that_nobody_has_asked_is_seen_to_be_there() -> None:
-    text = exposition(telemetry(), held_bytes=0, exchanges=0, lag=0).decode()
+    text = exposed(telemetry())
 
     (rows,) = [line for line in text.splitlines() if line.startswith("mooring_telemetry_rows")]
     assert rows.endswith(',revision=""} 0')

@@ -44,7 +44,7 @@ class Application:
         match method, path:
             case "GET" | "HEAD", "/metrics":
                 service = self._service
-                text = exposition(
+                text = await exposition(
                     service.telemetry,
                     held_bytes=service.held,
                     exchanges=service.exchanges,
