@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
-from tests.core.drift.collected import HOUR, raw_spec, traffic
+from tests.core.drift.collected import HOUR, ROWS, raw_spec, traffic
 from tests.engine.drift_case import Case, FakePrometheus
 from tests.engine.objects import child, model
 
@@ -238,7 +239,8 @@ def test_seasons_are_read_from_the_same_hours_of_earlier_days() -> None:
 
 
 def test_a_retrained_revision_is_compared_with_the_traffic_since_the_change_point() -> None:
-    case = Case(FakePrometheus(shifted))
+    # An hour whose counts cannot be told apart is left out of the base.
+    case = Case(FakePrometheus(lambda hour: replace(shifted(hour), gap=hour == 109)))
     for hour in range(100, 111):
         case.round(hour + 0.01)
     assert case.report.drift["state"] == "Drifted"
@@ -256,6 +258,7 @@ def test_a_retrained_revision_is_compared_with_the_traffic_since_the_change_poin
 
     assert case.known[0].base is not None
     assert (case.known[0].base.start, case.known[0].base.end) == (104 * HOUR, 110 * HOUR)
+    assert sum(case.known[0].base.counts["amount"]) == 5 * ROWS
     assert case.report.drift["state"] == "Steady"
     assert case.report.facts is not None
     assert not case.report.facts.drifted

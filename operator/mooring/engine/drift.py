@@ -36,7 +36,7 @@ from mooring.core.monitoring import NO_PROMETHEUS, Report, drift_name, shown, un
 from mooring.core.objects import owned
 from mooring.core.observed import Manifest
 from mooring.core.router_counters import ScrapeLabels
-from mooring.core.telemetry import Counted, Name, Watched, joined
+from mooring.core.telemetry import Counted, Name, Watched, joined, parts
 from mooring.engine.drift_child import (
     Monitored,
     each,
@@ -327,26 +327,36 @@ class DriftWatch:
                 if counts.scrapes:
                     earlier.append(Earlier(at, at + one.window, counts))
             if abs(end % length) < 1:
-                season = await self._span(one, end - length, end)
+                season = await self._long(one, ((end - length, end),))
                 if season is None:
                     return None
         wanted = rebasing(watch, memory, report, start)
         if wanted:
-            found = [await self._span(one, *span) for span in wanted]
-            whole = [counts for counts in found if counts is not None]
-            if len(whole) < len(found):
+            fresh = await self._long(one, wanted)
+            if fresh is None:
                 return None
-            fresh = joined(whole)
         return _Beside(tuple(earlier), fresh, season)
 
     async def _span(self, one: Monitored, start: float, end: float) -> Counted | None:
-        """What was counted between two moments; None when Prometheus does not answer.
-
-        It is read by the hour at least: a span may hold thousands of short windows.
-        """
+        """What was counted between two moments; None when Prometheus does not answer."""
         counts = await self._read([one], start, end, max(one.window, _HOUR))
         found = counts.get((one.key.namespace, one.key.name))
         return found if isinstance(found, Counted) else None
+
+    async def _long(self, one: Monitored, spans: Iterable[tuple[float, float]]) -> Counted | None:
+        """What was counted in long spans, without the hours that cannot be told apart.
+
+        They are read by the hour at least: they may hold thousands of short windows.
+        """
+        found = []
+        for start, end in spans:
+            for part in parts(start, end, max(one.window, _HOUR)):
+                counts = await self._span(one, part.start, part.end)
+                if counts is None:
+                    return None
+                if not counts.gap:
+                    found.append(counts)
+        return joined(found)
 
     async def _reference(self, one: Monitored) -> Any:
         """The Reference, or the Finding that says why there is none."""
