@@ -388,7 +388,7 @@ def test_kubectl_get_shows_what_serves_and_what_rolls_out(sample: ControlPlane) 
     wide = sample.kubectl("get", "ml", "-o", "wide")
 
     assert header == [
-        "NAME", "PHASE", "READY", "DESIRED", "REVISION", "CANDIDATE", "WEIGHT", "AGE",
+        "NAME", "PHASE", "READY", "DESIRED", "REVISION", "CANDIDATE", "WEIGHT", "DATA", "AGE",
     ]  # fmt: skip
     assert row[:-1] == ["columns", "RollingOut", "2", "3", "aaa", "bbb", "5"]
     assert "s3://models/fraud" in wide

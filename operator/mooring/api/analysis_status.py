@@ -93,7 +93,7 @@ class AnalysisStatus(ApiModel):
     since: Timestamp | None = None
     """Since when it is this verdict."""
     observed_at: Timestamp | None = None
-    """Last look with fresh data."""
+    """When it was last looked at."""
     scrape_interval: Annotated[str, Field(max_length=32)] | None = None
     """Time between samples, when longer than between looks."""
     metrics: (

@@ -16,7 +16,7 @@ from mooring.cli.words import age, clock, moment, plain, span
 VERDICTS = {"Pass": "green", "Fail": "red", "Inconclusive": "yellow", "NoData": "magenta"}
 """The colour of each verdict; an unknown one has none."""
 
-#: Older than this, people want to know when there was data last.
+#: Nobody has looked for longer than this: the operator may be gone.
 _FRESH = timedelta(seconds=30)
 
 
@@ -50,7 +50,7 @@ def _head(snapshot: Snapshot, now: datetime) -> Text:
         text.append(f"  a sample every {plain(analysis['scrapeInterval'])}", "dim")
     seen = moment(analysis.get("observedAt"))
     if seen is not None and now - seen > _FRESH:
-        text.append(f"  last fresh data {span(now - seen)} ago", "magenta")
+        text.append(f"  last looked at {span(now - seen)} ago", "magenta")
     why = told(snapshot)
     if why:
         text.append(f"\n{why}")
