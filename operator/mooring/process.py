@@ -35,6 +35,7 @@ from mooring.engine.recorder import Recorder
 from mooring.engine.resync import Resync
 from mooring.engine.retraining import RetrainingIO
 from mooring.engine.routers import RouterPods
+from mooring.engine.row_counts import RowCounts
 from mooring.engine.store import Store
 from mooring.engine.web import serve
 from mooring.settings import Settings, identity, own_namespace
@@ -100,7 +101,8 @@ class Process:
         deliveries = Deliveries(
             SinkClient(self.settings.sink_table()), self.queue, self.metrics, self.fence, _now
         )
-        retraining = RetrainingIO(client, self.store, self.metrics, deliveries)
+        counts = RowCounts(prometheus, self.queue, _now)
+        retraining = RetrainingIO(client, self.store, self.metrics, deliveries, counts)
         reconciler = Reconciler(
             client, self.store, self.queue, recorder, self.metrics, self.settings.rendering(),
             routers, retraining, _now, lambda: self.connection.since, examiner, discovery.unserved,
@@ -120,6 +122,7 @@ class Process:
         finally:
             await web.cleanup()
             await deliveries.close()
+            await counts.close()
             await routers.close()
             drift.close()
             if prometheus is not None:

@@ -24,6 +24,7 @@ from mooring.engine.metrics import Metrics
 from mooring.engine.queue import Key, KeyedQueue
 from mooring.engine.reconciler import Conflict, Reconciler
 from mooring.engine.retraining import RetrainingIO
+from mooring.engine.row_counts import RowCounts
 from mooring.engine.store import Store
 
 FRAUD = Key("shop", "fraud")
@@ -157,6 +158,7 @@ class Setting:
                 self.store,
                 self.metrics,
                 Deliveries(SinkClient(), self.queue, self.metrics, Fence(), lambda: self.now),
+                RowCounts(None, self.queue, lambda: self.now),
             ),
             lambda: self.now,
             lambda: None,

@@ -72,8 +72,8 @@ class NewDataTrigger(ApiModel):
     """Asks when there is enough data that the model has not seen."""
 
     query: Annotated[str, Field(min_length=1, max_length=2048)]
-    """PromQL of one number. $since stands for the time since the last request.
-    Example: sum(increase(rows_total[$since]))."""
+    """PromQL of one number; {{ window }} is the time since the last request or promotion.
+    Example: sum(increase(rows_total[{{ window }}]))."""
     at_least: Annotated[StrictInt, Field(ge=1)]
     """The number to ask at. Example: 100000."""
 

@@ -18,6 +18,7 @@ from mooring.core.front import Touch
 from mooring.core.kinds import Ref
 from mooring.core.objects import Deletion, objects
 from mooring.core.observed import Manifest, Observed
+from mooring.core.retrain.counting import Question
 from mooring.core.retrain.event import Delivery
 from mooring.core.retrain.work import RequestStatus
 from mooring.core.revision import read_history
@@ -33,7 +34,8 @@ _LOOK_LATEST = timedelta(seconds=30)
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What to write, in this order: status, ``apply`` (records first), ``create``,
-    ``request_statuses``, ``touch``, ``scale``, ``delete``; and events to ``deliver``.
+    ``request_statuses``, ``touch``, ``scale``, ``delete``; events to ``deliver``, and what
+    of new data to ``count``.
 
     Status comes first and does not depend on the rest, so that a failing write still leaves a
     true one. ``create`` holds what is made if nothing of its name exists, and never written again.
@@ -46,6 +48,7 @@ class Plan:
     create: tuple[Manifest, ...] = ()
     request_statuses: tuple[RequestStatus, ...] = ()
     deliver: tuple[Delivery, ...] = ()
+    count: tuple[Question, ...] = ()
     touch: tuple[Touch, ...] = ()
     scale: tuple[tuple[Ref, int], ...] = ()
     delete: tuple[Deletion, ...] = ()
@@ -91,6 +94,7 @@ def decide(observed: Observed) -> Plan:
         create=retraining.create if retraining else (),
         request_statuses=retraining.statuses if retraining else (),
         deliver=retraining.deliver if retraining else (),
+        count=retraining.count if retraining else (),
         events=(*events(observed, situation, findings), *monitoring.turned(observed, findings)),
         look_again=_soonest(
             wanted.look_again,

@@ -29,6 +29,7 @@ from mooring.engine.deliveries import Deliveries
 from mooring.engine.merge_patch import merge_patch
 from mooring.engine.metrics import Metrics
 from mooring.engine.queue import Key
+from mooring.engine.row_counts import RowCounts
 from mooring.engine.store import Store
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,7 @@ class RetrainingIO:
     store: Store
     metrics: Metrics
     deliveries: Deliveries
+    counts: RowCounts
     _refused: dict[Key, dict[str, str]] = field(default_factory=dict)
 
     async def observe(self, key: Key, resource: Manifest) -> RetrainingFacts:
@@ -64,7 +66,9 @@ class RetrainingIO:
         requests = self.store.requests(key)
         if not requests:
             return RetrainingFacts(
-                sinks=self.deliveries.sinks(key.namespace), refused=self._refused.get(key, {})
+                sinks=self.deliveries.sinks(key.namespace),
+                refused=self._refused.get(key, {}),
+                new_data=self.counts.found(key),
             )
         jobs = self._jobs(key, requests)
         facts = {
@@ -83,6 +87,7 @@ class RetrainingIO:
             sinks=self.deliveries.sinks(key.namespace),
             answers=self.deliveries.answers(key),
             refused=self._refused.get(key, {}),
+            new_data=self.counts.found(key),
         )
 
     async def write(self, key: Key, plan: Plan, send: Send) -> bool:
@@ -101,12 +106,15 @@ class RetrainingIO:
                 self.metrics.retraining_outcomes.labels(_OUTCOMES[event.reason]).inc()
         for delivery in plan.deliver:
             self.deliveries.start(key, delivery)
+        for question in plan.count:
+            self.counts.start(key, question)
         return wrote
 
     def forget(self, key: Key) -> None:
         """The ModelDeployment is gone."""
         self._refused.pop(key, None)
         self.deliveries.forget(key)
+        self.counts.forget(key)
 
     def _jobs(self, key: Key, requests: Mapping[str, Manifest]) -> dict[str, Manifest]:
         """The Jobs of these requests, by the requests' names; not those of others of that name."""

@@ -20,7 +20,7 @@ from tests.core.retrain.setting import (
 )
 from tests.core.world import World
 
-from mooring.core.retrain.facts import PerformanceFacts
+from mooring.core.retrain.facts import PerformanceFacts, RowsFacts
 
 
 def requested(world: World) -> tuple[str, str]:
@@ -236,10 +236,43 @@ def test_new_data_asks_when_there_is_enough_and_again_when_there_was_less() -> N
     trigger: dict[str, Any] = {"newData": {"query": "q", "atLeast": 100}}
     world = serving(retraining(trigger, cooldown="0s"))
     for rows, count in ((99.0, 0), (100.0, 1), (250.0, 1), (3.0, 1), (100.0, 2)):
-        world.retraining = replace(world.retraining, new_data={"q": rows})
+        world.wait(minutes=1)
+        world.retraining = replace(world.retraining, new_data={"q": RowsFacts(rows, world.now)})
         world.settle()
         fail(world)
         assert len(world.requests) == count
+
+
+def test_rows_that_were_counted_for_an_earlier_request_do_not_ask() -> None:
+    trigger: dict[str, Any] = {"newData": {"query": "q", "atLeast": 100}}
+    world = serving(retraining(trigger, cooldown="0s"))
+    before = world.now
+    world.model("s3://models/fraud/v2")
+    world.wait(minutes=1)
+    world.serve()
+    world.retraining = replace(world.retraining, new_data={"q": RowsFacts(500.0, before)})
+    world.settle()
+    assert world.requests == {}
+
+
+def test_what_is_new_is_counted_since_the_promotion_or_the_last_request() -> None:
+    query = "sum(increase(rows_total[{{ window }}]))"
+    world = serving(retraining({"newData": {"query": query, "atLeast": 100}}, cooldown="0s"))
+    world.wait(hours=3)
+    plan = world.settle()
+    (question,) = plan.count
+    assert 'rows_total{namespace="shop"}[10860s]' in question.text
+    assert plan.look_again == world.now + timedelta(minutes=5)
+    world.retraining = replace(world.retraining, new_data={query: RowsFacts(150.0, question.since)})
+    world.settle()
+    assert len(world.requests) == 1
+    (question,) = world.round().count
+    assert question.since == world.now
+
+
+def test_a_query_that_cannot_be_asked_says_why_where_its_author_looks() -> None:
+    world = serving(retraining({"newData": {"query": "sum(", "atLeast": 1}}))
+    assert "the query of newData cannot be asked" in world.status["retraining"]["message"]
 
 
 def test_a_schedule_asks_once_for_all_the_times_that_were_missed() -> None:

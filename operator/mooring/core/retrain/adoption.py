@@ -72,6 +72,7 @@ def open_desk(
             key=lambda r: (r.created, r.name),
         )),
         facts=facts,
+        labels=(observed.settings.scrape_namespace_label, observed.settings.scrape_pod_label),
     )  # fmt: skip
     made = {
         r.adopted.request: r.hash

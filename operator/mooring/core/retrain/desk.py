@@ -43,7 +43,9 @@ LEFT_TO_PIPELINES = RetrainingSpec.model_validate({"action": {"none": {}}})
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """``model`` is the hash of spec.model. ``spec`` is None where the user has given none."""
+    """``model`` is the hash of spec.model. ``spec`` is None where the user has given none.
+    ``labels`` is how metrics call a namespace and a pod.
+    """
 
     uid: str = ""
     name: str = ""
@@ -55,6 +57,7 @@ class Desk:
     ledger: Ledger = field(default_factory=Ledger)
     requests: tuple[Request, ...] = ()
     facts: RetrainingFacts = field(default_factory=RetrainingFacts)
+    labels: tuple[str, str] = ("namespace", "pod")
 
     @property
     def rules(self) -> RetrainingSpec:

@@ -42,6 +42,15 @@ class PerformanceFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class RowsFacts:
+    """How many rows there were since ``since``; None where that cannot be told, for ``problem``."""
+
+    value: float | None
+    since: datetime
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class JobFacts:
     """A training Job as seen: whether it has ended and how, and the last words of its pods.
 
@@ -84,4 +93,4 @@ class RetrainingFacts:
     refused: Mapping[str, str] = field(default_factory=dict)
     drift: DriftFacts | None = None
     performance: Mapping[str, PerformanceFacts] = field(default_factory=dict)
-    new_data: Mapping[str, float] = field(default_factory=dict)
+    new_data: Mapping[str, RowsFacts] = field(default_factory=dict)

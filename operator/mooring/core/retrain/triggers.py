@@ -91,7 +91,8 @@ def _is_over(entry: Entry, spec: RetrainingSpec, facts: RetrainingFacts) -> bool
         return found is not None and found.value >= max(floors, default=found.value)
     if entry.trigger == NEW_DATA:
         return any(
-            facts.new_data.get(t.new_data.query, t.new_data.at_least) < t.new_data.at_least
+            (rows := _rows(facts, t.new_data.query, entry.at)) is not None
+            and rows < t.new_data.at_least
             for t in triggers
             if t.new_data is not None and _query_name(t.new_data.query) in entry.episode
         )
@@ -99,13 +100,18 @@ def _is_over(entry: Entry, spec: RetrainingSpec, facts: RetrainingFacts) -> bool
 
 
 def pulled(
-    spec: RetrainingSpec, ledger: Ledger, revision: str, facts: RetrainingFacts, now: datetime
+    spec: RetrainingSpec,
+    ledger: Ledger,
+    revision: str,
+    facts: RetrainingFacts,
+    now: datetime,
+    since: datetime,
 ) -> Pulled:
-    """What every trigger says about the stable revision."""
+    """What every trigger says about the stable revision. ``since``: since when data is new."""
     found: dict[tuple[str, str], Pull] = {}
     problems, waiting, moments = [], [], []
     for trigger in spec.triggers or ():
-        said = _say(trigger, ledger, revision, facts, now)
+        said = _say(trigger, ledger, revision, facts, now, since)
         problems.append(said.problem)
         waiting.append(said.waiting)
         moments.append(said.look_again)
@@ -125,6 +131,7 @@ def _say(
     revision: str,
     facts: RetrainingFacts,
     now: datetime,
+    since: datetime,
 ) -> Pulled:
     if trigger.drift is not None:
         lasting = parse_duration(trigger.drift.for_) if trigger.drift.for_ else timedelta(0)
@@ -136,7 +143,12 @@ def _say(
         return _schedule(trigger.schedule, ledger, now)
     if trigger.new_data is not None:
         query, at_least = trigger.new_data.query, trigger.new_data.at_least
-        return _new_data(query, at_least, ledger, revision, facts)
+        rows = _rows(facts, query, since)
+        if rows is None:
+            found = facts.new_data.get(query)
+            why = f": {found.problem}" if found is not None and found.problem else " (yet)"
+            return Pulled(waiting=f"the query of newData has no answer{why}")
+        return _new_data(query, at_least, rows, ledger, revision)
     return Pulled()
 
 
@@ -203,12 +215,7 @@ def _schedule(text: str, ledger: Ledger, now: datetime) -> Pulled:
     return Pulled((pull,), look_again=following)
 
 
-def _new_data(
-    query: str, at_least: int, ledger: Ledger, revision: str, facts: RetrainingFacts
-) -> Pulled:
-    value = facts.new_data.get(query)
-    if value is None:
-        return Pulled(waiting="the query of newData has no answer (yet)")
+def _new_data(query: str, at_least: int, value: float, ledger: Ledger, revision: str) -> Pulled:
     if value < at_least:
         return Pulled()
     name = _query_name(query)
@@ -219,6 +226,12 @@ def _new_data(
     evidence = {"statistic": "rows", "value": f"{value:.6g}"}
     message = f"there are {value:.6g} rows of new data, at least {at_least} were asked for"
     return Pulled((Pull(NEW_DATA, f"{name}/{_next_number(asked)}", message, None, (evidence,)),))
+
+
+def _rows(facts: RetrainingFacts, query: str, since: datetime) -> float | None:
+    """The rows counted since then or later; what was counted for an earlier request is old."""
+    found = facts.new_data.get(query)
+    return found.value if found is not None and found.since >= since else None
 
 
 def held(

@@ -8,7 +8,9 @@ from datetime import datetime
 from typing import Any
 
 from mooring.api import parse_duration
+from mooring.core.promql import Bound
 from mooring.core.retrain import ledger as outcomes
+from mooring.core.retrain.counting import EVERY, Question, counted_since, questions
 from mooring.core.retrain.desk import Desk
 from mooring.core.retrain.effect import Fate, ineffective, relapses
 from mooring.core.retrain.event import Delivery
@@ -52,13 +54,14 @@ class Retraining:
 
     ``create`` are objects that are made if nothing of their name exists, and never written again.
     ``hold`` says why a trigger that pulls does not ask; ``ineffective`` counts retrainings in a row
-    that did not help.
+    that did not help. ``count`` is what to count of new data.
     """
 
     desk: Desk
     create: tuple[Manifest, ...] = ()
     statuses: tuple[RequestStatus, ...] = ()
     deliver: tuple[Delivery, ...] = ()
+    count: tuple[Question, ...] = ()
     look_again: datetime | None = None
     hold: Hold | None = None
     waiting: str = ""
@@ -102,14 +105,19 @@ def work(
             ledger, _ = desk.ask(stable.hash, says.pulls[0])
             desk = replace(desk, ledger=ledger)
     tended = _tended(desk, stable)
+    count, problem = _questions(desk, stable)
     another = desk.now if len(says.pulls) > 1 and hold is None else None
-    moments = (says.look_again, hold.until if hold else None, tended.look_again, another)
+    counting = desk.now + EVERY if count else None
+    moments = (
+        says.look_again, hold.until if hold else None, tended.look_again, another, counting,
+    )  # fmt: skip
     return replace(
         tended,
         look_again=min((m for m in moments if m is not None), default=None),
         hold=hold,
         waiting=says.waiting,
-        problem=says.problem,
+        problem=says.problem or problem,
+        count=count,
         ineffective=failed,
         told=_told(before, desk.ledger),
     )
@@ -120,10 +128,23 @@ def _read_triggers(desk: Desk, stable: Revision, fates: Mapping[str, Fate]) -> t
     spec = desk.rules
     ledger = known_schedules(spec, desk.ledger, desk.now)
     ledger = ended(spec, ledger, desk.facts)
-    says = pulled(spec, ledger, stable.hash, desk.facts, desk.now)
+    since = counted_since(ledger, stable.promoted_at, desk.now)
+    says = pulled(spec, ledger, stable.hash, desk.facts, desk.now, since)
     within = parse_duration(spec.min_data_window)
     ledger = relapses(ledger, stable.hash, says.pulls, fates, desk.now, within)
     return replace(desk, ledger=ledger), says
+
+
+def _questions(desk: Desk, stable: Revision) -> tuple[tuple[Question, ...], str]:
+    """What to count, by the ledger as it is after this decision."""
+    if desk.spec is None:
+        return (), ""
+    since = counted_since(desk.ledger, stable.promoted_at, desk.now)
+    bound = Bound(
+        desk.namespace, desk.name, stable.hash,
+        namespace_label=desk.labels[0], pod_label=desk.labels[1],
+    )  # fmt: skip
+    return questions(desk.spec, bound, since, desk.now)
 
 
 def _hold(desk: Desk, failed: int, rolling_out: bool) -> Hold | None:
