@@ -93,11 +93,11 @@ def exported(found: list[Target], *, latency: bool) -> bytes:
                 lines.append(f"envoy_cluster_outlier_detection_ejections_active{{{common}}} 0")
                 if latency:
                     lines += [
-                        f'envoy_cluster_upstream_rq_time_bucket{{{common},le="{e:g}"}} {n}'
+                        f'envoy_cluster_canary_upstream_rq_time_bucket{{{common},le="{e:g}"}} {n}'
                         for n, e in enumerate(EDGES)
                     ]
                     bucket = f'{common},le="+Inf"'
-                    lines.append(f"envoy_cluster_upstream_rq_time_bucket{{{bucket}}} 99")
+                    lines.append(f"envoy_cluster_canary_upstream_rq_time_bucket{{{bucket}}} 99")
     return ("\n".join(lines) + "\n").encode()
 
 

@@ -23,6 +23,7 @@ from mooring.adapters.prometheus_access import Access
 from mooring.adapters.prometheus_counters import read_counters
 from mooring.core.answers import Answer, NoAnswer, Reason, single_value
 from mooring.core.promql import Bound, prepare
+from mooring.core.render.router.fallback import OWN
 from mooring.core.router_counters import Attempts, ScrapeLabels, Source, Target, query
 from mooring_dev.health import wait_until
 from mooring_dev.ports import claim
@@ -44,7 +45,7 @@ def exported(n: int, namespace: str = "shop", pod: str = POD) -> str:
                 lines.append(f"envoy_cluster_endpoint_rq_{kind}{{{labels}}} {times * n}")
         lines.append(f"envoy_cluster_membership_total{{{common}}} 2")
         for edge, times in (("10", 1), ("13", 3), ("50", 5), ("100", 6), ("+Inf", 9)):
-            name = f'envoy_cluster_upstream_rq_time_bucket{{{common},le="{edge}"}}'
+            name = f'envoy_cluster_canary_upstream_rq_time_bucket{{{common},le="{edge}"}}'
             lines.append(f"{name} {times * n}")
     lines.append(f'envoy_server_uptime{{namespace="{namespace}",pod="{pod}"}} {n}')
     return "\n".join(lines) + "\n"
@@ -266,7 +267,7 @@ def bootstrap(admin: int, public: int, upstream: str) -> dict[str, Any]:
                     "track_cluster_stats": {"per_endpoint_stats": True},
                     "load_assignment": {
                         "cluster_name": "cand",
-                        "endpoints": [{"lb_endpoints": [{"endpoint": endpoint}]}],
+                        "endpoints": [{"lb_endpoints": [{"endpoint": endpoint, "metadata": OWN}]}],
                     },
                 }
             ],

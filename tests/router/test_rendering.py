@@ -58,10 +58,43 @@ def test_a_backend_has_all_its_clusters_whatever_the_route_says_of_it() -> None:
     for route in (Route(), Route({"aa": 100}), Route({"aa": 100}, {"bb": 10})):
         names = {c["name"] for c in files(Table(route, (STABLE, NEXT)))["cds.json"]["resources"]}
         assert names == {
-            "aa-a", "aa-b", "aa-match", "aa-shadow", "bb", "bb-match", "bb-shadow",
-            "aa-a_grpc", "aa-b_grpc", "aa-match_grpc", "aa-shadow_grpc", "bb_grpc", "bb-match_grpc",
-            "bb-shadow_grpc",
+            "aa-a", "aa-b", "aa-match", "aa-shadow", "aa-fallback",
+            "aa-a_grpc", "aa-b_grpc", "aa-match_grpc", "aa-shadow_grpc", "aa-fallback_grpc",
+            "bb", "bb-match", "bb-shadow", "bb-fallback",
+            "bb_grpc", "bb-match_grpc", "bb-shadow_grpc", "bb-fallback_grpc",
+            "aa-a@bb", "aa-b@bb", "bb@aa", "aa-a_grpc@bb", "aa-b_grpc@bb", "bb_grpc@aa",
         }  # fmt: skip
+
+
+def test_a_fallback_is_counted_apart_and_the_aggregate_by_its_revision_s_name() -> None:
+    found = files(Table(Route({"aa": 95, "bb": 5}), (STABLE, NEXT)))["cds.json"]["resources"]
+    clusters = {c["name"]: c for c in found}
+    either = clusters["bb_grpc@aa"]
+    assert either["alt_stat_name"] == "bb_grpc"
+    assert either["cluster_type"]["typed_config"]["clusters"] == ["bb_grpc", "aa-fallback_grpc"]
+    assert (
+        either["typed_extension_protocol_options"]
+        == clusters["bb_grpc"]["typed_extension_protocol_options"]
+    )
+
+    def own(name: str) -> bool:
+        (pod,) = clusters[name]["load_assignment"]["endpoints"][0]["lb_endpoints"]
+        return "metadata" in pod
+
+    assert own("bb")
+    assert own("aa-a")
+    assert not own("aa-fallback")
+
+
+def test_a_request_is_tried_at_the_fallback_after_its_retries_and_only_where_there_is_one() -> None:
+    both = Table(Route({"aa": 95, "bb": 5}), (STABLE, NEXT))
+    (found,) = routes(both)
+    policy = found["route"]["retry_policy"]
+    assert policy["num_retries"] == 2
+    assert policy["retry_priority"]["typed_config"]["update_frequency"] == 2
+    (found,) = routes(Table(Route({"aa": 100}), (STABLE, NEXT)))
+    assert found["route"]["retry_policy"]["num_retries"] == 1
+    assert "retry_priority" not in found["route"]["retry_policy"]
 
 
 def test_the_main_port_is_the_one_called_http_or_else_the_first() -> None:
@@ -95,9 +128,9 @@ def weights(found: Any) -> dict[str, int]:
 
 def test_weights_are_kept_exactly_with_halves_of_equal_weight() -> None:
     (found,) = routes(Table(Route({"aa": 95, "bb": 5}), (NEXT, STABLE)))
-    assert weights(found) == {"aa-a": 95, "aa-b": 95, "bb": 10}
+    assert weights(found) == {"aa-a": 95, "aa-b": 95, "bb@aa": 10}
     (found,) = routes(Table(Route({"aa": 95, "bb": 5}), (NEXT, STABLE)), "grpc")
-    assert weights(found) == {"aa-a_grpc": 95, "aa-b_grpc": 95, "bb_grpc": 10}
+    assert weights(found) == {"aa-a_grpc": 95, "aa-b_grpc": 95, "bb_grpc@aa": 10}
 
 
 def test_matches_come_in_their_order_and_before_the_weights() -> None:
@@ -121,7 +154,7 @@ def test_copies_are_of_the_randomly_split_requests_and_their_share_is_exact() ->
 def test_a_port_that_the_candidate_lacks_is_served_by_those_that_have_it() -> None:
     lacking = Backend("bb", NEXT.host, PORTS[:1])
     table = Table(Route({"aa": 50, "bb": 50}, {"bb": 10}), (STABLE, lacking))
-    assert weights(routes(table)[0]) == {"aa-a": 50, "aa-b": 50, "bb": 100}
+    assert weights(routes(table)[0]) == {"aa-a@bb": 50, "aa-b@bb": 50, "bb@aa": 100}
     (found,) = routes(table, "grpc")
     assert weights(found) == {"aa-a_grpc": 50, "aa-b_grpc": 50}
 

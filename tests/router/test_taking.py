@@ -52,7 +52,7 @@ async def test_what_envoy_refuses_is_a_problem_and_not_taken(
     router = await world.router(first)
     old = (await router.version())[0]
     files = envoy_files(
-        Table(Route({"stable": 50, "next": 50}), (stable, candidate)),
+        Table(Route({"stable": 80, "next": 20}), (stable, candidate)),
         TrafficSpec(),
         deployment="fraud",
         namespace="shop",
@@ -192,7 +192,7 @@ async def test_prometheus_finds_what_a_rollout_is_judged_by(
     for cluster in ("stable-a", "stable-b", "next"):
         label = f'envoy_cluster_name="{cluster}"'
         for metric in (
-            "envoy_cluster_upstream_rq_xx", "envoy_cluster_upstream_rq_time_bucket",
+            "envoy_cluster_upstream_rq_xx", "envoy_cluster_canary_upstream_rq_time_bucket",
             "envoy_cluster_upstream_rq_active", "envoy_cluster_membership_healthy",
             "envoy_cluster_outlier_detection_ejections_active", "envoy_cluster_endpoint_rq_total",
             "envoy_cluster_endpoint_rq_success", "envoy_cluster_endpoint_rq_error",
@@ -202,7 +202,7 @@ async def test_prometheus_finds_what_a_rollout_is_judged_by(
             assert lines, (metric, cluster)
     buckets = [
         line for line in text.splitlines()
-        if line.startswith("envoy_cluster_upstream_rq_time_bucket") and '"next"' in line
+        if line.startswith("envoy_cluster_canary_upstream_rq_time_bucket") and '"next"' in line
     ]  # fmt: skip
     edges = [line.partition('le="')[2].partition('"')[0] for line in buckets]
     assert edges == [*map(str, LATENCY_EDGES_MS), "+Inf"]

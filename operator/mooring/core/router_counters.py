@@ -45,7 +45,7 @@ _ALWAYS_THERE: Final = "envoy_cluster_membership_total"
 _UP: Final = "up"
 _DOWN: Final = f"|{_UP}"
 _UPTIME: Final = "envoy_server_uptime"
-_BUCKETS: Final = "envoy_cluster_upstream_rq_time_bucket"
+_BUCKETS: Final = "envoy_cluster_canary_upstream_rq_time_bucket"
 #: A series of an answer takes about 120 bytes, so this is about 2 MB.
 SHARD_SERIES: Final = 15_000
 

@@ -50,9 +50,10 @@ _HCM = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnecti
 _ROUTER = "envoy.extensions.filters.http.router.v3.Router"
 _CLUSTER_STATS = (
     (
-        "upstream_rq_(total|active|time|timeout|[1-5]xx|rx_reset|tx_reset|retry|retry_success"
+        "upstream_rq_(total|active|timeout|[1-5]xx|rx_reset|tx_reset|retry|retry_success"
         "|retry_limit_exceeded|pending_overflow)"
     ),
+    r"canary\.upstream_rq_time",
     "upstream_cx_(active|connect_fail)",
     "retry_or_shadow_abandoned",
     "membership_(total|healthy)",

@@ -11,6 +11,7 @@ Clusters are the units of measurement; Prometheus reads their names as ``envoy_c
   one, of the first port; where the backend is halved, ``<revision>-a`` and ``<revision>-b``;
 - ``<revision>-match``: requests whose headers chose the revision;
 - ``<revision>-shadow``: copies of requests, whose answers nobody gets;
+- ``<revision>-fallback``: requests of another revision none of whose pods took them;
 - for every further port the same with ``_<port>`` at the end: ``<revision>-a_grpc``. (Not a dot:
   Envoy's names of statistics are made of parts between dots.)
 """
@@ -25,6 +26,7 @@ from typing import Any
 
 from mooring.api import parse_duration
 from mooring.api.traffic_spec import OutlierDetection, SessionAffinity, TrafficSpec
+from mooring.core.render.router import fallback
 from mooring.core.render.router.observation import (
     CollectorAddress,
     collector_cluster,
@@ -64,7 +66,9 @@ def main_port(ports: Sequence[BackendPort]) -> str:
 
 
 def cluster_name(revision: str, part: str = "", port: str = "") -> str:
-    """``part``: empty, ``a``, ``b``, ``match`` or ``shadow``; ``port``: empty for the main one."""
+    """``part``: empty, ``a``, ``b``, ``match``, ``shadow`` or ``fallback``; ``port``: empty for the
+    main one.
+    """
     return f"{revision}{'-' if part else ''}{part}{'_' if port else ''}{port}"
 
 
@@ -96,7 +100,9 @@ def envoy_files(
     main = main_port(tuple(names.values()))
     resources: dict[str, list[dict[str, Any]]] = {
         CLUSTERS_FILE: [
-            c for backend in backends for c in _clusters(backend, traffic, main, collector)
+            c
+            for backend in backends
+            for c in _clusters(backend, backends, traffic, main, collector)
         ]
     }
     if collector is not None:
@@ -139,21 +145,34 @@ def _hash(resources: Mapping[str, Any]) -> str:
 
 
 def _clusters(
-    backend: Backend, traffic: TrafficSpec, main: str, collector: CollectorAddress | None
+    backend: Backend,
+    backends: Sequence[Backend],
+    traffic: TrafficSpec,
+    main: str,
+    collector: CollectorAddress | None,
 ) -> Iterator[dict[str, Any]]:
     for port in backend.ports:
         suffix = "" if port.name == main else port.name
         parts = ("a", "b") if backend.halved else ("",)
-        for part in (*parts, "match", "shadow"):
-            # Nobody misses a copy: it can wait for an address, which spares the DNS server.
-            refresh = "5s" if part == "shadow" else "1s"
+        others = fallback.others(backend, backends, port)
+        for part in (*parts, "match", "shadow", fallback.FALLBACK):
+            # Nobody misses a copy: it can wait for an address, which spares the DNS server. Nor is
+            # a fallback asked before its revision's own pods have been known for long.
+            refresh = "5s" if part in ("shadow", fallback.FALLBACK) else "1s"
             name = cluster_name(backend.revision, part, suffix)
             cluster = _cluster(name, backend.host, port, traffic, refresh=refresh)
             # gRPC frames are not what the collector reads.
-            if collector is not None and not port.http2:
+            if collector is not None and not port.http2 and part != fallback.FALLBACK:
                 (options,) = cluster["typed_extension_protocol_options"].values()
                 options["http_filters"] = observing(backend.revision, part)
+            if part == fallback.FALLBACK:
+                del cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["metadata"]
             yield cluster
+            if part in parts:
+                for other in others:
+                    yield fallback.aggregate(
+                        cluster, other, cluster_name(other, fallback.FALLBACK, suffix)
+                    )
 
 
 def _cluster(
@@ -168,7 +187,10 @@ def _cluster(
         "per_connection_buffer_limit_bytes": BUFFER_BYTES,
         "load_assignment": {
             "cluster_name": name,
-            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
+            "endpoints": [
+                {"lb_endpoints": [{"endpoint": {"address": address}, "metadata": fallback.OWN}]}
+            ],
+            "policy": fallback.WHOLE,
         },
         # Counts attempts, gRPC failures and retries among them, which the cluster's own do not.
         "track_cluster_stats": {"per_endpoint_stats": True},
@@ -274,7 +296,8 @@ def _routes(
             "direct_response": {"status": 503, "body": {"inline_string": _NO_ROUTE}}
         }
         return
-    target = _split(weights, known, port, sticky=traffic.session_affinity is not None)
+    falls = {name: fallback.fallback_of(name, weights) for name in weights}
+    target = _split(weights, falls, known, port, sticky=traffic.session_affinity is not None)
     mirrors = [
         {
             "cluster": cluster_name(revision, "shadow", port),
@@ -286,11 +309,19 @@ def _routes(
     ]
     if mirrors:
         target["request_mirror_policies"] = mirrors
-    yield everything | {"route": target | _action(traffic)}
+    action = _action(traffic)
+    if traffic.retries and any(falls.values()):
+        action["retry_policy"] |= fallback.once_more(traffic.retries + 1)
+    yield everything | {"route": target | action}
 
 
 def _split(
-    weights: Mapping[str, int], known: Mapping[str, Backend], port: str, *, sticky: bool
+    weights: Mapping[str, int],
+    falls: Mapping[str, str | None],
+    known: Mapping[str, Backend],
+    port: str,
+    *,
+    sticky: bool,
 ) -> dict[str, Any]:
     """The order is that of the revisions' names, whatever their weights: so a session that the
     candidate has keeps it when the candidate's share grows.
@@ -298,6 +329,9 @@ def _split(
     clusters = []
     for revision, weight in weights.items():
         names = split_clusters(known[revision], port)
+        other = falls[revision]
+        if other is not None:
+            names = tuple(fallback.either(name, other) for name in names)
         clusters += [{"name": name, "weight": 2 * weight // len(names)} for name in names]
     if len(clusters) == 1:
         return {"cluster": clusters[0]["name"]}
