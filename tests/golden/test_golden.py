@@ -21,6 +21,7 @@ from tests.core.world import World, copied
 from mooring.api import lint
 from mooring.core.observed import RenderSettings, RuntimeSource
 from mooring.core.plan import Plan
+from mooring.core.render.router.observation import prepared_template
 
 HERE = Path(__file__).parent
 CASES = sorted(path.parent.name for path in HERE.glob("*/input.yaml"))
@@ -111,8 +112,13 @@ def test_the_record_holds_exactly_the_template_that_runs(case: str) -> None:
     records = [m for m in manifests.values() if m["kind"] == "ControllerRevision"]
     assert deployments
     for live in deployments:
+        if live["metadata"]["name"] == "fraud-collector":
+            continue  # of the deployment, and of no revision
         if live["metadata"]["name"] == "fraud-router":
-            assert live["spec"]["template"] in [record["data"]["router"] for record in records]
+            routers = [record["data"]["router"] for record in records]
+            if case == "monitoring":
+                routers = [prepared_template(router) for router in routers]
+            assert live["spec"]["template"] in routers
             continue
         record = manifests["ControllerRevision", live["metadata"]["name"]]
         assert record["data"]["template"] == live["spec"]["template"]
