@@ -6,7 +6,8 @@ import re
 from typing import Any
 
 import pytest
-from tests.core.world import ONNX_RUNTIME, World
+from tests.core.given import ONNX_RUNTIME
+from tests.core.world import World
 
 from mooring.core.kinds import Ref
 from mooring.core.observed import RuntimeSource

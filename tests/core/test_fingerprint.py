@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.core.world import copied
+from tests.core.given import copied
 
 from mooring.core.fingerprint import covers, fingerprint, is_applied, stamped
 

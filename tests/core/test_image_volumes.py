@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.core.world import ONNX_RUNTIME, World
+from tests.core.given import ONNX_RUNTIME
+from tests.core.world import World
 
 from mooring.core.observed import RenderSettings, RuntimeSource
 

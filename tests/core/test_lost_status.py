@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tests.core.world import World, copied
+from tests.core.given import copied
+from tests.core.world import World
 
 from mooring.core.kinds import Ref
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from tests.core.world import ONNX_RUNTIME, World, copied
+from tests.core.given import ONNX_RUNTIME, copied
+from tests.core.world import World
 
 from mooring.core.kinds import Ref
 from mooring.core.observed import RenderSettings, RuntimeSource

@@ -15,7 +15,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from tests.core.world import EVERY_REVISION, ONNX_RUNTIME, World
+from tests.core.given import ONNX_RUNTIME
+from tests.core.world import EVERY_REVISION, World
 
 from mooring.api import ModelDeploymentStatus
 from mooring.core.kinds import Ref

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.core.world import World, spec
+from tests.core.given import spec
+from tests.core.world import World
 
 from mooring.core.kinds import Ref
 

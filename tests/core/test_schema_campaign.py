@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.core.given import copied, spec
 from tests.core.schema_values import Json, changes, places, spec_schema
-from tests.core.world import World, copied, spec
+from tests.core.world import World
 
 from mooring.core import kinds
 from mooring.core.kinds import Ref

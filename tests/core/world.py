@@ -7,10 +7,11 @@ when a test says so.
 
 from __future__ import annotations
 
-import pickle
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
+
+from tests.core.given import ONNX_RUNTIME, Interrupted, copied, spec
 
 from mooring.core import kinds
 from mooring.core.examination import Evidence, Examination
@@ -31,41 +32,8 @@ from mooring.core.retrain.facts import JobFacts, RetrainingFacts
 from mooring.core.revision import History, read_history
 from mooring.core.traffic import RouterReport
 
-ONNX_RUNTIME: dict[str, Any] = {
-    "formats": [{"name": "onnx", "versions": ["1"]}],
-    "protocols": ["open-inference-v2"],
-    "image": "example.com/onnx-server:{{ runtime.version }}",
-    "version": "0.1.0",
-    "args": ["--model-name", "{{ model.name }}", "--model-dir", "{{ model.path }}"],
-    "ports": [{"name": "http", "containerPort": 8080}],
-    "readinessProbe": {"httpGet": {"path": "/v2/models/{{ model.name }}/ready", "port": "http"}},
-    "metrics": {"port": "http", "path": "/metrics"},
-}
-
-
 #: What World.routed answers where the ratio of pods is the weight.
 EVERY_REVISION = "every revision"
-
-
-def copied(value: Any) -> Any:
-    """A deep copy, several times as fast as that of the standard library."""
-    return pickle.loads(pickle.dumps(value))
-
-
-class Interrupted(Exception):
-    """A round ends early: the operator is gone, an answer is lost, or its view was too old."""
-
-
-def spec(uri: str = "s3://models/fraud/v1", **changes: Any) -> dict[str, Any]:
-    """A small spec; keyword arguments replace top-level fields."""
-    return {
-        "model": {"uri": uri},
-        "runtime": {"name": "onnx"},
-        "replicas": 2,
-        "traffic": {"router": "replicas"},
-        "rollout": {"progressDeadline": "10m", "revisionHistoryLimit": 10},
-        **changes,
-    }
 
 
 @dataclass

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from tests.engine.no_routers import NoRouters
 from tests.engine.objects import Json
 
 from mooring.adapters.kube import ApiError
@@ -15,7 +16,6 @@ from mooring.adapters.sinks import SinkClient
 from mooring.core import kinds
 from mooring.core.kinds import KIND_BY_NAME, Kind, Ref
 from mooring.core.observed import Observed, RenderSettings
-from mooring.core.traffic import RouterReport
 from mooring.engine import reconciler as reconciler_module
 from mooring.engine.deliveries import Deliveries
 from mooring.engine.evidence import Examiner
@@ -124,16 +124,6 @@ class Told:
 
     def record(self, resource: Json, event: Any) -> None:
         self.events.append(event.reason)
-
-
-class NoRouters:
-    """No router pod has ever started."""
-
-    async def ask(self, namespace: str, deployment: str) -> tuple[RouterReport, ...]:
-        return ()
-
-    async def close(self) -> None:
-        pass
 
 
 class Setting:

@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 import yaml
-from tests.core.world import World, copied
+from tests.core.given import copied
+from tests.core.world import World
 
 from mooring.api import lint
 from mooring.core.observed import RenderSettings, RuntimeSource

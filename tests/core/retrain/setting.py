@@ -6,7 +6,8 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from tests.core.world import World, spec
+from tests.core.given import spec
+from tests.core.world import World
 
 from mooring.core.kinds import Ref
 from mooring.core.retrain.facts import DriftFacts, JobFacts
