@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -88,7 +89,11 @@ async def _run(places: Places, settings: Settings, bounds: Bounds) -> None:
     )
     http = uvicorn.Server(config)
     listener = _listen(places, places.http_port)
-    http.handle_exit = _stopper(http)  # type: ignore[method-assign,assignment]
+    stop = _stopper(http)
+    http.handle_exit = stop  # type: ignore[method-assign,assignment]
+    # uvicorn sets its own handlers only once it serves, and a pod may be told to end before.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
     watching = asyncio.create_task(service.watch())
     _log.info("listening for copies on port %d", copies.sockets[0].getsockname()[1])
     _log.info("listening on port %d", listener.getsockname()[1])
