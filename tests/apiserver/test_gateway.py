@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from tests.apiserver.cluster import (
     DIGEST,
     Api,
@@ -286,6 +287,19 @@ async def test_what_only_the_route_s_own_definition_refuses_is_put_before_the_us
         words = (await api.condition(namespace, "fraud", "Stalled"))["message"]
         assert "HTTPRoute fraud" in words
         assert "sectionName" in words
+
+
+@pytest.mark.usefixtures("gateway_api")
+async def test_the_example_gets_its_route(cluster: ControlPlane, api: Api, namespace: str) -> None:
+    example = yaml.safe_load((REPOSITORY / "examples/gateway/modeldeployment.yaml").read_text())
+    async with (
+        Operator.run(cluster.kubeconfig, settings(namespace)),
+        Pods(api, namespace),
+        FakeGateway(api, namespace),
+    ):
+        await deploy(api, namespace, spec=example["spec"])
+        await until(lambda: api.ready(namespace, "fraud"), "Ready", 60)
+        assert list((await weights(api, namespace)).values()) == [100]
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from tests.core.gateways import ROUTE, run_gateways, split
 from tests.core.world import World
 
 from mooring.core import kinds
 
 V1, V2 = (f"s3://models/fraud/v{i}" for i in (1, 2))
-ROUTE = kinds.Ref("HTTPRoute", "fraud")
 GATEWAY: dict[str, Any] = {
     "router": "gateway",
     "gateway": {"parentRefs": [{"name": "public", "namespace": "infra"}]},
@@ -22,7 +22,8 @@ def behind_gateway(*steps: dict[str, Any], replicas: int = 4) -> tuple[World, st
     rollout = {"progressDeadline": "10m", **({"steps": list(steps)} if steps else {})}
     world = World.with_spec(replicas=replicas, traffic=GATEWAY, rollout=rollout)
     stable = world.serve()
-    assert world.split() == {stable: 100}
+    run(world)
+    assert split(world) == {stable: 100}
     assert world.reason("Ready") == ""
     return world, stable
 
@@ -37,21 +38,21 @@ def start(world: World) -> str:
 
 def run(world: World, seconds: int = 1) -> list[dict[str, int]]:
     """Lets pods and Gateways follow until nothing moves; returns the weights that were written."""
-    seen = [world.split()]
+    seen = [split(world)]
     for _ in range(40):
         before = len(world.writes)
         for revision in world.revisions():
             world.run_pods(revision)
         world.round()
-        if world.split() != seen[-1]:
-            seen.append(world.split())
-        world.run_gateways()
+        if split(world) != seen[-1]:
+            seen.append(split(world))
+        run_gateways(world)
         world.wait(seconds=seconds)
-        if len(world.writes) == before and world.round().look_again is None:
+        plan = world.round()
+        if len(world.writes) == before and plan.look_again is None:
             return seen
-        world.round()
-        if world.split() != seen[-1]:
-            seen.append(world.split())
+        if split(world) != seen[-1]:
+            seen.append(split(world))
     return seen
 
 
@@ -75,11 +76,11 @@ def test_a_service_stands_before_the_route_that_names_it_and_stays_until_it_does
             world.run_pods(revision)
         plan = world.round()
         names = [kinds.Ref(m["kind"], m["metadata"]["name"]) for m in plan.apply]
-        for revision in world.split():
+        for revision in split(world):
             service = kinds.Ref("Service", f"fraud-{revision}-gateway")
             assert service in world.children
             assert service in names[: names.index(ROUTE)]
-        world.run_gateways()
+        run_gateways(world)
         world.wait(seconds=2)
 
 
@@ -88,17 +89,17 @@ def test_nothing_moves_before_the_gateway_has_accepted_the_last_move() -> None:
     candidate = start(world)
     world.run_pods(candidate)
     world.settle()
-    assert world.split() == {stable: 100, candidate: 0}
+    assert split(world) == {stable: 100, candidate: 0}
     world.wait(minutes=5)
     world.settle()
-    assert world.split() == {stable: 100, candidate: 0}
-    world.run_gateways()
+    assert split(world) == {stable: 100, candidate: 0}
+    run_gateways(world)
     world.settle()
     world.wait(seconds=2)
     world.settle()
-    assert world.split() == {stable: 80, candidate: 20}
+    assert split(world) == {stable: 80, candidate: 20}
     assert "since" not in world.status["rollout"], "its time begins when the Gateway has it"
-    world.run_gateways()
+    run_gateways(world)
     world.settle()
     assert "since" not in world.status["rollout"], "and its proxies can be expected to"
     world.wait(seconds=2)
@@ -110,7 +111,7 @@ def test_the_public_service_is_that_of_stable_until_the_promotion() -> None:
     world, stable = behind_gateway({"weight": 50, "duration": "1h"})
     candidate = start(world)
     run(world)
-    assert world.split() == {stable: 50, candidate: 50}
+    assert split(world) == {stable: 50, candidate: 50}
     assert world.routed() == stable
     world.act(f"promote/{candidate}/1")
     run(world)
@@ -121,18 +122,18 @@ def test_the_old_pods_stay_until_the_gateway_has_left_them_for_as_long_as_drain(
     world, stable = behind_gateway()
     candidate = start(world)
     for _ in range(20):
-        if world.split() == {candidate: 100, stable: 0}:
+        if split(world) == {candidate: 100, stable: 0}:
             break
         for revision in world.revisions():
             world.run_pods(revision)
         world.round()
-        if world.split().get(candidate) != 100:
-            world.run_gateways()
+        if split(world).get(candidate) != 100:
+            run_gateways(world)
             world.wait(seconds=2)
     world.wait(minutes=5)
     world.settle()
     assert stable in world.revisions(), "no Gateway has said that it has left them"
-    world.run_gateways()
+    run_gateways(world)
     world.settle()
     world.wait(seconds=world.settings.drain.total_seconds() - 1)
     world.settle()
@@ -150,7 +151,7 @@ def test_an_abort_takes_the_weight_back_at_once() -> None:
     run(world)
     world.act(f"abort/{candidate}/1")
     world.round()
-    assert world.split() == {stable: 100, candidate: 0}
+    assert split(world) == {stable: 100, candidate: 0}
 
 
 def test_mirror_and_match_are_asked_of_the_gateway() -> None:
@@ -178,7 +179,7 @@ def test_a_refused_route_stalls_the_rollout_while_stable_serves() -> None:
     candidate = start(world)
     world.run_pods(candidate)
     world.settle()
-    world.run_gateways(NO)
+    run_gateways(world, NO)
     world.settle()
     assert world.reason("Stalled") == "GatewayRefused"
     message = world.condition("Stalled")["message"]
@@ -188,7 +189,7 @@ def test_a_refused_route_stalls_the_rollout_while_stable_serves() -> None:
     )
     assert world.reason("Ready") == ""
     assert world.routed() == stable
-    world.run_gateways()
+    run_gateways(world)
     world.settle()
     assert world.reason("Stalled") == ""
 
@@ -233,9 +234,9 @@ def test_a_route_that_somebody_has_edited_counts_as_taken_by_nobody() -> None:
     run(world)
     (rule,) = world.children[ROUTE]["spec"]["rules"]
     rule["backendRefs"][0]["weight"] = 77
-    world.run_gateways()
+    run_gateways(world)
     world.round()
-    assert world.split() == {stable: 80, candidate: 20}, "written anew"
+    assert split(world) == {stable: 80, candidate: 20}, "written anew"
     annotations = world.children[ROUTE]["metadata"]["annotations"]
     assert kinds.ANNOTATION_ACCEPTED not in annotations
 
@@ -259,7 +260,7 @@ def test_routers_of_before_stay_until_nobody_is_sent_to_them() -> None:
     world.settle()
     assert world.routed() == stable
     assert kinds.Ref("Deployment", "fraud-router") in world.children
-    world.run_gateways()
+    run_gateways(world)
     world.wait(minutes=1)
     world.settle()
     assert kinds.Ref("Deployment", "fraud-router") not in world.children

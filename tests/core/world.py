@@ -390,27 +390,6 @@ class World:
             for name in names
         }
 
-    def run_gateways(self, *conditions: dict[str, str]) -> None:
-        """Lets every Gateway of the HTTPRoute say that it has accepted it as it is now; or, where
-        given, these conditions.
-        """
-        live = self.children[Ref("HTTPRoute", "fraud")]
-        said = conditions or (
-            {"type": "Accepted", "status": "True", "reason": "Accepted"},
-            {"type": "ResolvedRefs", "status": "True", "reason": "ResolvedRefs"},
-        )
-        generation = live["metadata"]["generation"]
-        live["status"] = {
-            "parents": [
-                {
-                    "parentRef": parent,
-                    "controllerName": "example.com/fake",
-                    "conditions": [{"observedGeneration": generation, **c} for c in said],
-                }
-                for parent in live["spec"]["parentRefs"]
-            ]
-        }
-
     def fail_pods(
         self, revision: str, reason: str, message: str, *, permanent: bool = False
     ) -> None:
@@ -430,8 +409,6 @@ class World:
                 self.run_pods(revision)
             if Ref("Deployment", "fraud-router") in self.children:
                 self.run_routers()
-            if Ref("HTTPRoute", "fraud") in self.children:
-                self.run_gateways()
             self.round()
             if len(self.writes) == before:
                 break
@@ -464,14 +441,6 @@ class World:
         found = read_table(live)
         assert found is not None
         return dict(found[0].route.weights)
-
-    def split(self) -> dict[str, int]:
-        """The weights of the HTTPRoute's backends, by revision, 0 among them."""
-        rules = self.children[Ref("HTTPRoute", "fraud")]["spec"]["rules"]
-        return {
-            ref["name"].removeprefix("fraud-").removesuffix("-gateway"): ref["weight"]
-            for ref in rules[-1]["backendRefs"]
-        }
 
     def routed(self) -> str:
         service = self.children[Ref("Service", "fraud")]

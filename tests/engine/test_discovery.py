@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from tests.engine.objects import child, model
+from tests.engine.test_reconciler import Setting as Reconciling
 
 from mooring.adapters.kube import ApiError
 from mooring.core import kinds
@@ -50,6 +51,11 @@ class Setting:
     @property
     def queued(self) -> bool:
         return self.queue.depth > 0
+
+
+@pytest.fixture
+def reconciling() -> Reconciling:
+    return Reconciling()
 
 
 @pytest.fixture
@@ -113,3 +119,25 @@ def test_a_reconciler_that_nobody_tells_takes_every_kind_for_known() -> None:
 
     unserved: Any = Reconciler.__dataclass_fields__["unserved"].default
     assert unserved() == frozenset()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        ApiError(404, "NotFound", "the server could not find the requested resource"),
+        ApiError(
+            500, "", "failed to create typed patch object: .spec: field not declared in schema"
+        ),
+    ],
+)
+async def test_a_definition_of_others_that_is_gone_or_too_old_is_told_and_not_tried_for_ever(
+    reconciling: Reconciling, answer: ApiError
+) -> None:
+    resource = reconciling.store.get(kinds.MODEL_DEPLOYMENT, "shop", "fraud")
+    assert resource is not None
+    resource["spec"]["traffic"] = {"router": "gateway", "gateway": {"parentRefs": [{"name": "a"}]}}
+    reconciling.server.errors["apply HTTPRoute"] = answer
+    await reconciling.reconciler.reconcile(FRAUD)
+    assert reconciling.child("Deployment")
+    await reconciling.reconciler.reconcile(FRAUD)
+    assert reconciling.stalled() == "WriteRefused"

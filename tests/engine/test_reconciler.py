@@ -258,28 +258,6 @@ async def test_one_refused_kind_keeps_no_other_back_and_is_told(setting: Setting
     assert setting.stalled() == "WriteRefused"
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [
-        ApiError(404, "NotFound", "the server could not find the requested resource"),
-        ApiError(
-            500, "", "failed to create typed patch object: .spec: field not declared in schema"
-        ),
-    ],
-)
-async def test_a_definition_of_others_that_is_gone_or_too_old_is_told_and_not_tried_for_ever(
-    setting: Setting, answer: ApiError
-) -> None:
-    resource = setting.store.get(kinds.MODEL_DEPLOYMENT, "shop", "fraud")
-    assert resource is not None
-    resource["spec"]["traffic"] = {"router": "gateway", "gateway": {"parentRefs": [{"name": "a"}]}}
-    setting.server.errors["apply HTTPRoute"] = answer
-    await setting.reconciler.reconcile(FRAUD)
-    assert setting.child("Deployment")
-    await setting.reconciler.reconcile(FRAUD)
-    assert setting.stalled() == "WriteRefused"
-
-
 async def test_a_refused_write_is_tried_ever_more_rarely_even_if_each_answer_differs(
     setting: Setting,
 ) -> None:

@@ -39,7 +39,7 @@ def test_without_a_histogram_errors_are_judged_and_latency_is_not() -> None:
     assert verdicts(rollout) == {"errors": Verdict.PASS, "latency": Verdict.NO_DATA}
     assert rollout.last is not None
     assert rollout.last.verdict is Verdict.NO_DATA
-    assert "envoy_cluster_upstream_rq_time_bucket" in rollout.last.reason
+    assert "envoy_cluster_canary_upstream_rq_time_bucket" in rollout.last.reason
     assert rollout.samples(1) == (0, 0)
 
 

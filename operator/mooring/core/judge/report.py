@@ -28,7 +28,7 @@ from mooring.core.judge.weigh import Terms, Weighed
 _COARSE: Final = 0.002
 _UNTIMED: Final = (
     "the routers' latencies are not scraped: let Prometheus keep "
-    "envoy_cluster_upstream_rq_time_bucket"
+    "envoy_cluster_canary_upstream_rq_time_bucket"
 )
 
 
