@@ -135,6 +135,30 @@ def test_a_clock_that_is_set_back_amid_a_step_ends_it_no_sooner() -> None:
     assert world.route() == {stable: 75, candidate: 25}, "and it goes on"
 
 
+@pytest.mark.parametrize("kill_after", range(1, 8))
+def test_what_is_removed_after_a_promotion_is_not_made_again(kill_after: int) -> None:
+    """Routers took longer over the route than pods are drained, and a round ends half-way."""
+    world, stable = behind_routers()
+    candidate = start(world)
+    for _ in range(40):
+        world.run_pods(candidate)
+        world.round()
+        if world.route() == {candidate: 100}:
+            break
+    world.routers_follow = False
+    world.settle()
+    world.wait(minutes=5)
+    world.routers_follow = True
+    before = len(world.writes)
+    world.round(kill_after=kill_after)
+    for _ in range(6):
+        world.settle(20)
+        world.wait(seconds=15)
+    made = [line for line in world.writes[before:] if line.startswith("create") and stable in line]
+    assert made == []
+    assert world.revisions() == [candidate]
+
+
 def test_the_model_of_before_after_a_rejection_is_served_without_a_rollout() -> None:
     world, stable, candidate = in_step()
     world.act(f"abort/{candidate}/1")

@@ -150,7 +150,7 @@ def leaves(
         routing = situation.setting.routing
         if revision.hash in situation.route.revisions or routing.names(revision.hash):
             return True, None
-        if not (routing.taken or routing.idle):
+        if not (routing.taken or routing.idle) or routing.holds(revision.hash):
             return True, None
         left.append(routing.since or observed.now)
     if live != routers:

@@ -50,6 +50,18 @@ class Routing:
         """Whether requests go by this route, beyond doubt."""
         return self.taken and self.table is not None and self.table.route == route
 
+    def holds(self, revision: str) -> bool:
+        """Whether the table still has it as a backend, while there is a router to read it.
+
+        It is taken out by one more write, from which the time to drain runs anew: what is removed
+        before that would be made again by a round that did not get to its end.
+        """
+        return (
+            not self.idle
+            and self.table is not None
+            and any(backend.revision == revision for backend in self.table.backends)
+        )
+
     def names(self, revision: str) -> bool:
         """Whether some router may still send requests there."""
         if self.table is None:

@@ -1,0 +1,157 @@
+"""Each oracle finds the breach that it is there for, and says nothing about a good history."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.faults.history import Happening, History
+from tests.faults.oracles import births_and_deaths, judge
+
+from mooring.core import kinds
+
+OLD, NEW = "bcdf", "ghjk"
+
+
+class Story:
+    """A history, told by hand."""
+
+    def __init__(self) -> None:
+        self.happenings: list[Happening] = []
+
+    def tell(self, kind: str, name: str, change: str = "MODIFIED", **obj: Any) -> Story:
+        version = len(self.happenings) + 1
+        labels = {kinds.LABEL_DEPLOYMENT: "fraud", **obj.pop("labels", {})}
+        meta = {"name": name, "labels": labels, "annotations": obj.pop("annotations", {})}
+        managed = obj.pop("managedFields", [])
+        meta |= {"generation": 1, "managedFields": managed}
+        self.happenings.append(Happening(version, change, kind, {"metadata": meta, **obj}))
+        return self
+
+    def asks(self, replicas: int = 4, **more: Any) -> Story:
+        return self.tell("ModelDeployment", "fraud", spec={"replicas": replicas}, **more)
+
+    def pods(self, revision: str, asked: int, available: int, change: str = "MODIFIED") -> Story:
+        return self.tell(
+            "Deployment", f"fraud-{revision}", change, labels={kinds.LABEL_REVISION: revision},
+            spec={"replicas": asked}, status={"availableReplicas": available},
+        )  # fmt: skip
+
+    def routes(self, **weights: int) -> Story:
+        backends = [{"revision": r, "host": "h", "ports": []} for r in (OLD, NEW)]
+        table = json.dumps({"route": {"weights": weights}, "backends": backends})
+        annotations = {kinds.ANNOTATION_TABLE: table, kinds.ANNOTATION_VERSION: "v"}
+        return self.tell("ConfigMap", "fraud-router", annotations=annotations)
+
+    def record(self, revision: str, **annotations: str) -> Story:
+        named = {f"{kinds.GROUP}/{key}": value for key, value in annotations.items()}
+        return self.tell("ControllerRevision", f"fraud-{revision}", annotations=named)
+
+    def ready(self, revision: str, ready: int, desired: int, **condition: Any) -> Story:
+        status = {
+            "stable": {"revision": revision, "replicas": {"ready": ready, "desired": desired}},
+            "conditions": [{"type": "Ready", "status": "True", **condition}],
+        }
+        return self.asks(status=status)
+
+    @property
+    def breaches(self) -> list[str]:
+        return judge(self.happenings)
+
+
+def _canary() -> Story:
+    return Story().asks().pods(OLD, 4, 4).routes(bcdf=100).pods(NEW, 1, 1).routes(bcdf=80, ghjk=20)
+
+
+def test_a_good_canary_breaks_nothing() -> None:
+    told = _canary().ready(OLD, 4, 4, observedGeneration=1).pods(NEW, 4, 4).routes(ghjk=100)
+    assert told.pods(OLD, 0, 0, "DELETED").breaches == []
+
+
+BAD: dict[str, tuple[str, Callable[[], Story]]] = {
+    "weights of 90": ("I3: weights sum to 90", lambda: _canary().routes(bcdf=70, ghjk=20)),
+    "weight on nothing": (
+        "I3: 30 % for ghjk",
+        lambda: _canary().pods(NEW, 1, 0).routes(bcdf=70, ghjk=30),
+    ),
+    "stable cut before its traffic": ("I3: 1 of 4 pods", lambda: _canary().pods(OLD, 1, 4)),
+    "stable removed before its traffic": (
+        "I3: 0 of 4 pods",
+        lambda: _canary().pods(OLD, 4, 4, "DELETED"),
+    ),
+    "without routers, too": (
+        "I3: 2 available pods are left of 4",
+        lambda: Story().asks().pods(OLD, 4, 4).pods(NEW, 4, 0).pods(OLD, 2, 4),
+    ),
+    "more traffic after a rejection": (
+        "I4: ghjk is rejected, and its weight rises from 20 to 30",
+        lambda: _canary().record(NEW, rejected="{}").routes(bcdf=70, ghjk=30),
+    ),
+    "more pods after a rejection": (
+        "I4: ghjk is rejected, and its pods rise from 1 to 2",
+        lambda: _canary().record(NEW, rejected="{}").pods(NEW, 2, 1),
+    ),
+    "ready of nothing": (
+        "I7: Ready=True without",
+        lambda: _canary().ready(OLD, 4, 4),
+    ),
+    "ready of the future": (
+        "I7: Ready=True of a generation that is not there yet",
+        lambda: _canary().ready(OLD, 4, 4, observedGeneration=2),
+    ),
+    "ready with too few": (
+        "I7: Ready=True with {'ready': 3",
+        lambda: _canary().ready(OLD, 3, 4, observedGeneration=1),
+    ),
+    "ready with pods that are not": (
+        "I7: Ready=True with 4 pods, and the API server knows of 2",
+        lambda: _canary().pods(OLD, 4, 2).ready(OLD, 4, 4, observedGeneration=1),
+    ),
+    "a spec that we wrote": (
+        "I10: spec was written by mooring",
+        lambda: Story().asks(managedFields=[{"manager": "mooring", "fieldsV1": {"f:spec": {}}}]),
+    ),
+    "a second request": (
+        "I6: 2 requests",
+        lambda: (
+            Story()
+            .tell("RetrainingRequest", "a", "ADDED", spec={"idempotencyKey": "k"})
+            .tell("RetrainingRequest", "b", "ADDED", spec={"idempotencyKey": "k"})
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_breach_is_found(name: str) -> None:
+    words, told = BAD[name]
+    (breach,) = told().breaches
+    assert breach.startswith(words)
+
+
+def test_a_revision_that_may_try_again_may_have_more() -> None:
+    told = _canary().record(NEW, rejected="{}").record(NEW).routes(bcdf=70, ghjk=30)
+    assert told.breaches == []
+
+
+def test_what_is_deleted_needs_no_pods() -> None:
+    gone = _canary().tell("ModelDeployment", "fraud", "DELETED", spec={})
+    assert gone.pods(OLD, 4, 4, "DELETED").breaches == []
+
+
+def test_births_and_deaths_are_counted_by_object() -> None:
+    told = Story().pods(OLD, 1, 1, "ADDED").pods(OLD, 2, 1).pods(OLD, 2, 1, "DELETED")
+    births, deaths = births_and_deaths(told.pods(OLD, 1, 0, "ADDED").happenings)
+    assert births == {f"Deployment fraud-{OLD}": 2}
+    assert deaths == {f"Deployment fraud-{OLD}": 1}
+
+
+def test_a_history_that_is_kept_is_judged_alike(tmp_path: Path) -> None:
+    told = _canary().routes(bcdf=70, ghjk=20)
+    # Several watches tell in no order.
+    History(list(reversed(told.happenings))).save(tmp_path / "kept.jsonl")
+    with (tmp_path / "kept.jsonl").open() as lines:
+        assert judge(History.load(lines).in_order()) == told.breaches
