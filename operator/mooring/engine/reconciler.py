@@ -362,6 +362,9 @@ class Reconciler:
         if live is not None and self._nothing_to_do(key, ref, manifest, live):
             self.metrics.writes_avoided.inc()
             return False
+        if live is not None:  # or the apply would make anew what has gone meanwhile
+            meta = {**manifest["metadata"], "uid": live["metadata"].get("uid", "")}
+            manifest = {**manifest, "metadata": meta}
         write = self.client.apply(kind, manifest, create_only=live is None)
         guarded = live is None or "resourceVersion" in manifest["metadata"]
         try:
