@@ -90,3 +90,22 @@ async def test_a_child_of_one_that_was_made_anew_meanwhile_is_left_to_the_new_on
     with pytest.raises(Conflict):
         await setting.reconciler.reconcile(FRAUD)
     assert setting.server.writes[before:] == []
+
+
+async def test_an_apply_names_the_object_that_it_was_decided_on(setting: Setting) -> None:
+    """With a uid the API server makes nothing anew; found by a fault run."""
+    await setting.settle()
+    policy = copy.deepcopy(setting.server.objects[Ref("NetworkPolicy", "fraud")])
+    policy["spec"]["ingress"] = []
+    policy["metadata"]["resourceVersion"] = str(next(setting.server.versions))
+    setting.store.put(kinds.NETWORK_POLICY, copy.deepcopy(policy))
+    sent: list[Json] = []
+    apply = setting.server.apply
+
+    async def listens(kind: Kind, manifest: Json, **more: Any) -> Json:
+        sent.append(manifest)
+        return await apply(kind, manifest, **more)
+
+    setting.server.apply = listens  # type: ignore[method-assign]
+    await setting.settle()
+    assert [m["metadata"]["uid"] for m in sent] == [policy["metadata"]["uid"]]
