@@ -7,6 +7,7 @@ pods behind it change.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ _PROGRAM = Path(__file__).with_name("demo_client_program.py")
 _PATH = "/client/program.py"
 _READY_TIMEOUT = "60s"
 _END_SECONDS = 30.0
+#: kubectl's WebSockets never recover from a ping that comes late, and on a busy machine one does:
+#: then the end of the input does not arrive. SPDY knows no pings.
+EXEC_ENVIRONMENT = {"KUBECTL_REMOTE_COMMAND_WEBSOCKETS": "false"}
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,7 @@ class Stream:
         """Begin, and return when the first answer (or failure) is there."""
         self._process = subprocess.Popen(
             self._command,
+            env={**os.environ, **EXEC_ENVIRONMENT},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ from tests.e2e.conftest import CLUSTER, mooring_dev
 from mooring_dev import prometheus
 from mooring_dev.binaries import ensure
 from mooring_dev.cluster import Cluster
-from mooring_dev.demo_client import Client
+from mooring_dev.demo_client import EXEC_ENVIRONMENT, Client
 from mooring_dev.demo_model import Model, condition, is_true, read_manifests
 from mooring_dev.demo_store import BUCKET, example, example_file
 from mooring_dev.s3 import S3Server
@@ -58,7 +59,11 @@ class Payments:
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(
-            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            self._command,
+            env={**os.environ, **EXEC_ENVIRONMENT},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         assert self._process.stdout is not None
         assert self._process.stdout.readline().strip() == "started"
