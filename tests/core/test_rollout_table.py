@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import fields
 from datetime import UTC, datetime, timedelta
+from functools import cache
 
 import pytest
 
@@ -23,6 +24,11 @@ def step(*true: str) -> Facts:
     """A candidate in a step, beside a stable that serves."""
     beside = {"candidate": True, "has_stable": True, "stable_serving": True, "last": False}
     return Facts(**beside | dict.fromkeys(true, True))
+
+
+def judged(*true: str) -> Facts:
+    """A candidate under judgement in a step whose time runs."""
+    return step("serving", "staffed", "taken", "begun", "judged", *true)
 
 
 TABLE: list[tuple[Facts, str, Move]] = [
@@ -78,6 +84,34 @@ TABLE: list[tuple[Facts, str, Move]] = [
     (step("serving", "staffed", "taken", "begun", "elapsed"), "StepDone", Move.NEXT),
     # All of a candidate's pods are no reason to leave out a step.
     (step("serving", "staffed", "complete", "taken", "begun"), "WaitingInStep", Move.DWELL),
+    # Evidence against the candidate ends everything, a pause too, where there is a way back.
+    (step("serving", "failed"), "AnalysisFailed", Move.REJECT),
+    (step("serving", "failed", "paused"), "AnalysisFailed", Move.REJECT),
+    (facts("has_stable", "stable_serving", "complete", "failed"), "AnalysisFailed", Move.REJECT),
+    (facts("has_stable", "serving", "failed"), "StableNotServing", Move.PROMOTE),
+    (facts("serving", "failed"), "FirstRevision", Move.PROMOTE),
+    # After the promotion it ends the bake, while there is one.
+    (Facts(candidate=False, baking=True, failed=True), "AnalysisFailedInBake", Move.REJECT),
+    (Facts(candidate=False, baking=True), "NoCandidate", Move.STAY),
+    (Facts(candidate=False, failed=True), "NoCandidate", Move.STAY),
+    # Evidence for it ends a step early only where the spec wants that, and never a pause.
+    (judged("measured", "passed", "passed_here", "on_pass"), "PassedEarly", Move.NEXT),
+    (judged("measured", "passed", "on_pass"), "WaitingInStep", Move.DWELL),
+    (judged("measured", "passed", "passed_here"), "WaitingInStep", Move.DWELL),
+    (
+        judged("measured", "passed", "passed_here", "on_pass", "pause"),
+        "WaitingForPromote",
+        Move.HOLD,
+    ),
+    # A step that is over goes on with fresh measurements, the last one with a Pass.
+    (judged("elapsed"), "NoData", Move.HOLD),
+    (judged("elapsed", "final", "promote_inconclusive"), "NoData", Move.HOLD),
+    (judged("elapsed", "final", "reject_inconclusive"), "NoData", Move.HOLD),
+    (judged("elapsed", "measured"), "StepDone", Move.NEXT),
+    (judged("elapsed", "measured", "final"), "AwaitingEvidence", Move.HOLD),
+    (judged("elapsed", "measured", "final", "passed"), "StepDone", Move.NEXT),
+    (judged("elapsed", "measured", "final", "promote_inconclusive"), "StepDone", Move.NEXT),
+    (judged("elapsed", "measured", "final", "reject_inconclusive"), "Inconclusive", Move.REJECT),
 ]
 
 
@@ -91,19 +125,36 @@ def test_every_rule_is_needed_by_some_row() -> None:
     assert {next_move(given).reason for given, _, _ in TABLE} == {rule.reason for rule in RULES}
 
 
-def every_combination() -> list[Facts]:
-    names = [field.name for field in fields(Facts)]
-    return [
-        Facts(**dict(zip(names, values, strict=True)))
+#: What evidence can say, by the facts that are true of it: all of its combinations are too many.
+EVIDENCE: tuple[tuple[str, ...], ...] = (
+    (),
+    ("judged",),
+    ("judged", "failed"),
+    ("judged", "measured"),
+    ("judged", "measured", "final"),
+    ("judged", "measured", "final", "promote_inconclusive"),
+    ("judged", "measured", "final", "reject_inconclusive"),
+    ("judged", "measured", "passed", "passed_here", "on_pass"),
+    ("judged", "failed", "baking"),
+)
+_OF_EVIDENCE = {"judged", "failed", "measured", "passed", "passed_here", "final", "on_pass",
+                "promote_inconclusive", "reject_inconclusive", "baking"}  # fmt: skip
+
+
+@cache
+def every_combination() -> tuple[Facts, ...]:
+    names = [field.name for field in fields(Facts) if field.name not in _OF_EVIDENCE]
+    return tuple(
+        Facts(**dict(zip(names, values, strict=True)), **dict.fromkeys(evidence, True))
+        for evidence in EVIDENCE
         for values in itertools.product((False, True), repeat=len(names))
-    ]
+    )
 
 
 def test_in_no_case_a_rejection_leaves_nothing_to_go_back_to() -> None:
     for given in every_combination():
         if next_move(given).move is Move.REJECT:
-            assert given.candidate
-            assert given.has_stable
+            assert (given.candidate and given.has_stable) or given.baking
 
 
 def test_in_no_case_a_serving_stable_is_left_for_less_than_all_pods() -> None:
@@ -130,8 +181,14 @@ def test_in_no_case_a_step_ends_before_its_traffic_was_taken_for_its_time() -> N
             assert given.staffed
             assert given.taken
             assert given.begun
-            assert given.elapsed
+            assert given.elapsed or (given.on_pass and given.passed_here)
             assert not given.pause
+
+
+def test_in_no_case_a_step_goes_on_without_measurements_that_were_asked_for() -> None:
+    for given in every_combination():
+        if given.judged and not given.measured:
+            assert next_move(given).move is not Move.NEXT
 
 
 @pytest.mark.parametrize(

@@ -109,7 +109,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "AnalysisFailed",
         "Waiting",
-        lambda f: f.failed and f.stable_serving,
+        lambda f: f.failed and f.has_stable and f.stable_serving,
         Move.REJECT,
         "the evidence speaks against it",
     ),
@@ -173,7 +173,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "PassedEarly",
         "Waiting",
-        lambda f: f.on_pass and f.passed_here and not f.elapsed,
+        lambda f: f.on_pass and f.measured and f.passed_here and not f.elapsed,
         Move.NEXT,
         "the evidence passes before the step's time is over",
     ),
@@ -194,7 +194,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "Inconclusive",
         "Waiting",
-        lambda f: f.judged and f.final and not f.passed and f.reject_inconclusive,
+        lambda f: f.judged and f.final and not f.passed and f.reject_inconclusive and f.has_stable,
         Move.REJECT,
         "the evidence did not pass by the end of the last step",
     ),
