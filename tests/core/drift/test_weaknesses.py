@@ -84,6 +84,13 @@ def test_few_bins_the_price_of_the_floor_is_known_and_paid_by_windows_in_a_row()
     assert windows_until_alarm(view, settings, after, m=2000, seed=1) <= 12
 
 
+@pytest.mark.parametrize("share", [0.02, 0.1, 0.5, 0.9])
+def test_the_floor_of_two_values_is_told_of_one_of_them(share: float) -> None:
+    flags = (np.random.default_rng(3).random(60_000) < share).astype(float)
+    (floor,) = View.of(references({"flag": flags}), DriftSettings()).floors
+    assert floor.startswith("a change of the share of 1 by ")
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_small_windows_a_lasting_quarter_deviation_is_found_within_a_day(seed: int) -> None:
     settings = DriftSettings()

@@ -215,6 +215,10 @@ def _mark_tails(grid: FeatureGrid, assign: IntArray, counts: FloatArray, tails: 
     tails[places[Tail.MISSING], grid.missing] = True
 
 
+#: Below, a value, between, a value, above: of 0 and 1, a bin is named by the one that it holds.
+_CELLS_OF_TWO_VALUES = 5
+
+
 def _labels(grid: FeatureGrid, assign: IntArray) -> tuple[str, ...]:
     cells: list[list[int]] = [[] for _ in range(int(assign.max(initial=-1)) + 1)]
     for cell, place in enumerate(assign.tolist()):
@@ -238,6 +242,9 @@ def _span(grid: FeatureGrid, first: int, last: int, atoms: dict[int, float]) -> 
     inner = (max(first, 1), min(last, end - 1))
     if inner[0] == inner[1] and inner[0] in atoms:
         return f"{atoms[inner[0]]:.6g}"
+    held = [atoms[cell] for cell in range(first, last + 1) if cell in atoms]
+    if len(held) == 1 and grid.ordered <= _CELLS_OF_TWO_VALUES:
+        return f"{held[0]:.6g}"
     if first == 0:
         return "any" if last >= end else f"<= {grid.edges[last]:.6g}"
     if last >= end:

@@ -76,4 +76,6 @@ def _requested(found: Retraining) -> tuple[str, str, str]:
 def _ineffective(found: Retraining) -> tuple[str, str, str]:
     if found.broken:
         return "True", "DidNotHelp", breaker_words(found.ineffective)
+    if not found.ineffective:
+        return "False", "NotIneffective", "no retraining was in vain"
     return "False", "NotIneffective", f"{found.ineffective} retrainings in a row did not help"
