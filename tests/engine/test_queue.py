@@ -54,6 +54,21 @@ def take(queue: KeyedQueue) -> Key | None:
     raise AssertionError("a worker waits though there is a key")
 
 
+@pytest.mark.parametrize("turns", range(4))
+async def test_a_worker_that_is_cancelled_as_it_is_woken_ends(
+    queue: KeyedQueue, turns: int
+) -> None:
+    worker = asyncio.create_task(queue.get())
+    for _ in range(3):
+        await asyncio.sleep(0)
+    queue.add_after(A, 60.0)
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    worker.cancel()
+    await asyncio.wait({worker}, timeout=2.0)
+    assert worker.cancelled()
+
+
 def test_a_key_added_many_times_is_worked_on_once(queue: KeyedQueue) -> None:
     for _ in range(10):
         queue.add(A)

@@ -7,6 +7,7 @@ that fails waits by itself while the others go on.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
 import itertools
 import random
@@ -100,10 +101,11 @@ class KeyedQueue:
                 return key
             self._wake.clear()
             timeout = max(0.0, self._later[0][0] - self._clock()) if self._later else None
-            try:
-                await asyncio.wait_for(self._wake.wait(), timeout)
-            except TimeoutError:
-                continue
+            # Not wait_for: before Python 3.12 it forgets a cancellation that comes with what it
+            # waits for, and a worker that was told to end would wait for ever.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout):
+                    await self._wake.wait()
 
     def done(self, key: Key) -> None:
         """Gives a key back; if it was added meanwhile, it is queued again."""
