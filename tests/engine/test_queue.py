@@ -58,6 +58,7 @@ def take(queue: KeyedQueue) -> Key | None:
 async def test_a_worker_that_is_cancelled_as_it_is_woken_ends(
     queue: KeyedQueue, turns: int
 ) -> None:
+    queue.add_after(B, 3600.0)
     worker = asyncio.create_task(queue.get())
     for _ in range(3):
         await asyncio.sleep(0)
