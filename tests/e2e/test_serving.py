@@ -144,7 +144,11 @@ def test_ready_waits_for_the_model_and_not_for_the_server(
     assert is_true(slow.wait_ready(), "Ready")
 
 
-@pytest.mark.parametrize("path", sorted(EXAMPLES.rglob("*.yaml")), ids=lambda path: path.stem)
+#: Values for Helm are no objects.
+_OBJECTS = sorted(path for path in EXAMPLES.rglob("*.yaml") if path.name != "values.yaml")
+
+
+@pytest.mark.parametrize("path", _OBJECTS, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_every_example_is_accepted_by_strict_validation(path: Any, model: Named) -> None:
     anyone = model("anyone")
 
