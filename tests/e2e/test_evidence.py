@@ -127,6 +127,7 @@ class Load:
         self._command = [*kubectl, *execute, *program]
         self.sent = self.failed = 0
         self.first_failure: float | None = None
+        self.why = ""
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(
@@ -151,6 +152,7 @@ class Load:
             counts = json.loads(output.strip().splitlines()[-1])
             self.sent, self.failed = counts["sent"], counts["failed"]
             self.first_failure = counts["first_failure"]
+            self.why = counts["why"]
 
 
 def http_url(model: Model) -> str:
@@ -188,7 +190,7 @@ def promoted(model: Model, load: Load, turn: int = 1) -> None:
         )
     assert not is_true(status, "RolledBack")
     assert status["analysis"]["verdict"] == "Pass"
-    assert load.failed == 0
+    assert load.failed == 0, load.why
 
 
 CASES = [
@@ -234,7 +236,7 @@ def test_a_candidate_that_is_twice_as_slow_is_rolled_back(
     found = condition(status, "RolledBack")
     assert found["reason"] == "AnalysisFailed"
     assert "p95" in found["message"]
-    assert load.failed == 0
+    assert load.failed == 0, load.why
 
 
 def test_a_good_candidate_is_promoted_through_the_same_steps(
@@ -271,7 +273,7 @@ def test_without_prometheus_nothing_moves_and_status_says_why_until_it_is_back(
             "the promotion", lambda s: s["stable"]["revision"] != stable, seconds=240
         )
     assert not is_true(status, "RolledBack")
-    assert load.failed == 0
+    assert load.failed == 0, load.why
 
 
 TURNS = 10

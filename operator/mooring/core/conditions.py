@@ -138,10 +138,13 @@ def _ready_router(observed: Observed, situation: Situation) -> Finding | None:
         wanted = routers.set or 1
         return Finding("RouterNotReady", f"0 of {wanted} router pods ready", "False")
     before = {c.get("type"): c.get("status") for c in observed.status.get("conditions") or ()}
-    if not routing.taken and before.get("Ready") != "True":
-        if not situation.capacity(situation.serving).available:
-            return None
+    serving = situation.serving
+    if before.get("Ready") == "True" or not situation.capacity(serving).available:
+        return None
+    if not routing.taken:
         return Finding("RouterStarting", "the routers have not taken their routes yet", "False")
+    if serving and observed.routers is not None and not routing.known.get(serving.hash):
+        return Finding("RouterStarting", "the routers do not know its pods yet", "False")
     return None
 
 

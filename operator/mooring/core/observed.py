@@ -188,7 +188,7 @@ def routers_to_ask(resource: Manifest, children: Mapping[Ref, Manifest]) -> bool
     """Whether the router pods must be asked what they route by before deciding.
 
     Only while something moves: their configuration has a version that they were not seen to have
-    taken, or more than one revision has pods.
+    taken, more than one revision has pods, or it is not Ready yet.
     """
     config_map = children.get(Ref(kinds.CONFIG_MAP.name, f"{resource['metadata']['name']}-router"))
     if config_map is None:
@@ -198,6 +198,8 @@ def routers_to_ask(resource: Manifest, children: Mapping[Ref, Manifest]) -> bool
     router = status.get("router") if isinstance(status, Mapping) else None
     if not isinstance(router, Mapping) or router.get("taken") != written:
         return True
+    if not _is_ready(status):
+        return True  # DNS tells routers of pods some seconds after they are
     revisions = [
         ref
         for ref, child in children.items()
@@ -205,6 +207,14 @@ def routers_to_ask(resource: Manifest, children: Mapping[Ref, Manifest]) -> bool
         and kinds.LABEL_REVISION in (child["metadata"].get("labels") or {})
     ]
     return len(revisions) > 1
+
+
+def _is_ready(status: object) -> bool:
+    conditions = status.get("conditions") if isinstance(status, Mapping) else None
+    return any(
+        isinstance(one, Mapping) and one.get("type") == "Ready" and one.get("status") == "True"
+        for one in (conditions if isinstance(conditions, list) else ())
+    )
 
 
 def _digest_pinned(children: Mapping[Ref, Manifest], name: str) -> bool:

@@ -27,6 +27,7 @@ from mooring.core.status import halted, status
 from mooring.core.understanding import understand
 
 #: Pods are not watched. While some are not ready they are looked at, ever less often.
+_ROUTERS_LEARN = timedelta(seconds=1)
 _LOOK_SOONEST = timedelta(seconds=2)
 _LOOK_LATEST = timedelta(seconds=30)
 
@@ -100,10 +101,17 @@ def decide(observed: Observed) -> Plan:
             wanted.look_again,
             _next_look(observed, situation),
             _next_deadline(observed, situation),
+            _routers_known(observed, findings),
             retraining.look_again if retraining else None,
         ),
         examination=situation.examination,
     )
+
+
+def _routers_known(observed: Observed, findings: dict[str, Finding]) -> datetime | None:
+    """When to ask routers again that do not know the pods yet: nobody tells when they do."""
+    starting = findings["Ready"].reason == "RouterStarting"
+    return observed.now + _ROUTERS_LEARN if starting else None
 
 
 def stalled(observed: Observed, reason: str, message: str) -> Plan:

@@ -45,7 +45,7 @@ def over_grpc(address: str) -> None:
 def main() -> None:
     url, rate = sys.argv[1], float(sys.argv[2])
     sent = 0
-    failures: list[float] = []
+    failures: list[tuple[float, str]] = []
     ended = threading.Event()
 
     def send() -> None:
@@ -54,8 +54,8 @@ def main() -> None:
                 over_grpc(url.removeprefix("grpc://"))
             else:
                 over_http(url)
-        except Exception:  # noqa: BLE001 - whatever it was, the request has failed
-            failures.append(time.time())
+        except Exception as error:  # noqa: BLE001 - whatever it was, the request has failed
+            failures.append((time.time(), repr(error)))
 
     def listen() -> None:
         sys.stdin.read()
@@ -70,8 +70,13 @@ def main() -> None:
             pool.submit(send)
             due += 1 / rate
             ended.wait(max(0.0, due - time.monotonic()))
-    first = min(failures, default=None)
-    print(json.dumps({"sent": sent, "failed": len(failures), "first_failure": first}), flush=True)
+    first = min(failures, default=(None, ""))
+    print(
+        json.dumps(
+            {"sent": sent, "failed": len(failures), "first_failure": first[0], "why": first[1]}
+        ),
+        flush=True,
+    )
 
 
 main()
