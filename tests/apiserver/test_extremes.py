@@ -54,6 +54,7 @@ async def test_a_namespace_that_is_deleted_goes_and_takes_nobody_with_it(
         await deploy(api, other)
         await until(lambda: api.ready(other, "fraud"), "what is elsewhere is served")
         assert not operator.task.done()
+        await operator.settled()
         before = operator.writes
         for _ in range(3):
             await operator.round()

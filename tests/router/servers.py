@@ -16,11 +16,19 @@ from collections.abc import Mapping
 from contextlib import closing
 from typing import Any
 
+#: What was given out before: the kernel may well offer the same port twice in a row.
+_GIVEN: set[int] = set()
+
 
 def free_port(host: str = "127.0.0.1", kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
-    with closing(socket.socket(socket.AF_INET, kind)) as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody listens on, and that was not given out before."""
+    while True:
+        with closing(socket.socket(socket.AF_INET, kind)) as probe:
+            probe.bind((host, 0))
+            port = int(probe.getsockname()[1])
+        if port not in _GIVEN:
+            _GIVEN.add(port)
+            return port
 
 
 class Server:
