@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from tests.apiserver.cluster import Api, Json, Refused
+from tests.apiserver.pods import ended
 
 from mooring.core import kinds
 
@@ -34,10 +35,7 @@ class FakeGateway:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        assert self._task is not None
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
+        await ended(self._task)
 
     async def _run(self) -> None:
         while True:

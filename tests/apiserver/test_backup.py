@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from tests.apiserver.cluster import Api, Operator, Pods, deploy, settings, simple_spec, until
+from tests.apiserver.cluster import Api, Operator, deploy, settings, simple_spec, until
+from tests.apiserver.pods import Pods
 
 from mooring.cli import main
 from mooring.core import kinds

@@ -3,14 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from tests.apiserver.cluster import (
-    Api,
-    Operator,
-    Pods,
-    deploy,
-    settings,
-    until,
-)
+from tests.apiserver.cluster import Api, Operator, deploy, settings, until
+from tests.apiserver.pods import Pods
 
 from mooring_dev.control_plane import ControlPlane
 

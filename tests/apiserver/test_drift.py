@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from tests.apiserver.cluster import Api, Operator, Pods, deploy, settings, simple_spec, until
+from tests.apiserver.cluster import Api, Operator, deploy, settings, simple_spec, until
+from tests.apiserver.pods import Pods
 from tests.core.drift.collected import raw_spec, reference_map, traffic
 from tests.engine.drift_case import body_of
 

@@ -12,13 +12,13 @@ from tests.apiserver.cluster import (
     NAMESPACE,
     Api,
     Operator,
-    Pods,
     deploy,
     install,
     settings,
     simple_spec,
     until,
 )
+from tests.apiserver.pods import Pods
 from tests.faults.proxy import Point, Proxy
 
 from mooring.core import kinds

@@ -18,13 +18,13 @@ from tests.apiserver.cluster import (
     Api,
     Json,
     Operator,
-    Pods,
     deploy,
     install,
     settings,
     simple_spec,
     until,
 )
+from tests.apiserver.pods import Pods
 from tests.faults.history import end_state
 from tests.faults.proxy import Proxy
 

@@ -14,7 +14,6 @@ from tests.apiserver.cluster import (
     DIGEST,
     Api,
     Operator,
-    Pods,
     Refused,
     deploy,
     install,
@@ -23,6 +22,7 @@ from tests.apiserver.cluster import (
     until,
 )
 from tests.apiserver.fake_gateway import FakeGateway
+from tests.apiserver.pods import Pods
 
 from mooring.core import kinds
 from mooring_dev.control_plane import ControlPlane

@@ -12,7 +12,6 @@ import pytest
 from tests.apiserver.cluster import (
     Api,
     Operator,
-    Pods,
     Refused,
     deploy,
     install,
@@ -20,6 +19,7 @@ from tests.apiserver.cluster import (
     simple_spec,
     until,
 )
+from tests.apiserver.pods import Pods
 from tests.apiserver.rights import RULES, grant
 from tests.faults.proxy import Fault, Point, Proxy
 

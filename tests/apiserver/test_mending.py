@@ -13,13 +13,13 @@ from tests.apiserver.cluster import (
     RICH_SPEC,
     Api,
     Operator,
-    Pods,
     Refused,
     deploy,
     install,
     settings,
     until,
 )
+from tests.apiserver.pods import Pods
 
 from mooring.core import kinds
 from mooring.core.fingerprint import covers

@@ -13,13 +13,13 @@ from tests.apiserver.cluster import (
     RICH_SPEC,
     Api,
     Operator,
-    Pods,
     deploy,
     install,
     settings,
     simple_spec,
     until,
 )
+from tests.apiserver.pods import Pods
 from tests.apiserver.rights import RULES, grant
 from tests.faults.proxy import Proxy
 

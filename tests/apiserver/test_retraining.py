@@ -17,12 +17,12 @@ from tests.apiserver.cluster import (
     Api,
     Json,
     Operator,
-    Pods,
     deploy,
     settings,
     simple_spec,
     until,
 )
+from tests.apiserver.pods import Pods
 
 from mooring.adapters import kube
 from mooring.adapters.sinks import signature

@@ -7,7 +7,8 @@ import random
 import pytest
 from hypothesis import HealthCheck, Phase, given
 from hypothesis import settings as searching
-from tests.apiserver.cluster import Api, Json, Operator, Pods, Refused, deploy, settings, until
+from tests.apiserver.cluster import Api, Json, Operator, Refused, deploy, settings, until
+from tests.apiserver.pods import Pods
 from tests.core.schema_values import changes, spec_schema
 from tests.faults.history import History, end_state
 from tests.faults.oracles import judge

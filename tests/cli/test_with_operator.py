@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.apiserver.cluster import Api, Operator, Pods, deploy, install, settings, until
+from tests.apiserver.cluster import Api, Operator, deploy, install, settings, until
+from tests.apiserver.pods import Pods
 
 from mooring_dev.control_plane import ControlPlane
 

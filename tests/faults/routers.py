@@ -15,6 +15,7 @@ from typing import Self
 
 from aiohttp import web
 from tests.apiserver.cluster import Api, Json, Refused
+from tests.apiserver.pods import ended
 
 from mooring.core import kinds
 from mooring.core.render.router.bootstrap import VERSION_NUMBER
@@ -56,10 +57,7 @@ class FakeRouters:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        assert self._task is not None
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
+        await ended(self._task)
         for runner in self._runners:
             await runner.cleanup()
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
-from tests.apiserver.cluster import Api, Operator, Pods, install, settings
+from tests.apiserver.cluster import Api, Operator, install, settings
+from tests.apiserver.pods import Pods
 from tests.faults.history import History, Json, end_state
 from tests.faults.oracles import births_and_deaths, judge
 from tests.faults.proxy import REQUEST_FAULTS, WATCH_FAULTS, Fault, Point, Proxy

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from tests.apiserver.cluster import Api, Json, Pods, deploy, until
+from tests.apiserver.cluster import Api, Json, deploy, until
+from tests.apiserver.pods import Pods
 from tests.faults.routers import FakeRouters
 
 from mooring.core import kinds

@@ -10,7 +10,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from tests.apiserver.cluster import Api, Json, Operator, Pods, deploy, install, settings, until
+from tests.apiserver.cluster import Api, Json, Operator, deploy, install, settings, until
+from tests.apiserver.pods import Pods
 from tests.faults.history import History, end_state
 from tests.faults.oracles import births_and_deaths, judge
 from tests.faults.proxy import Point, Proxy
