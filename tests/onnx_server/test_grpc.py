@@ -313,8 +313,8 @@ async def until_closed(address: str) -> None:
         while True:
             try:
                 _, writer = await asyncio.open_connection(host, int(port))
-            except ConnectionRefusedError:
-                return
+            except (ConnectionRefusedError, ConnectionResetError):
+                return  # reset: it was still in the queue when the port was closed
             writer.close()
             await asyncio.sleep(0.005)
 
