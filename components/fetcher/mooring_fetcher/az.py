@@ -13,7 +13,7 @@ from xml.etree import ElementTree as ET
 from mooring_fetcher.az_access import Access, access_of
 from mooring_fetcher.body import HttpBody
 from mooring_fetcher.credentials import Credentials
-from mooring_fetcher.failure import Changed, Interruption, PermanentFailure
+from mooring_fetcher.failure import Changed, PermanentFailure
 from mooring_fetcher.objects import NoObjectError, one_or_all, pages
 from mooring_fetcher.store import Listing, RemoteFile, size_of
 from mooring_fetcher.uri import ModelUri
@@ -91,14 +91,9 @@ class AzStore:
 
     def _ok(self, answer: Answer) -> Answer:
         """The answer, if it is one that can be used; else raises what its status means."""
-        if answer.status in (200, 206, 412, 416):
-            return answer
-        answer.close()
-        raise self._meaning(answer)
+        return answer.usable(f"{self._uri.shown}: {self._access.endpoint}", self._meaning)
 
-    def _meaning(self, answer: Answer) -> PermanentFailure | Interruption:
-        if answer.retried:
-            return answer.interruption(f"{self._uri.shown}: {self._access.endpoint}")
+    def _meaning(self, answer: Answer) -> PermanentFailure:
         code = answer.headers.get("x-ms-error-code", "")[:60]
         at = f"{self._access.endpoint} answered {answer.status}{' ' + code if code else ''}"
         where, who = self._uri.shown, self._access.who

@@ -11,25 +11,23 @@ import binascii
 import datetime as dt
 import hashlib
 import hmac
-import json
 import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from typing import Protocol
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, urlsplit
 
 from mooring_fetcher.credentials import Credentials
 from mooring_fetcher.failure import PermanentFailure
+from mooring_fetcher.oauth import EARLY, buy_token
 from mooring_fetcher.uri import ModelUri, account_of
 from mooring_fetcher.web import Web, refuse_plain
 
 API_VERSION = "2021-12-02"
 AUTHORITY = "https://login.microsoftonline.com"
 _SCOPE = "https://storage.azure.com/.default"
-_EARLY = 120
-"""Seconds before its end at which a token is renewed."""
 _SIGNED_HEADERS = (
     "content-encoding",
     "content-language",
@@ -222,7 +220,7 @@ class _Principal:
 
     def add(self, method: str, url: str, query: dict[str, str], headers: dict[str, str]) -> Sent:
         with self._lock:
-            if time.time() > self._until - _EARLY:
+            if time.time() > self._until - EARLY:
                 self._renew()
             return query, {**headers, "Authorization": f"Bearer {self._token}"}
 
@@ -233,27 +231,10 @@ class _Principal:
             "client_secret": self.secret,
             "scope": _SCOPE,
         }
-        now = time.time()
-        answer = self.web.ask(
+        self._token, self._until = buy_token(
+            self.web,
             self.url,
-            {"Content-Type": "application/x-www-form-urlencoded"},
-            method="POST",
-            body=urlencode(form).encode(),
-        )
-        if answer.retried:
-            answer.close()
-            raise answer.interruption(self.url)
-        try:
-            held = json.loads(answer.read())
-            if answer.status == 200:
-                self._token = str(held["access_token"])
-                self._until = now + float(held["expires_in"])
-                return
-            said = str(held.get("error_description") or held.get("error", "")).splitlines()[0][:200]
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError):
-            said = "no answer that makes sense"
-        raise PermanentFailure(
-            f"{self.url} gives no token for the service principal of {self.shown} (HTTP "
-            f"{answer.status}, {said}): check AZURE_TENANT_ID, AZURE_CLIENT_ID and "
-            "AZURE_CLIENT_SECRET."
+            form,
+            whom=f"the service principal of {self.shown}",
+            check="AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET",
         )

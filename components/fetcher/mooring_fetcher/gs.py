@@ -53,25 +53,22 @@ class GsStore:
         if answer.status == 404:
             answer.close()
             raise Changed
-        self._refuse(answer)
-        return rest_of(answer, file, offset, self._uri.shown)
+        return rest_of(self._ok(answer), file, offset, self._uri.shown)
 
     def close(self) -> None:
         self._web.close()
 
     def _one(self) -> RemoteFile:
         name = self._uri.path
-        answer = self._get(f"/o/{quote(name, safe='')}", {"fields": "name,size,generation"})
-        self._refuse(answer)
+        answer = self._ok(
+            self._get(f"/o/{quote(name, safe='')}", {"fields": "name,size,generation"})
+        )
         return self._read(answer, lambda item: _file(item, name.rsplit("/", 1)[-1]))
 
     def _below(self, prefix: str, max_files: int) -> Sequence[RemoteFile]:
         def page(token: str) -> tuple[Sequence[RemoteFile], str]:
-            answer = self._get(
-                "/o", {"prefix": prefix or None, "fields": _FIELDS, "pageToken": token or None}
-            )
-            self._refuse(answer)
-            return self._read(answer, lambda held: _page(held, prefix))
+            query = {"prefix": prefix or None, "fields": _FIELDS, "pageToken": token or None}
+            return self._read(self._ok(self._get("/o", query)), lambda held: _page(held, prefix))
 
         return pages(page, max_files)
 
@@ -95,33 +92,31 @@ class GsStore:
                 "GCS_ENDPOINT_URL in the Secret."
             ) from None
 
-    def _refuse(self, answer: Answer) -> None:
-        """Raises what a status that is no success means."""
-        if answer.status in (200, 206, 412, 416):
-            return
+    def _ok(self, answer: Answer) -> Answer:
+        """The answer, if it is one that can be used; else raises what its status means."""
+        return answer.usable(f"{self._uri.shown}: {self._endpoint}", self._meaning)
+
+    def _meaning(self, answer: Answer) -> PermanentFailure:
         where = self._uri.shown
         who = self._credentials.shown if self._tokens else "this pod (no Secret given)"
         at = f"{self._endpoint} answered {answer.status}"
-        if answer.retried:
-            answer.close()
-            raise answer.interruption(f"{where}: {self._endpoint}")
         said = _message(answer.words())
         told = f": {said}" if said else ""
         if answer.status == 404 and "bucket" in said.lower():
-            raise PermanentFailure(
+            return PermanentFailure(
                 f"The bucket {self._uri.host} does not exist ({at}): correct the URI {where}."
             )
         if answer.status == 404:
-            raise NoObjectError(
+            return NoObjectError(
                 f"There is no object at {where} and none below it ({at}): correct the URI or "
                 "upload the model."
             )
         if answer.status in (401, 403):
-            raise NoObjectError(
+            return NoObjectError(
                 f"Access to {where} is denied to {who} ({at}{told}): grant it "
                 "roles/storage.objectViewer on the bucket, or correct the Secret."
             )
-        raise PermanentFailure(f"{at} for {where}{told}: check the URI and the Secret.")
+        return PermanentFailure(f"{at} for {where}{told}: check the URI and the Secret.")
 
 
 def _file(item: Any, path: str) -> RemoteFile:

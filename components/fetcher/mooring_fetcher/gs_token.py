@@ -12,10 +12,10 @@ import json
 import threading
 import time
 from dataclasses import dataclass, field
-from urllib.parse import urlencode
 
 from mooring_fetcher.credentials import Credentials
 from mooring_fetcher.failure import PermanentFailure
+from mooring_fetcher.oauth import EARLY, buy_token
 from mooring_fetcher.web import Web, refuse_plain
 
 KEY_FILE = "gcloud-application-credentials.json"
@@ -23,8 +23,6 @@ SCOPE = "https://www.googleapis.com/auth/devstorage.read_only"
 _GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 _LIFETIME = 3600
 """Seconds, the most that Google allows."""
-_EARLY = 120
-"""Seconds before its end at which a token is renewed."""
 
 
 @dataclass(frozen=True)
@@ -65,34 +63,19 @@ class TokenSource:
     def token(self) -> str:
         """A token that is valid for at least two minutes more, if it is of our own making."""
         with self._lock:
-            if self.account is not None and time.time() > self._until - _EARLY:
+            if self.account is not None and time.time() > self._until - EARLY:
                 self._token, self._until = self._fresh(self.account)
             return self._token
 
     def _fresh(self, account: ServiceAccount) -> tuple[str, float]:
-        now = time.time()
-        form = {"grant_type": _GRANT, "assertion": _assertion(account, int(now), self.shown)}
-        answer = self.web.ask(
+        signed = _assertion(account, int(time.time()), self.shown)
+        form = {"grant_type": _GRANT, "assertion": signed}
+        return buy_token(
+            self.web,
             account.token_url,
-            {"Content-Type": "application/x-www-form-urlencoded"},
-            method="POST",
-            body=urlencode(form).encode(),
-        )
-        if answer.retried:
-            answer.close()
-            raise answer.interruption(account.token_url)
-        text = answer.read().decode(errors="replace")
-        try:
-            held = json.loads(text)
-            if answer.status == 200:
-                return str(held["access_token"]), now + float(held["expires_in"])
-            said = f"{held.get('error', '')}: {held.get('error_description', '')}"[:200]
-        except (ValueError, KeyError, TypeError, AttributeError):
-            said = "no answer that makes sense"
-        raise PermanentFailure(
-            f"{account.token_url} gives no token for the service account {account.email} of "
-            f"{self.shown} (HTTP {answer.status}, {said.strip(': ')}): check that the account and "
-            "its key exist and are enabled, and the node's clock."
+            form,
+            whom=f"the service account {account.email} of {self.shown}",
+            check="that the account and its key exist and are enabled, and the node's clock",
         )
 
 

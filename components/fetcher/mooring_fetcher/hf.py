@@ -16,7 +16,7 @@ from urllib.parse import quote, urljoin
 
 from mooring_fetcher.body import HttpBody
 from mooring_fetcher.credentials import Credentials
-from mooring_fetcher.failure import Changed, Interruption, PermanentFailure
+from mooring_fetcher.failure import Changed, PermanentFailure
 from mooring_fetcher.objects import pages
 from mooring_fetcher.store import Listing, RemoteFile, size_of
 from mooring_fetcher.uri import ModelUri
@@ -128,14 +128,9 @@ class HfStore:
 
     def _ok(self, answer: Answer) -> Answer:
         """The answer, if it is one that can be used; else raises what its status means."""
-        if answer.status in (200, 206, 412, 416):
-            return answer
-        answer.close()
-        raise self._meaning(answer)
+        return answer.usable(f"{self._uri.shown}: {self._endpoint}", self._meaning)
 
-    def _meaning(self, answer: Answer) -> PermanentFailure | Interruption:
-        if answer.retried:
-            return answer.interruption(f"{self._uri.shown}: {self._endpoint}")
+    def _meaning(self, answer: Answer) -> PermanentFailure:
         code = answer.headers.get("X-Error-Code", "")
         at = f"{self._endpoint} answered {answer.status}{' ' + code[:60] if code else ''}"
         repository = self._uri.host

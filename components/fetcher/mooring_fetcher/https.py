@@ -91,22 +91,18 @@ class HttpsStore:
     def _get(self, headers: dict[str, str]) -> Answer:
         """The answer after redirects: 200, 206, 412 or 416."""
         answer = self._web.follow(self._uri.text, headers | self._private, self._uri.shown)
-        if answer.status not in (200, 206, 412, 416):
-            answer.close()
-            self._refuse(answer)
-        return answer
-
-    def _refuse(self, answer: Answer) -> None:
         # Of a redirect, the host that answered is the news.
         who = self._uri.shown
         if origin(answer.url) != origin(self._uri.text):
             who += f" (redirected to {shown_origin(answer.url)})"
-        if answer.retried:
-            raise answer.interruption(who)
-        meaning = _MEANING.get(answer.status, "this is not a download: check the URL")
-        raise PermanentFailure(f"{who} answered {answer.status}: {meaning}.")
+        return answer.usable(who, lambda refused: _meaning(who, refused.status))
 
     def _drop_listed(self) -> None:
         if self._listed is not None:
             self._listed.close()
             self._listed = None
+
+
+def _meaning(who: str, status: int) -> PermanentFailure:
+    meaning = _MEANING.get(status, "this is not a download: check the URL")
+    return PermanentFailure(f"{who} answered {status}: {meaning}.")

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from mooring_fetcher.body import HttpBody
 from mooring_fetcher.credentials import Credentials
-from mooring_fetcher.failure import Interruption, PermanentFailure
+from mooring_fetcher.failure import PermanentFailure
 from mooring_fetcher.oci_access import RegistryAccess
 from mooring_fetcher.store import Listing, RemoteFile
 from mooring_fetcher.uri import ModelUri
@@ -188,14 +188,12 @@ class OciStore:
 
     def _ok(self, answer: Answer, reference: str) -> Answer:
         """The answer, if it is one that can be used; else raises what its status means."""
-        if answer.status in (200, 206, 412, 416):
-            return answer
-        if answer.retried:
-            answer.close()
-            raise answer.interruption(f"{self._uri.shown}: {self._uri.host}")
-        raise self._meaning(answer, reference)
+        return answer.usable(
+            f"{self._uri.shown}: {self._uri.host}",
+            lambda refused: self._meaning(refused, reference),
+        )
 
-    def _meaning(self, answer: Answer, reference: str) -> PermanentFailure | Interruption:
+    def _meaning(self, answer: Answer, reference: str) -> PermanentFailure:
         code = _code(answer.words())
         # Blobs may lie elsewhere: of a redirect, the host that answered is the news.
         at = f"{shown_origin(answer.url)} answered {answer.status}{' ' + code if code else ''}"

@@ -130,12 +130,7 @@ class RegistryAccess:
                 "client_id": "mooring-fetcher",
                 **query,
             }
-            answer = self.web.ask(
-                realm,
-                {"Content-Type": "application/x-www-form-urlencoded"},
-                method="POST",
-                body=urlencode(form).encode(),
-            )
+            answer = self.web.post_form(realm, form)
         else:
             headers = {"Authorization": _basic(login)} if login and login.username else {}
             mark = "&" if urlsplit(realm).query else "?"
@@ -143,9 +138,7 @@ class RegistryAccess:
         return self._token(answer)
 
     def _token(self, answer: Answer) -> str:
-        if answer.retried:
-            answer.close()
-            raise answer.interruption(shown_origin(answer.url))
+        answer.refuse_retried(shown_origin(answer.url))
         text = answer.read()
         if answer.status == 200:
             try:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import http.client
 import re
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlencode, urljoin, urlsplit
 
 import urllib3
 from urllib3 import exceptions as wire
@@ -31,6 +31,7 @@ USER_AGENT = "mooring-fetcher"
 
 _REDIRECTS = {301, 302, 303, 307, 308}
 _RETRIED = {408, 425, 429}
+_USABLE = {200, 206, 412, 416}
 _CONTENT_RANGE = re.compile(r"^bytes (\d+)-(\d+)/(\d+|\*)$")
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _PRIVATE = ("authorization",)
@@ -77,9 +78,25 @@ class Answer:
         except (TypeError, ValueError):
             return None
 
-    def interruption(self, who: str) -> Interruption:
-        """What a status that a retry may mend is told as."""
-        return Interruption(f"{who} answered {self.status}", retry_after=self.retry_after)
+    def usable(self, who: str, meaning: Callable[[Answer], PermanentFailure]) -> Answer:
+        """This answer, if its status is one that :func:`rest_of` understands.
+
+        Else it is closed, and raises Interruption for a status that a retry may mend (`who` is the
+        server in messages), and what the store's `meaning` makes of it for any other.
+        """
+        if self.status in _USABLE:
+            return self
+        try:
+            self.refuse_retried(who)
+            raise meaning(self)
+        finally:
+            self.close()
+
+    def refuse_retried(self, who: str) -> None:
+        """Raises Interruption, and closes, where a retry may mend it. `who` is for messages."""
+        if self.retried:
+            self.close()
+            raise Interruption(f"{who} answered {self.status}", retry_after=self.retry_after)
 
     def body(self, start: int, end: int | None) -> HttpBody:
         """The bytes, as a stream."""
@@ -157,6 +174,11 @@ class Web:
         except (wire.HTTPError, http.client.HTTPException, OSError) as error:
             raise broken(error, shown_origin(url)) from None
         return Answer(response, url)
+
+    def post_form(self, url: str, form: Mapping[str, str]) -> Answer:
+        """The answer to a form, as OAuth takes it. Raises as :meth:`ask` does."""
+        kind = {"Content-Type": "application/x-www-form-urlencoded"}
+        return self.ask(url, kind, method="POST", body=urlencode(form).encode())
 
     def follow(self, url: str, headers: Mapping[str, str], shown: str) -> Answer:
         """The answer to a GET after redirects. `shown` is the model in messages."""
