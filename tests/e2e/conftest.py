@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from mooring_dev import demo_chart, demo_store, images
+from mooring_dev import demo_chart, demo_store, images, prometheus
 from mooring_dev.cluster import Cluster
 from mooring_dev.demo_client import Client
 from mooring_dev.demo_model import Model
@@ -83,6 +83,15 @@ def operator(cluster: Cluster, install: Callable[..., None]) -> Cluster:
     """The cluster, with Mooring installed."""
     install()
     return cluster
+
+
+@pytest.fixture(scope="module")
+def measured(cluster: Cluster, install: Callable[..., None]) -> Iterator[Cluster]:
+    """The cluster with Prometheus, and an operator that reads it every five seconds."""
+    mooring_dev("prometheus", "install", "--name", CLUSTER)
+    install(f"config.prometheus.url={prometheus.IN_CLUSTER_URL}", "config.prometheus.interval=5s")
+    yield cluster
+    install()
 
 
 @pytest.fixture(scope="session")

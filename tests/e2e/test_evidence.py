@@ -7,29 +7,22 @@ five seconds apart; requests come at a constant rate, whatever becomes of them.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from collections.abc import Callable
+from typing import Any
 
 import pytest
-from tests.e2e.conftest import CLUSTER, mooring_dev
+from tests.e2e.requests import PROGRAMS, Requests, steady
 
-from mooring_dev import prometheus
-from mooring_dev.binaries import ensure
 from mooring_dev.cluster import Cluster
-from mooring_dev.demo_client import EXEC_ENVIRONMENT, Client
+from mooring_dev.demo_client import Client
 from mooring_dev.demo_model import Model, condition, is_true
 from mooring_dev.images import Built
 
 Named = Callable[[str], Model]
 Status = dict[str, Any]
-_FAULTY = Path(__file__).parent / "faulty"
-#: A candidate's share, and the requests a second of both sides.
-WEIGHT, RATE = 10, 20
+#: A candidate's share of the requests (percent).
+WEIGHT = 10
 #: From a candidate's first failure to its weight of 0 (seconds).
 CAUGHT_WITHIN = 45.0
 ERRORS = {"name": "errors", "errorRate": {"maxRatio": 1.5, "max": 0.02}}
@@ -37,24 +30,15 @@ LATENCY = {"name": "latency", "latency": {"quantile": 0.95, "max": "500ms"}}
 SLOWER = {"name": "slower", "latency": {"quantile": 0.95, "maxRatio": 1.3}}
 
 
-@pytest.fixture(scope="module")
-def judging(cluster: Cluster, install: Callable[..., None]) -> Iterator[Cluster]:
-    """The cluster with Prometheus, and an operator that reads it every five seconds."""
-    mooring_dev("prometheus", "install", "--name", CLUSTER)
-    install(f"config.prometheus.url={prometheus.IN_CLUSTER_URL}", "config.prometheus.interval=5s")
-    yield cluster
-    install()
-
-
 @pytest.fixture
-def faulty(judging: Cluster, model: Named, built: tuple[Built, ...]) -> Callable[..., Model]:
+def faulty(measured: Cluster, model: Named, built: tuple[Built, ...]) -> Callable[..., Model]:
     """A model called fraud that serves without a fault, with an analysis of its own."""
     image = next(one for one in built if one.image.name == "onnx-server").reference
 
     def serving(metrics: list[dict[str, Any]], **rollout: Any) -> Model:
         deployment = model("fraud")
         runtime = json.dumps(_runtime(image))
-        judging.kubectl("apply", "-n", deployment.namespace, "-f", "-", input=runtime)
+        measured.kubectl("apply", "-n", deployment.namespace, "-f", "-", input=runtime)
         deployment.apply(_deployment(metrics, rollout))
         deployment.wait_ready()
         return deployment
@@ -75,7 +59,7 @@ def _runtime(image: str) -> dict[str, Any]:
             "version": version,
             "command": ["python", "/etc/faulty/server.py"],
             "config": [
-                {"path": "/etc/faulty/server.py", "content": (_FAULTY / "server.py").read_text()}
+                {"path": "/etc/faulty/server.py", "content": (PROGRAMS / "server.py").read_text()}
             ],
             "ports": [
                 {"name": "http", "containerPort": 8080},
@@ -117,44 +101,6 @@ def change_to(model: Model, fault: str, turn: int = 1) -> None:
     model.patch({"spec": {"runtime": {"env": _fault(fault, turn)}}})
 
 
-class Load:
-    """Requests at a constant rate while the block runs; the counts are there after it."""
-
-    def __init__(self, client: Client, url: str, rate: float = RATE) -> None:
-        kubectl = [str(ensure("kubectl")), f"--kubeconfig={client.cluster.kubeconfig}"]
-        execute = ["exec", "-i", "-n", client.namespace, "client", "--"]
-        program = ["python", "-c", (_FAULTY / "load.py").read_text(), url, str(rate)]
-        self._command = [*kubectl, *execute, *program]
-        self.sent = self.failed = 0
-        self.first_failure: float | None = None
-        self.why = ""
-
-    def __enter__(self) -> Self:
-        self._process = subprocess.Popen(
-            self._command,
-            env={**os.environ, **EXEC_ENVIRONMENT},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self._process.stdout is not None
-        assert self._process.stdout.readline().strip() == "started"
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        output, _ = self._process.communicate(timeout=60)
-        if error is None:
-            counts = json.loads(output.strip().splitlines()[-1])
-            self.sent, self.failed = counts["sent"], counts["failed"]
-            self.first_failure = counts["first_failure"]
-            self.why = counts["why"]
-
-
 def http_url(model: Model) -> str:
     return f"http://fraud.{model.namespace}.svc/predict"
 
@@ -167,7 +113,9 @@ def taken_back(status: Status) -> bool:
     return is_true(status, "RolledBack") and status["stable"].get("weight") == 100
 
 
-def rolled_back(model: Model, fault: str, load: Load, turn: int = 1) -> tuple[Status, float, Load]:
+def rolled_back(
+    model: Model, fault: str, load: Requests, turn: int = 1
+) -> tuple[Status, float, Requests]:
     """Changes to a faulty candidate under load; the status, when its weight was 0, the counts."""
     stable = model.status()["stable"]["revision"]
     with load:
@@ -178,7 +126,7 @@ def rolled_back(model: Model, fault: str, load: Load, turn: int = 1) -> tuple[St
     return status, at, load
 
 
-def promoted(model: Model, load: Load, turn: int = 1) -> None:
+def promoted(model: Model, load: Requests, turn: int = 1) -> None:
     """Changes to a good candidate under load, which is promoted without a failed request."""
     stable = model.status()["stable"]["revision"]
     with load:
@@ -209,7 +157,7 @@ def test_a_bad_candidate_is_rolled_back_by_itself_soon_after_its_first_failure(
     url: Callable[[Model], str],
 ) -> None:
     fraud = faulty(metrics)
-    status, at, load = rolled_back(fraud, fault, Load(client, url(fraud)))
+    status, at, load = rolled_back(fraud, fault, steady(client, url(fraud)))
     found = condition(status, "RolledBack")
     assert found["reason"] == "AnalysisFailed", found
     assert load.first_failure is not None
@@ -223,7 +171,7 @@ def test_a_candidate_whose_pods_crash_in_a_loop_is_rolled_back(
     faulty: Callable[..., Model], client: Client
 ) -> None:
     fraud = faulty([ERRORS])
-    status, _, load = rolled_back(fraud, "crash", Load(client, http_url(fraud)))
+    status, _, load = rolled_back(fraud, "crash", steady(client, http_url(fraud)))
     assert condition(status, "RolledBack")["reason"] == "AnalysisFailed"
     assert load.failed <= load.sent * WEIGHT / 100
 
@@ -232,7 +180,7 @@ def test_a_candidate_that_is_twice_as_slow_is_rolled_back(
     faulty: Callable[..., Model], client: Client
 ) -> None:
     fraud = faulty([SLOWER], steps=[{"weight": 50, "duration": "3m"}])
-    status, _, load = rolled_back(fraud, "slow:2", Load(client, http_url(fraud)))
+    status, _, load = rolled_back(fraud, "slow:2", steady(client, http_url(fraud)))
     found = condition(status, "RolledBack")
     assert found["reason"] == "AnalysisFailed"
     assert "p95" in found["message"]
@@ -243,19 +191,19 @@ def test_a_good_candidate_is_promoted_through_the_same_steps(
     faulty: Callable[..., Model], client: Client
 ) -> None:
     fraud = faulty([ERRORS, LATENCY])
-    promoted(fraud, Load(client, http_url(fraud)))
+    promoted(fraud, steady(client, http_url(fraud)))
 
 
 def test_without_prometheus_nothing_moves_and_status_says_why_until_it_is_back(
-    faulty: Callable[..., Model], client: Client, judging: Cluster
+    faulty: Callable[..., Model], client: Client, measured: Cluster
 ) -> None:
     fraud = faulty([ERRORS])
     stable = fraud.status()["stable"]["revision"]
     scale = ("scale", "deployment/prometheus", "-n", "monitoring")
-    with Load(client, http_url(fraud)) as load:
+    with steady(client, http_url(fraud)) as load:
         change_to(fraud, "none")
         fraud.wait("the first look", lambda s: s.get("analysis", {}).get("metrics"))
-        judging.kubectl(*scale, "--replicas=0")
+        measured.kubectl(*scale, "--replicas=0")
         try:
             status = fraud.wait(
                 "the missing scrapes", lambda s: condition(s, "Stalled")["reason"] == "NoData"
@@ -268,7 +216,7 @@ def test_without_prometheus_nothing_moves_and_status_says_why_until_it_is_back(
             assert status["candidate"]["weight"] == WEIGHT
             assert is_true(status, "Ready")
         finally:
-            judging.kubectl(*scale, "--replicas=1")
+            measured.kubectl(*scale, "--replicas=1")
         status = fraud.wait(
             "the promotion", lambda s: s["stable"]["revision"] != stable, seconds=240
         )
@@ -294,7 +242,7 @@ def test_ten_times_every_bad_candidate_is_rolled_back_in_time(
     fraud = faulty(metrics)
     took = []
     for turn in range(1, TURNS + 1):
-        status, at, load = rolled_back(fraud, fault, Load(client, url(fraud)), turn)
+        status, at, load = rolled_back(fraud, fault, steady(client, url(fraud)), turn)
         assert condition(status, "RolledBack")["reason"] == "AnalysisFailed"
         if load.first_failure is not None:
             took.append(at - load.first_failure)
@@ -308,4 +256,4 @@ def test_ten_times_a_good_candidate_is_promoted(
 ) -> None:
     fraud = faulty([ERRORS, LATENCY])
     for turn in range(1, TURNS + 1):
-        promoted(fraud, Load(client, http_url(fraud)), turn)
+        promoted(fraud, steady(client, http_url(fraud)), turn)

@@ -40,7 +40,8 @@ def main() -> None:
 
     threading.Thread(target=listen, daemon=True).start()
     chance = random.Random(os.getpid())
-    sent = failed = 0
+    sent = 0
+    failures: list[tuple[float, str]] = []
     print("started", flush=True)
     while not ended.is_set():
         rows = [example.payment(chance, now["distance"]) for _ in range(ROWS)]
@@ -48,10 +49,16 @@ def main() -> None:
         try:
             sent += 1
             example._send(url, lost)
-        except OSError:
-            failed += 1
+        except OSError as error:
+            failures.append((time.time(), repr(error)))
         time.sleep(PAUSE)
-    print(json.dumps({"sent": sent, "failed": failed}), flush=True)
+    first = min(failures, default=(None, ""))
+    print(
+        json.dumps(
+            {"sent": sent, "failed": len(failures), "first_failure": first[0], "why": first[1]}
+        ),
+        flush=True,
+    )
 
 
 main()
