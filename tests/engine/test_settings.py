@@ -70,7 +70,7 @@ def test_every_part_is_read(tmp_path: Path) -> None:
     [
         ("resyncs: 5m", "resyncs", "not permitted"),
         ("lease: {holder: me}", "lease.holder", "not permitted"),
-        ("resync: 7d", "resync", "there is no unit for days"),
+        ("resync: 7d", "resync", "168h, not 7d"),
         ("resync: 0s", "resync", "at least 1s"),
         ("resync: 100ms", "resync", "at least 1s"),
         ("resync: soon", "resync", "must be a duration"),

@@ -321,8 +321,10 @@ def _insist_on_bounds(found: Schema, path: str) -> None:
         raise NotStructural(f"{path}: a map needs max_length")
 
 
-# Twenty levels deep a third of the file would be indentation: what is short stands on one line.
+# Twenty levels deep a third of the file would be indentation: a field without fields of its own
+# stands on one line, and so does what is short.
 _ONE_LINE = 300
+_NESTING = ("properties", "items", "additionalProperties")
 
 
 class _Dumper(yaml.SafeDumper):
@@ -345,7 +347,12 @@ class _Dumper(yaml.SafeDumper):
 def _is_short(value: Mapping[str, Any] | Sequence[Any]) -> bool:
     inner = value.values() if isinstance(value, Mapping) else value
     flat = not any(isinstance(one, Mapping | list) for one in inner)
-    return flat or len(str(value)) <= _ONE_LINE
+    leaf = (
+        isinstance(value, Mapping)
+        and isinstance(value.get("type"), str)
+        and not value.keys() & set(_NESTING)
+    )
+    return flat or leaf or len(str(value)) <= _ONE_LINE
 
 
 def render(definition: Definition) -> str:

@@ -200,8 +200,8 @@ _DURATION_PART = re.compile(r"([0-9.]+)(ms|h|m|s)")
 _SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 
 DURATION_MESSAGE = (
-    "must be a duration such as 30s, 10m, 1h30m or 168h: numbers with the units h, m, s, ms in "
-    "this order; there is no unit for days, so write 168h, not 7d"
+    "must be a duration such as 30s, 10m, 1h30m or 168h: numbers with h, m, s and ms in this "
+    "order; write 168h, not 7d"
 )
 
 
@@ -343,7 +343,7 @@ ObjectName = Annotated[
     Field(max_length=253),
     pattern_rule(
         DNS_SUBDOMAIN_PATTERN,
-        "must be the name of a Kubernetes object: lower-case letters, digits, '-' and '.', "
+        "must be a name of lower-case letters, digits, '-' and '.', "
         "beginning and ending with a letter or digit",
     ),
 ]
