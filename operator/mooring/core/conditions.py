@@ -16,7 +16,7 @@ from mooring.core.capacity import capacity
 from mooring.core.clock import format_time
 from mooring.core.gateway import gateway_trouble
 from mooring.core.kinds import Ref
-from mooring.core.observed import Manifest, Observed
+from mooring.core.observed import Manifest, Observed, was_ready
 from mooring.core.pods import PodReport, worst
 from mooring.core.render.router.objects import LABEL_ROUTER, router_name
 from mooring.core.retrain.said import retraining_conditions
@@ -137,9 +137,8 @@ def _ready_router(observed: Observed, situation: Situation) -> Finding | None:
     if routers.available == 0 and situation.capacity(situation.serving).available:
         wanted = routers.set or 1
         return Finding("RouterNotReady", f"0 of {wanted} router pods ready", "False")
-    before = {c.get("type"): c.get("status") for c in observed.status.get("conditions") or ()}
     serving = situation.serving
-    if before.get("Ready") == "True" or not situation.capacity(serving).available:
+    if was_ready(observed.status) or not situation.capacity(serving).available:
         return None
     if not routing.taken:
         return Finding("RouterStarting", "the routers have not taken their routes yet", "False")
@@ -150,8 +149,7 @@ def _ready_router(observed: Observed, situation: Situation) -> Finding | None:
 
 def _ready_gateway(observed: Observed, situation: Situation) -> Finding | None:
     """As with routers; but here pods are reached within the cluster whatever a Gateway says."""
-    before = {c.get("type"): c.get("status") for c in observed.status.get("conditions") or ()}
-    taken = situation.setting.routing.taken or before.get("Ready") == "True"
+    taken = situation.setting.routing.taken or was_ready(observed.status)
     if taken or not situation.capacity(situation.serving).available:
         return None
     found = _gateway(observed, situation) or Finding(

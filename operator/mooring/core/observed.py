@@ -198,7 +198,7 @@ def routers_to_ask(resource: Manifest, children: Mapping[Ref, Manifest]) -> bool
     router = status.get("router") if isinstance(status, Mapping) else None
     if not isinstance(router, Mapping) or router.get("taken") != written:
         return True
-    if not _is_ready(status):
+    if not was_ready(status):
         return True  # DNS tells routers of pods some seconds after they are
     revisions = [
         ref
@@ -209,7 +209,8 @@ def routers_to_ask(resource: Manifest, children: Mapping[Ref, Manifest]) -> bool
     return len(revisions) > 1
 
 
-def _is_ready(status: object) -> bool:
+def was_ready(status: object) -> bool:
+    """Whether the status that was last written says so; whatever else it may hold."""
     conditions = status.get("conditions") if isinstance(status, Mapping) else None
     return any(
         isinstance(one, Mapping) and one.get("type") == "Ready" and one.get("status") == "True"
