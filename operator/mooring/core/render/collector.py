@@ -17,6 +17,7 @@ from mooring.api.monitoring_spec import MonitoredFeature, MonitoredOutput, Monit
 from mooring.core import kinds
 from mooring.core.observed import RenderSettings
 from mooring.core.render.metadata import manifest
+from mooring.core.render.networkpolicy import prometheus_peer
 from mooring.core.render.router.objects import router_selector
 from mooring.core.render.router.observation import CollectorAddress
 
@@ -218,11 +219,6 @@ def _network_policy(
     settings: RenderSettings, *, deployment: str, namespace: str, uid: str
 ) -> dict[str, Any]:
     """In: routers, Prometheus, and labels from this namespace. Out: nothing at all."""
-    prometheus: dict[str, Any] = {
-        "namespaceSelector": {"matchLabels": dict(settings.prometheus_namespace_labels)}
-    }
-    if settings.prometheus_pod_labels:
-        prometheus["podSelector"] = {"matchLabels": dict(settings.prometheus_pod_labels)}
     routers = {"podSelector": {"matchLabels": router_selector(deployment)}}
     return manifest(
         kinds.NETWORK_POLICY,
@@ -236,7 +232,7 @@ def _network_policy(
             "ingress": [
                 {"from": [routers], "ports": [{"port": COPIES_NUMBER, "protocol": "TCP"}]},
                 {
-                    "from": [prometheus, {"podSelector": {}}],
+                    "from": [prometheus_peer(settings), {"podSelector": {}}],
                     "ports": [{"port": HTTP_NUMBER, "protocol": "TCP"}],
                 },
             ],

@@ -30,7 +30,7 @@ def network_policy(
     if public:
         ingress.append({"ports": [_tcp(port) for port in public]})
     if metrics:
-        ingress.append({"from": [_prometheus(settings)], "ports": [_tcp(p) for p in metrics]})
+        ingress.append({"from": [prometheus_peer(settings)], "ports": [_tcp(p) for p in metrics]})
     egress: list[dict[str, Any]] = [
         {"ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]}
     ]
@@ -55,7 +55,8 @@ def _tcp(port: int | str) -> dict[str, Any]:
     return {"port": port, "protocol": "TCP"}
 
 
-def _prometheus(settings: RenderSettings) -> dict[str, Any]:
+def prometheus_peer(settings: RenderSettings) -> dict[str, Any]:
+    """The pods that scrape, as the admin's settings describe them."""
     peer: dict[str, Any] = {
         "namespaceSelector": {"matchLabels": dict(settings.prometheus_namespace_labels)}
     }

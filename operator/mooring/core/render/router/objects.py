@@ -20,6 +20,7 @@ from mooring.core import kinds
 from mooring.core.observed import RenderSettings
 from mooring.core.quantity import canonical
 from mooring.core.render.metadata import manifest, selector
+from mooring.core.render.networkpolicy import prometheus_peer
 from mooring.core.render.router.bootstrap import (
     ADMIN_SOCKET,
     METRICS_NUMBER,
@@ -292,11 +293,6 @@ def router_network_policy(
 ) -> dict[str, Any]:
     """In: clients, Prometheus, the operator. Out: the DNS server and this model's pods."""
     public = [_tcp(public_number(index)) for index in range(len(ports))]
-    prometheus: dict[str, Any] = {
-        "namespaceSelector": {"matchLabels": dict(settings.prometheus_namespace_labels)}
-    }
-    if settings.prometheus_pod_labels:
-        prometheus["podSelector"] = {"matchLabels": dict(settings.prometheus_pod_labels)}
     operator = {
         "namespaceSelector": {
             "matchLabels": {"kubernetes.io/metadata.name": settings.operator_namespace}
@@ -313,7 +309,7 @@ def router_network_policy(
             "policyTypes": ["Ingress", "Egress"],
             "ingress": [
                 *([{"ports": public}] if public else []),
-                {"from": [prometheus], "ports": [_tcp(METRICS_NUMBER)]},
+                {"from": [prometheus_peer(settings)], "ports": [_tcp(METRICS_NUMBER)]},
                 {"from": [operator], "ports": [_tcp(VERSION_NUMBER)]},
             ],
             "egress": [
