@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +12,7 @@ import click
 
 from mooring.cli.failure import DONE, FAILED, TIMEOUT
 from mooring.cli.options import Duration, cluster_options, no_color_option, output_option
+from mooring.cli.progress import progress_bar
 from mooring.cli.replay_subject import When
 
 if TYPE_CHECKING:
@@ -96,7 +95,7 @@ def replay(
         raise click.UsageError("give the NAME of a ModelDeployment or -f FILE")
     when = period(asked.since, start, end, tick, weights)
     held_to = standard_of(asked, tick, labels)
-    with _progress(output == "text") as progress:
+    with progress_bar("Replaying", output == "text") as progress:
         played = asyncio.run(play(asked, when, held_to, reached, labels, progress))
     if output != "text":
         click.echo(data(as_data(played), output), nl=False)
@@ -142,17 +141,3 @@ def _access(
     if access is None:
         raise click.UsageError("--prometheus is empty")
     return access, settings.scrape_labels()
-
-
-@contextmanager
-def _progress(wanted: bool) -> Iterator[Callable[[float], None]]:
-    """Tells how far it is, on standard error, where a person watches."""
-    if not wanted or not sys.stderr.isatty():
-        yield lambda part: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("Replaying", total=1.0)
-        yield lambda part: bar.update(task, completed=part)

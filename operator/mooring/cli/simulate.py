@@ -5,9 +5,7 @@ The traffic is made up, the judging is not: it is the operator's own (``mooring.
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -17,6 +15,7 @@ import click
 
 from mooring.cli.failure import Failure
 from mooring.cli.options import Duration, no_color_option, output_option
+from mooring.cli.progress import progress_bar
 from mooring.cli.words import parse_duration
 
 if TYPE_CHECKING:
@@ -274,7 +273,7 @@ def _play(
     looks = sum(step.seconds for step in asked.steps) / tick.total_seconds()
     candidates = (1.0, *(ratio for ratio in ratios if ratio != 1.0))
     total = len(candidates) * len(requests)
-    with _progress(looks * total > _SHORT) as shown:
+    with progress_bar("Playing rollouts", looks * total > _SHORT) as shown:
         for number, rate in enumerate(requests):
             scenario = Scenario(
                 asked.steps, rate, (_SPREAD[0] * mean, _SPREAD[1] * mean), asked.rule, asked.part,
@@ -326,20 +325,6 @@ def _row(
             for name, times in found.others.items()
         }
     return row
-
-
-@contextmanager
-def _progress(wanted: bool) -> Iterator[Callable[[float], None]]:
-    """Tells how far it is, on standard error, where a person watches and it takes a while."""
-    if not wanted or not sys.stderr.isatty():
-        yield lambda part: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("Playing rollouts", total=1.0)
-        yield lambda part: bar.update(task, completed=part)
 
 
 def _print(result: dict[str, Any], no_color: bool) -> None:
