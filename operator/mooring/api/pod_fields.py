@@ -51,13 +51,16 @@ OPERATOR_KEY_PATTERN = (
 )
 
 
+_KEY_MESSAGE = (
+    "a key is an optional DNS prefix and '/', then at most 63 letters, digits, '-', '_' or '.', "
+    "such as team or example.com/team"
+)
+
+
 def _keys_match(pattern: str) -> Rule:
     return Rule(
         cel=f"self.all(key, key.matches(r'{pattern}'))",
-        message=(
-            "has a key that Kubernetes refuses: a key is an optional DNS prefix and '/', then at "
-            "most 63 letters, digits, '-', '_' or '.', such as team or example.com/team"
-        ),
+        message=f"has a key that Kubernetes refuses: {_KEY_MESSAGE}",
         check=lambda entries: all(map(matcher(pattern), entries)),
     )
 
@@ -209,6 +212,26 @@ class Toleration(ApiModel):
     toleration_seconds: Annotated[StrictInt, Field(ge=0, le=2**53)] | None = None
     """Seconds to stay on the node after a NoExecute taint; unset means for ever."""
 
+    rules = (
+        Rule(
+            cel="has(self.key) && self.key != '' || has(self.operator) && "
+            "self.operator == 'Exists'",
+            message="needs a key, or operator Exists, which tolerates every taint",
+            check=lambda t: bool(t.key) or t.operator == "Exists",
+        ),
+        Rule(
+            cel="!has(self.value) || self.value == '' || !has(self.operator) || "
+            "self.operator == 'Equal'",
+            message="operator Exists compares no value: remove value",
+            check=lambda t: not t.value or t.operator != "Exists",
+        ),
+        Rule(
+            cel="!has(self.tolerationSeconds) || has(self.effect) && self.effect == 'NoExecute'",
+            message="tolerationSeconds goes with effect NoExecute only",
+            check=lambda t: t.toleration_seconds is None or t.effect == "NoExecute",
+        ),
+    )
+
 
 class LabelSelectorRequirement(ApiModel):
     """One condition on a label."""
@@ -225,6 +248,15 @@ class LabelSelectorRequirement(ApiModel):
         | None
     ) = None
     """The values for In and NotIn; empty for the others."""
+
+    rules = (
+        Rule(
+            cel="(self.operator in ['In', 'NotIn']) == "
+            "(has(self.values) && self.values.size() > 0)",
+            message="In and NotIn need values, Exists and DoesNotExist have none",
+            check=lambda r: (r.operator in ("In", "NotIn")) == bool(r.values),
+        ),
+    )
 
 
 class LabelSelector(ApiModel):
@@ -266,6 +298,19 @@ class TopologySpreadConstraint(ApiModel):
         | None
     ) = None
     """Label keys whose values are taken from the pod itself and added to the selector."""
+
+    rules = (
+        Rule(
+            cel="!has(self.minDomains) || self.whenUnsatisfiable == 'DoNotSchedule'",
+            message="minDomains goes with whenUnsatisfiable DoNotSchedule only",
+            check=lambda c: c.min_domains is None or c.when_unsatisfiable == "DoNotSchedule",
+        ),
+        Rule(
+            cel="!has(self.matchLabelKeys) || has(self.labelSelector)",
+            message="matchLabelKeys adds to labelSelector, which is not set",
+            check=lambda c: c.match_label_keys is None or c.label_selector is not None,
+        ),
+    )
 
 
 Tolerations = Annotated[tuple[Toleration, ...], Field(max_length=32, json_schema_extra=ATOMIC)]
