@@ -332,6 +332,8 @@ class Settings(_Part):
     image_volumes: bool = False
     """Nodes mount images as volumes (the feature ImageVolume): oci:// models with a digest are then
     pulled by the node."""
+    max_model_gibibytes: int = Field(default=128, ge=1, le=16384)
+    """The most that one model may be; its pods' volume may grow to twice that."""
     model_stores: tuple[ModelStore, ...] | None = None
     """Egress of model pods that fetch over the network; None: anywhere but link-local."""
     prometheus: Prometheus = Prometheus()
@@ -365,6 +367,7 @@ class Settings(_Part):
             require_digest=self.require_digest,
             image_volumes=self.image_volumes,
             model_stores=stores,
+            max_model_bytes=self.max_model_gibibytes << 30,
             prometheus_namespace_labels=self.prometheus.namespace_labels,
             prometheus_pod_labels=self.prometheus.pod_labels,
             drain=self.drain,

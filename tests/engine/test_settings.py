@@ -36,6 +36,7 @@ def test_every_part_is_read(tmp_path: Path) -> None:
             namespaces: [shop, bank]
             requireDigest: true
             imageVolumes: true
+            maxModelGibibytes: 2
             modelStores: [{cidr: 10.0.0.0/8, except: [10.1.0.0/16], ports: [443]}]
             prometheus: {namespaceLabels: {team: obs}, podLabels: {app: prometheus}}
             drain: 1m
@@ -59,6 +60,7 @@ def test_every_part_is_read(tmp_path: Path) -> None:
     assert rendering.model_stores[0].excluded == ("10.1.0.0/16",)
     assert rendering.require_digest
     assert rendering.image_volumes
+    assert rendering.max_model_bytes == 2 * 1024**3
     assert rendering.drain == timedelta(minutes=1)
     assert found.resync == timedelta(minutes=90)
     assert found.election().renew_deadline == 20.0

@@ -31,7 +31,8 @@ class Limits:
         if count > self.max_bytes:
             raise PermanentFailure(
                 f"{where} holds more than {size_text(self.max_bytes)}, the limit for one model: "
-                "point the URI at the model alone or raise --max-bytes."
+                "point the URI at the model alone, or have config.maxModelGibibytes of "
+                "the chart raised (--max-bytes)."
             )
 
     def check_files(self, count: int, where: str) -> None:

@@ -7,6 +7,7 @@ images:
 namespaces: {{ toJson .Values.namespaces }}
 requireDigest: {{ .Values.config.requireDigest }}
 imageVolumes: {{ .Values.config.imageVolumes }}
+maxModelGibibytes: {{ .Values.config.maxModelGibibytes }}
 {{- if not (kindIs "invalid" .Values.config.modelStores) }}
 {{- if .Values.config.modelStores }}
 modelStores:
