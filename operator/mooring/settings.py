@@ -26,7 +26,7 @@ from pydantic_core import ErrorDetails
 from mooring.adapters.prometheus_access import SERVICE_ACCOUNT_FOLDER, Access
 from mooring.adapters.sinks import Sink
 from mooring.api import parse_duration
-from mooring.core.observed import RenderSettings, StoreEgress
+from mooring.core.observed import NodeCache, RenderSettings, StoreEgress
 from mooring.core.router_counters import ScrapeLabels
 from mooring.engine.lease import LeaseSettings
 
@@ -89,6 +89,13 @@ class ModelStore(_Part):
             if part.version != whole.version or not part.subnet_of(whole):  # type: ignore[arg-type]
                 raise ValueError(f"except: {part} lies outside {whole}")
         return self
+
+
+class NodeCacheService(_Part):
+    """The Service of the cache that runs on each node, in the operator's own namespace."""
+
+    service: str = Field(pattern=r"^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$")
+    port: Port = 8085
 
 
 def _address(value: str) -> str:
@@ -336,6 +343,8 @@ class Settings(_Part):
     """The most that one model may be; its pods' volume may grow to twice that."""
     model_stores: tuple[ModelStore, ...] | None = None
     """Egress of model pods that fetch over the network; None: anywhere but link-local."""
+    node_cache: NodeCacheService | None = None
+    """Pods of one node fetch a model once, by way of a cache; None: each fetches for itself."""
     prometheus: Prometheus = Prometheus()
     sinks: tuple[SinkSettings, ...] = ()
     """Who may be told of retraining requests."""
@@ -361,6 +370,10 @@ class Settings(_Part):
         stores = RenderSettings().model_stores
         if self.model_stores is not None:
             stores = tuple(StoreEgress(s.cidr, s.excluded, s.ports) for s in self.model_stores)
+        cache = None
+        if self.node_cache is not None:
+            host = f"{self.node_cache.service}.{own_namespace()}.svc.{self.cluster_domain}"
+            cache = NodeCache(f"http://{host}:{self.node_cache.port}", self.node_cache.port)
         return RenderSettings(
             fetcher_image=self.images.fetcher,
             pull_policy=self.images.pull_policy,
@@ -368,6 +381,7 @@ class Settings(_Part):
             image_volumes=self.image_volumes,
             model_stores=stores,
             max_model_bytes=self.max_model_gibibytes << 30,
+            node_cache=cache,
             prometheus_namespace_labels=self.prometheus.namespace_labels,
             prometheus_pod_labels=self.prometheus.pod_labels,
             drain=self.drain,

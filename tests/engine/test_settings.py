@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from mooring.core.observed import NodeCache
 from mooring.settings import Settings, SettingsError, load
 
 
@@ -37,6 +38,7 @@ def test_every_part_is_read(tmp_path: Path) -> None:
             requireDigest: true
             imageVolumes: true
             maxModelGibibytes: 2
+            nodeCache: {service: mooring-node-cache}
             modelStores: [{cidr: 10.0.0.0/8, except: [10.1.0.0/16], ports: [443]}]
             prometheus: {namespaceLabels: {team: obs}, podLabels: {app: prometheus}}
             drain: 1m
@@ -61,6 +63,9 @@ def test_every_part_is_read(tmp_path: Path) -> None:
     assert rendering.require_digest
     assert rendering.image_volumes
     assert rendering.max_model_bytes == 2 * 1024**3
+    assert rendering.node_cache == NodeCache(
+        "http://mooring-node-cache.default.svc.example.internal:8085", 8085
+    )
     assert rendering.drain == timedelta(minutes=1)
     assert found.resync == timedelta(minutes=90)
     assert found.election().renew_deadline == 20.0

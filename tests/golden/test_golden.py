@@ -20,7 +20,7 @@ from tests.core.given import copied
 from tests.core.world import World
 
 from mooring.api import lint
-from mooring.core.observed import RenderSettings, RuntimeSource
+from mooring.core.observed import NodeCache, RenderSettings, RuntimeSource
 from mooring.core.plan import Plan
 from mooring.core.render.router.observation import prepared_template
 
@@ -29,7 +29,12 @@ CASES = sorted(path.parent.name for path in HERE.glob("*/input.yaml"))
 #: Moments at which a case is looked at, by folder; the others right after they are applied.
 SERVED = {"autoscaling"}
 #: What the administrator has set, by folder.
-SETTINGS = {"image-volume": RenderSettings(image_volumes=True)}
+SETTINGS = {
+    "image-volume": RenderSettings(image_volumes=True),
+    "node-cache": RenderSettings(
+        node_cache=NodeCache("http://cache.mooring-system.svc.cluster.local:8085", 8085)
+    ),
+}
 
 
 class _Dumper(yaml.SafeDumper):

@@ -31,6 +31,7 @@ EVERYTHING = (
     "--set", "images.pullSecrets[0].name=registry,priorityClassName=system-cluster-critical",
     "--set", "nodeSelector.a=b,podLabels.team=ml,podAnnotations.note=x,replicas=3",
     "--set", "config.modelStores[0].cidr=10.0.0.0/8,config.prometheus.podLabels.app=prometheus",
+    "--set", "nodeCache.enabled=true",
 )  # fmt: skip
 MODES = {
     "cluster": CLUSTER,

@@ -44,6 +44,8 @@ _MAX_DIGEST_FILE = 1024
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the program; returns its exit code."""
     arguments = _parser().parse_args(argv)
+    if arguments.command == "cache":
+        return _serve(arguments)
     log = _TerminationLog(arguments.termination_log)
     signal.signal(signal.SIGTERM, _on_sigterm(log))
     secrets: list[str] = []
@@ -95,10 +97,16 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         help="a file with the digest this revision is pinned to; absent or empty: not yet pinned",
     )
+    one.add_argument("--cache", default="", help="the URL of the node's cache of models")
     one.add_argument("--layout", choices=LAYOUTS, default="flat")
     one.add_argument("--model-name", default="", help="the model's name in triton and torchserve")
     one.add_argument("--model-version", default="1", help="the folder's name in layout tfserving")
     _add_common(one)
+
+    cache = commands.add_parser("cache", help="serve as the cache of a node")
+    cache.add_argument("--dir", required=True, type=Path, help="a folder of its own")
+    cache.add_argument("--max-bytes", required=True, type=_positive, metavar="N")
+    cache.add_argument("--port", type=int, default=8085)
 
     other = commands.add_parser("digest", help="print the digest of a path or URI")
     other.add_argument("subject", metavar="PATH|URI")
@@ -141,7 +149,19 @@ def _run(
         credentials=credentials,
         say=voice,
         parallel=min(arguments.parallel, 16),
+        cache=arguments.cache if arguments.command == "fetch" else "",
     )
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    from mooring_fetcher.cache_server import serve
+
+    try:
+        serve(arguments.dir, arguments.max_bytes, arguments.port)
+    except OSError as error:
+        print(f"The cache cannot serve {arguments.dir}: {error}.", file=sys.stderr, flush=True)
+        return EXIT_TRANSIENT
+    return EXIT_OK
 
 
 def _fetch(arguments: argparse.Namespace, run: Run) -> ModelDigest:

@@ -33,6 +33,7 @@ _SENSITIVE = (
     ".dockerconfigjson",
     "token",
     "password",
+    "MOORING_CACHE_KEY",
 )
 
 

@@ -16,6 +16,7 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mooring_fetcher.cache_names import CacheNames
 from mooring_fetcher.credentials import Credentials
 from mooring_fetcher.digest import (
     FileDigest,
@@ -28,6 +29,7 @@ from mooring_fetcher.expected import one_digest, verify
 from mooring_fetcher.failure import Changed, PermanentFailure, TransientFailure
 from mooring_fetcher.limits import Limits, size_text
 from mooring_fetcher.names import PathSet, safe_path
+from mooring_fetcher.node_cache import CachedStore
 from mooring_fetcher.patience import Patience
 from mooring_fetcher.placing import (
     Layout,
@@ -83,6 +85,8 @@ class Run:
     say: Callable[[str], None] = lambda line: None
     parallel: int = 4
     """Files at a time: one S3 connection rarely fills a line."""
+    cache: str = ""
+    """The URL of the node's cache; empty where there is none."""
 
 
 def fetch(request: Request, run: Run) -> ModelDigest:
@@ -100,9 +104,10 @@ def fetch(request: Request, run: Run) -> ModelDigest:
     if expected and (found := _already_there(uri, request, expected)):
         run.say(f"the model is in place already, verified: {found.digest}")
         return found
-    store = open_store(uri, run.credentials, expected=expected)
+    names = CacheNames.of(uri, run.credentials) if run.cache else None
+    store = open_store(uri, run.credentials, expected=expected, cached=names is not None)
     try:
-        fetched = _stable_snapshot(uri, store, run, partial)
+        fetched = _fetched(uri, store, names, run, partial, expected)
     finally:
         store.close()
     model = _digest_of(fetched.listing, fetched.files)
@@ -137,6 +142,29 @@ class _Fetched:
     files: tuple[FileDigest, ...]
     names: dict[str, str]
     """For each path, the name of its file in the partial folder."""
+
+
+def _fetched(
+    uri: ModelUri,
+    store: Store,
+    names: CacheNames | None,
+    run: Run,
+    partial: Path,
+    expected: str | None,
+) -> _Fetched:
+    """The files, by way of the node's cache where there is one; its mistakes are the store's to
+    mend.
+    """
+    if names is None:
+        return _stable_snapshot(uri, store, run, partial)
+    cached = CachedStore(store, run.cache, names, reads=expected is not None, say=run.say)
+    fetched = _stable_snapshot(uri, cached, run, partial)
+    if expected in (None, _digest_of(fetched.listing, fetched.files).digest):
+        return fetched
+    run.say("what was fetched does not have its digest: once more, without the node's cache")
+    cached.forget()
+    keep_only(partial, ())
+    return _stable_snapshot(uri, store, run, partial)
 
 
 def _stable_snapshot(uri: ModelUri, store: Store, run: Run, partial: Path | None) -> _Fetched:

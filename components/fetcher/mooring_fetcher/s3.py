@@ -73,7 +73,8 @@ class _Place:
 class S3Store:
     """Implements :class:`mooring_fetcher.store.Store`."""
 
-    def __init__(self, uri: ModelUri, credentials: Credentials) -> None:
+    def __init__(self, uri: ModelUri, credentials: Credentials, *, ahead: bool = True) -> None:
+        """`ahead`: a listing of one object asks for its bytes, which saves a request."""
         held = credentials.s3()
         self._bucket = uri.host
         self._key = uri.path
@@ -84,6 +85,7 @@ class S3Store:
             secret=credentials.shown if credentials.values else "",
         )
         self._client = self._ask(lambda: _client(held))
+        self._ahead = ahead
         self._listed: HttpBody | None = None
         """The answer of `list` to a single object, kept for the first `open`."""
 
@@ -130,11 +132,20 @@ class S3Store:
         self._client.close()
 
     def _list_object(self) -> Listing:
-        answer = self._ask(lambda: self._client.get_object(Bucket=self._bucket, Key=self._key))
-        self._listed = self._body(answer, 0)
+        answer = None if self._ahead else self._head()
+        if answer is None:
+            answer = self._ask(lambda: self._client.get_object(Bucket=self._bucket, Key=self._key))
+            self._listed = self._body(answer, 0)
         name = self._key.rsplit("/", 1)[-1]
         file = RemoteFile(name, self._key, int(answer["ContentLength"]), _version(answer))
         return Listing(True, (file,))
+
+    def _head(self) -> Any:
+        """What is said of the object; None for a refusal, of which only a GET tells the reason."""
+        try:
+            return self._ask(lambda: self._client.head_object(Bucket=self._bucket, Key=self._key))
+        except PermanentFailure:
+            return None
 
     def _list_prefix(self, prefix: str, max_files: int) -> Listing:
         files: list[RemoteFile] = []

@@ -8,15 +8,18 @@ from mooring_fetcher.store import Store
 from mooring_fetcher.uri import ModelUri
 
 
-def open_store(uri: ModelUri, credentials: Credentials, *, expected: str | None) -> Store:
-    """The store behind a URI. `expected` is the digest that will be verified, if one is known.
+def open_store(
+    uri: ModelUri, credentials: Credentials, *, expected: str | None, cached: bool = False
+) -> Store:
+    """The store behind a URI. `expected` is the digest that will be verified, if one is known;
+    `cached` says that bytes may come from elsewhere, so that none should be asked for in advance.
 
     Imports are local: botocore costs a fifth of a second and 20 MiB that https need not pay.
     """
     if uri.scheme == "s3":
         from mooring_fetcher.s3 import S3Store
 
-        return S3Store(uri, credentials)
+        return S3Store(uri, credentials, ahead=not cached)
     if uri.scheme == "gs":
         from mooring_fetcher.gs import GsStore
 

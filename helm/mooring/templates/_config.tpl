@@ -8,6 +8,9 @@ namespaces: {{ toJson .Values.namespaces }}
 requireDigest: {{ .Values.config.requireDigest }}
 imageVolumes: {{ .Values.config.imageVolumes }}
 maxModelGibibytes: {{ .Values.config.maxModelGibibytes }}
+{{- if .Values.nodeCache.enabled }}
+nodeCache: {service: {{ include "mooring.nodeCache" . }}, port: {{ .Values.nodeCache.port }}}
+{{- end }}
 {{- if not (kindIs "invalid" .Values.config.modelStores) }}
 {{- if .Values.config.modelStores }}
 modelStores:

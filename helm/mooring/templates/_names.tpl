@@ -7,12 +7,31 @@ app.kubernetes.io/name: mooring-operator
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 
+{{- define "mooring.nodeCacheLabels" -}}
+{{ include "mooring.nodeCacheSelector" . }}
+{{ include "mooring.commonLabels" . }}
+{{- end -}}
+
 {{- define "mooring.labels" -}}
 {{ include "mooring.selector" . }}
+{{ include "mooring.commonLabels" . }}
+{{- end -}}
+
+{{- define "mooring.commonLabels" -}}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/part-of: mooring
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
+{{- end -}}
+
+{{- define "mooring.nodeCache" -}}
+{{ include "mooring.name" . }}-node-cache
+{{- end -}}
+
+{{/* Not the operator's, or its Service and policies would take the cache's pods for its own. */}}
+{{- define "mooring.nodeCacheSelector" -}}
+app.kubernetes.io/name: mooring-node-cache
+app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 
 {{- define "mooring.serviceAccount" -}}

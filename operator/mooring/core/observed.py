@@ -35,6 +35,16 @@ class StoreEgress:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeCache:
+    """Where fetchers find the cache of models on their node: a Service of the operator's namespace
+    whose port is also its pods'.
+    """
+
+    url: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
 class RenderSettings:
     """What the administrator decides for all models.
 
@@ -51,6 +61,8 @@ class RenderSettings:
         StoreEgress("0.0.0.0/0", excluded=("169.254.0.0/16",)),
         StoreEgress("::/0", excluded=("fe80::/10", "fd00:ec2::254/128")),
     )
+    #: None where nodes have no cache: each pod fetches for itself.
+    node_cache: NodeCache | None = None
     prometheus_namespace_labels: Mapping[str, str] = field(
         default_factory=lambda: {"kubernetes.io/metadata.name": "monitoring"}
     )

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mooring.core import kinds
-from mooring.core.observed import RenderSettings, StoreEgress
+from mooring.core.observed import NodeCache, RenderSettings, StoreEgress
 from mooring.core.render.metadata import manifest, selector
 from mooring.core.revision import Revision
 
@@ -36,6 +36,8 @@ def network_policy(
     ]
     if any(r.rendered.remote for r in live):
         egress += [_store(store) for store in settings.model_stores]
+        if settings.node_cache:
+            egress.append(_cache(settings.node_cache, settings.operator_namespace))
     return manifest(
         kinds.NETWORK_POLICY,
         deployment,
@@ -63,6 +65,14 @@ def prometheus_peer(settings: RenderSettings) -> dict[str, Any]:
     if settings.prometheus_pod_labels:
         peer["podSelector"] = {"matchLabels": dict(settings.prometheus_pod_labels)}
     return peer
+
+
+def _cache(cache: NodeCache, namespace: str) -> dict[str, Any]:
+    peer = {
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
+        "podSelector": {"matchLabels": {"app.kubernetes.io/name": "mooring-node-cache"}},
+    }
+    return {"to": [peer], "ports": [_tcp(cache.port)]}
 
 
 def _store(store: StoreEgress) -> dict[str, Any]:

@@ -199,6 +199,8 @@ def _fetcher(
         args += ["--credentials-dir", CREDENTIALS_PATH]
         args += ["--credentials-name", model.credentials.secret_name]
         mounts.append({"name": "credentials", "mountPath": CREDENTIALS_PATH, "readOnly": True})
+        if settings.node_cache and location.remote:
+            args += ["--cache", settings.node_cache.url]
     if runtime.layout and runtime.layout != "flat":
         args += ["--layout", runtime.layout, "--model-name", values.by_name["model.name"]]
         if runtime.layout == "tfserving":
