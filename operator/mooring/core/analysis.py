@@ -6,7 +6,7 @@ What nobody measures, or can be measured, is found here, before anything is aske
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from mooring.api import ModelDeploymentSpec, parse_duration
@@ -25,8 +25,6 @@ from mooring.core.observed import RenderSettings
 from mooring.core.promql import BadQuery, Bound, prepare
 from mooring.core.render.router.bootstrap import LATENCY_EDGES_MS
 
-DEFAULT_QUANTILE = 0.95
-DEFAULT_CONSECUTIVE = 3
 #: Free queries look back so many ticks, and at least this long.
 _WINDOW_TICKS = 6
 _WINDOW = timedelta(minutes=1)
@@ -89,7 +87,6 @@ def standard(
             )
         )
     for wanted in spec.analysis.metrics:
-        found = _metric(wanted)
         gap = _unmeasured(wanted, spec)
         if gap is not None:
             gaps.append(gap)
@@ -101,7 +98,7 @@ def standard(
                 gaps.append(Gap("InvalidQuery", f"metric {wanted.name}: {error}"))
                 continue
             queries.append(Query(wanted.name, text, wanted.prometheus.on_no_data == "Ignore"))
-        metrics.append(found)
+        metrics.append(_metric(wanted))
     slowest = [m.rule.max for m in metrics if isinstance(m.rule, Latency) and m.rule.max]
     analysis = Analysis(
         metrics=tuple(metrics),
@@ -125,16 +122,20 @@ def _metric(wanted: AnalysisMetric) -> Metric:
         )
     if wanted.latency is not None:
         latency = wanted.latency
-        quantile = latency.quantile if latency.quantile is not None else DEFAULT_QUANTILE
         most = parse_duration(latency.max).total_seconds() if latency.max else None
-        return Metric(wanted.name, Latency(quantile, most, latency.max_ratio, latency.pass_ratio))
+        rule = Latency(max=most, max_ratio=latency.max_ratio, pass_ratio=latency.pass_ratio)
+        if latency.quantile is not None:
+            rule = replace(rule, quantile=latency.quantile)
+        return Metric(wanted.name, rule)
     if wanted.prediction_shift is not None:
         return Metric(wanted.name, PredictionShift(wanted.prediction_shift.max_psi))
     if wanted.prometheus is None:
         raise ValueError(f"metric {wanted.name} is of no kind")
     free = wanted.prometheus
-    times = free.consecutive if free.consecutive is not None else DEFAULT_CONSECUTIVE
-    return Metric(wanted.name, Threshold(free.min, free.max, times))
+    limits = Threshold(free.min, free.max)
+    if free.consecutive is not None:
+        limits = replace(limits, consecutive=free.consecutive)
+    return Metric(wanted.name, limits)
 
 
 def _unmeasured(wanted: AnalysisMetric, spec: ModelDeploymentSpec) -> Gap | None:

@@ -12,7 +12,7 @@ from mooring.core.allocation import REPLICAS, Roles, Setting, allocate
 from mooring.core.analysis import Standard, standard
 from mooring.core.capacity import Capacity, capacity, digest_pinned, needed, total
 from mooring.core.clock import parse_time
-from mooring.core.examination import Evidence, Examination, Phase, evidence_for, examine
+from mooring.core.examination import Evidence, Phase, evidence_for, examine
 from mooring.core.judge import Verdict
 from mooring.core.observed import Observed
 from mooring.core.observed_routing import read_routing
@@ -192,6 +192,8 @@ def _judged(observed: Observed, spec: ModelDeploymentSpec, situation: Situation)
     if plan.since is not None and plan.step is not None and plan.step.pause is None:
         since = min(plan.since, observed.now)
         ends_at = ends(since, duration(plan.step), observed.connected_since)
+    measured = _measured(observed, situation, evidence)
+    passed = measured and _passed(evidence)
     facts = Facts(
         candidate=True,
         has_stable=stable is not None,
@@ -209,9 +211,9 @@ def _judged(observed: Observed, spec: ModelDeploymentSpec, situation: Situation)
         pause=plan.step is not None and plan.step.pause is not None,
         judged=situation.held_to is not None,
         failed=_failed(evidence),
-        measured=_measured(observed, situation, evidence),
-        passed=_passed(observed, situation, evidence),
-        passed_here=_passed(observed, situation, evidence) and _of_step(evidence, plan),
+        measured=measured,
+        passed=passed,
+        passed_here=passed and _of_step(evidence, plan),
         final=plan.final,
         on_pass=spec.rollout.advance == "OnPass",
         promote_inconclusive=spec.rollout.on_inconclusive == "Promote",
@@ -256,10 +258,8 @@ def _measured(observed: Observed, situation: Situation, evidence: Evidence | Non
     return complete and evidence is not None and evidence.measured(observed.now)
 
 
-def _passed(observed: Observed, situation: Situation, evidence: Evidence | None) -> bool:
-    if evidence is None or not _measured(observed, situation, evidence):
-        return False
-    return evidence.judgement.verdict is Verdict.PASS
+def _passed(evidence: Evidence | None) -> bool:
+    return evidence is not None and evidence.judgement.verdict is Verdict.PASS
 
 
 def _of_step(evidence: Evidence | None, plan: RolloutPlan) -> bool:
@@ -281,20 +281,7 @@ def _examined(observed: Observed, spec: ModelDeploymentSpec, situation: Situatio
         if situation.previous is None or situation.baking_until is None:
             return situation
         judged, against, phase = stable, situation.previous, Phase.BAKE
-    return replace(situation, examination=_examination(observed, spec, situation, judged, against,
-                                                       held_to, phase))  # fmt: skip
-
-
-def _examination(
-    observed: Observed,
-    spec: ModelDeploymentSpec,
-    situation: Situation,
-    judged: Revision,
-    against: Revision,
-    held_to: Standard,
-    phase: Phase,
-) -> Examination:
-    return examine(
+    wanted = examine(
         observed,
         judged,
         against,
@@ -304,6 +291,7 @@ def _examination(
         available={name: has.available for name, has in situation.capacities.items()},
         sticky=spec.traffic.session_affinity is not None,
     )
+    return replace(situation, examination=wanted)
 
 
 def _taken(observed: Observed, setting: Setting, route: Route) -> bool:

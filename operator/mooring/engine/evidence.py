@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from mooring.adapters.prometheus import Prometheus
 from mooring.adapters.prometheus_counters import read_counters
-from mooring.core.answers import NoAnswer, Reason, single_value
+from mooring.core.answers import NoAnswer, single_value
 from mooring.core.examination import Evidence, Examination
 from mooring.core.router_counters import Reading, ScrapeLabels
 from mooring.engine.metrics import Metrics
@@ -31,9 +31,6 @@ log = logging.getLogger(__name__)
 
 #: Free queries under way. More would only wait for the client's threads, and be told so.
 _AT_ONCE = 4
-_NOT_CONFIGURED = NoAnswer(
-    Reason.REFUSED, "The operator has no Prometheus to read from: set prometheus.url."
-)
 
 
 @dataclass(slots=True)
@@ -86,12 +83,13 @@ class Examiner:
         """One look at everything that is under judgement."""
         wanted = dict(self._wanted)
         self.metrics.analysis_rollouts.set(len(wanted))
-        if not wanted:
+        prometheus = self.prometheus
+        if not wanted or prometheus is None:  # without one, every decision has said so itself
             self._show({})
             return
         began = time.monotonic()
-        reading = await self._read(wanted)
-        values = await self._ask(wanted)
+        reading = await self._read(prometheus, wanted)
+        values = await self._ask(prometheus, wanted)
         cases = {
             key: self._case(key, examination, reading, values.get(key, {}))
             for key, examination in wanted.items()
@@ -113,30 +111,25 @@ class Examiner:
             self.queue.add(key)
         self._show(self._found)
 
-    async def _read(self, wanted: Mapping[Key, Examination]) -> Reading:
+    async def _read(self, prometheus: Prometheus, wanted: Mapping[Key, Examination]) -> Reading:
         targets = [one.target for one in wanted.values() if one.analysis.counted]
-        if self.prometheus is None:
-            return Reading(failed={target.key: _NOT_CONFIGURED for target in targets})
-        if not targets:
-            return Reading()
-        return await read_counters(self.prometheus, targets, self.labels)
+        return await read_counters(prometheus, targets, self.labels) if targets else Reading()
 
     async def _ask(
-        self, wanted: Mapping[Key, Examination]
+        self, prometheus: Prometheus, wanted: Mapping[Key, Examination]
     ) -> dict[Key, dict[str, float | NoAnswer]]:
         """The free queries, each once however many metrics ask it."""
         texts = {query.text for one in wanted.values() for query in one.queries}
-        answers = dict(zip(texts, await asyncio.gather(*map(self._ask_one, texts)), strict=True))
+        asked = await asyncio.gather(*(self._ask_one(prometheus, text) for text in texts))
+        answers = dict(zip(texts, asked, strict=True))
         return {
             key: {query.metric: answers[query.text] for query in one.queries}
             for key, one in wanted.items()
         }
 
-    async def _ask_one(self, text: str) -> float | NoAnswer:
-        if self.prometheus is None:
-            return _NOT_CONFIGURED
+    async def _ask_one(self, prometheus: Prometheus, text: str) -> float | NoAnswer:
         async with self._asking:
-            found = single_value(await self.prometheus.query(text, single=True))
+            found = single_value(await prometheus.query(text, single=True))
         return found if isinstance(found, NoAnswer) else found.value
 
     def _case(
