@@ -21,10 +21,13 @@ from tests.faults.prometheus_proxy import Fault, PrometheusProxy
 from mooring.adapters.prometheus import Prometheus
 from mooring.adapters.prometheus_access import Access
 from mooring.adapters.prometheus_counters import read_counters
-from mooring.core.answers import Answer, NoAnswer, Reason, single_value
+from mooring.core.answers import Answer, NoAnswer, Reason, read_keyed, single_value
+from mooring.core.halves import Halved, Sums
+from mooring.core.halves import query as query_halves
+from mooring.core.halves import read as read_halves
 from mooring.core.promql import Bound, prepare
 from mooring.core.render.router.fallback import OWN
-from mooring.core.router_counters import Attempts, ScrapeLabels, Source, Target, query
+from mooring.core.router_counters import KEY, Attempts, ScrapeLabels, Source, Target, query
 from mooring_dev.health import wait_until
 from mooring_dev.ports import claim
 
@@ -111,6 +114,34 @@ async def test_one_answer_is_one_scrape_with_its_time(prometheus: RealPrometheus
     await asking.close()
     assert len(times) == 4
     assert sorted(times.values()) == [times[n] for n in sorted(times)]
+
+
+async def test_the_sums_of_the_halves_are_those_of_their_windows(
+    prometheus: RealPrometheus,
+) -> None:
+    """Each second every counter of both halves rises by the same multiple, so a = b."""
+    asked = [Halved("shop", "fraud", (13.0,)), Halved("bank", "other")]
+    asking = Prometheus(Access(prometheus.url))
+
+    async def sums() -> dict[str, Sums]:
+        body = query_halves(asked, span=8, window=2)
+        answer = await asking.read(body, lambda data, _: read_keyed(data, KEY))
+        assert not isinstance(answer, NoAnswer), answer
+        found = read_halves(answer, asked)
+        assert found["bank", "other"].channels == {}
+        return dict(found["shop", "fraud"].channels)
+
+    async with asyncio.timeout(40):
+        while (found := await sums()).get("errors", Sums()).windows < 3:
+            await asyncio.sleep(0.5)
+    await asking.close()
+    assert set(found) == {"errors", "13"}
+    for channel, each in (("errors", 4), ("13", 6)):
+        one = found[channel]
+        assert one.both > 0
+        assert one.both % each == 0
+        assert 2 * one.halves_squared == one.both_squared
+        assert one.windows <= 4
 
 
 async def test_a_router_that_is_not_scraped_gives_no_source(

@@ -6,6 +6,7 @@ import pytest
 from tests.cli.objects import NOW, at
 
 from mooring.cli import words
+from mooring.cli.estimates import Reading
 
 
 @pytest.mark.parametrize(
@@ -69,3 +70,10 @@ def test_durations_are_those_of_the_api(text: str, seconds: float) -> None:
 def test_what_is_no_duration_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="write a duration such as"):
         words.parse_duration(text)
+
+
+def test_bursts_are_told_where_they_take_evidence_away() -> None:
+    told = {2.34: "evidence counts 1/2.3, as errors come in bursts", 1.1: "", None: ""}
+    for dispersion, sentence in told.items():
+        record = {"name": "errors", "dispersion": dispersion}
+        assert Reading(record, "errorRate", bake=False).bursts == sentence

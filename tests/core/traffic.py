@@ -9,6 +9,7 @@ from tests.core.world import World
 
 from mooring.core.answers import NoAnswer, Reason
 from mooring.core.examination import Evidence
+from mooring.core.halves import History
 from mooring.core.router_counters import Attempts, ClusterCounts, Source
 from mooring.core.tribunal import Case, Measured, Remembered, weigh
 
@@ -18,7 +19,8 @@ DOWN = NoAnswer(Reason.REFUSED, "Nobody listens at http://prometheus:9090.")
 @dataclass
 class Traffic:
     """``rate``: requests a second. ``errors``: by revision, the share that fails. ``values``: what
-    free queries give. Clear ``scraped`` or ``answers`` for a Prometheus that sees or says nothing.
+    free queries give. ``history``: what stable's halves counted before. Clear ``scraped`` or
+    ``answers`` for a Prometheus that sees or says nothing.
     """
 
     world: World
@@ -30,6 +32,7 @@ class Traffic:
     rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(7))
     totals: dict[tuple[str, str], list[float]] = field(default_factory=dict)
     remembered: Remembered | None = None
+    history: History | None = None
 
     def flow(self, seconds: float) -> None:
         """Requests come in for so long, split as the routers were told."""
@@ -39,9 +42,12 @@ class Traffic:
                 mean = self.rate * seconds * weight / 100 / len(self.world.routers)
                 count = self.rng.poisson(mean)
                 failed = self.rng.binomial(count, self.errors.get(revision, 0.0))
-                total = self.totals.setdefault((router, revision), [0.0, 0.0])
-                total[0] += count
-                total[1] += failed
+                halved = revision in self.world.halved()
+                parts = ("-a", "-b") if halved else ("",)
+                for part in parts:
+                    total = self.totals.setdefault((router, revision + part), [0.0, 0.0])
+                    total[0] += count / len(parts)
+                    total[1] += failed / len(parts)
 
     def look(self) -> None:
         """One tick: whatever is wanted is measured and weighed, and a decision follows."""
@@ -70,7 +76,8 @@ class Traffic:
         if not self.answers:
             failed = dict.fromkeys(self.values, DOWN)
             return Measured(failed=DOWN, values=failed)
-        return Measured(sources=self._sources() if self.scraped else (), values=dict(self.values))
+        sources = self._sources() if self.scraped else ()
+        return Measured(sources=sources, values=dict(self.values), history=self.history)
 
     def _sources(self) -> tuple[Source, ...]:
         at = self.world.now.timestamp()
@@ -80,10 +87,10 @@ class Traffic:
                 at,
                 at,
                 {
-                    revision: ClusterCounts(
+                    cluster: ClusterCounts(
                         {"10.0.0.1:8080": Attempts(count, count - bad, bad)}, ejected=0.0
                     )
-                    for (pod, revision), (count, bad) in self.totals.items()
+                    for (pod, cluster), (count, bad) in self.totals.items()
                     if pod == router
                 },
                 born=0.0,

@@ -442,6 +442,12 @@ class World:
         assert found is not None
         return dict(found[0].route.weights)
 
+    def halved(self) -> list[str]:
+        """The revisions whose traffic the routers divide into halves."""
+        found = read_table(self.children[Ref("ConfigMap", "fraud-router")])
+        assert found is not None
+        return [backend.revision for backend in found[0].backends if backend.halved]
+
     def routed(self) -> str:
         service = self.children[Ref("Service", "fraud")]
         return str(service["spec"]["selector"].get("mooring.dev/revision", EVERY_REVISION))

@@ -13,6 +13,7 @@ import pytest
 from mooring.core.analysis import Query
 from mooring.core.answers import Answer, NoAnswer, Reason, Sample
 from mooring.core.examination import Examination, Phase
+from mooring.core.halves import ERRORS, History, Sums
 from mooring.core.judge import Analysis, ErrorRate, Metric, Pods, Threshold, Weights
 from mooring.core.router_counters import Attempts, ClusterCounts, Reading, Source, Target
 from mooring.engine.evidence import Examiner
@@ -33,8 +34,13 @@ class Counting:
         self.values: dict[str, float] = {}
         self.meanwhile: Callable[[], None] = lambda: None
         self.now = START
+        self.looked_back: list[str] = []
+        self.bursts = 0
+        self.hangs = False
 
     async def read(self, text: str, *_: object, **__: object) -> Any:
+        if "sum_over_time" in text:
+            return await self.look_back(text)
         self.asked.append(text)
         self.meanwhile()
         if self.down:
@@ -50,6 +56,18 @@ class Counting:
             }
             found["shop", name] = (Source(f"{name}-router-0", at, at, clusters),)
         return Reading(sources=found)
+
+    async def look_back(self, text: str) -> Any:
+        """What stable's halves counted: ``bursts`` errors at a time, in 100 windows."""
+        self.looked_back.append(text)
+        if self.hangs:
+            await asyncio.Event().wait()
+        if not self.bursts:
+            return NoAnswer(Reason.TIMEOUT, "Prometheus gave up.")
+        size = self.bursts
+        # Each window has two bursts, both to one half or one to each, by turns.
+        sums = Sums(100, 200 * size, 400 * size**2, 50 * 4 * size**2 + 50 * 2 * size**2)
+        return {("shop", name): History({ERRORS: sums}) for name in ("a", "b")}
 
     async def query(self, text: str, **_: object) -> Any:
         self.asked.append(text)
@@ -90,9 +108,13 @@ class Setting:
         )
 
     def tick(self, times: int = 1) -> None:
-        for _ in range(times):
-            self.prometheus.now += timedelta(seconds=10)
-            asyncio.run(self.examiner.tick())
+        async def ticks() -> None:
+            for _ in range(times):
+                self.prometheus.now += timedelta(seconds=10)
+                await self.examiner.tick()
+                await asyncio.sleep(0)
+
+        asyncio.run(ticks())
 
     def value(self, name: str, **labels: str) -> float | None:
         return self.metrics.registry.get_sample_value(name, labels)
@@ -198,3 +220,73 @@ def test_a_tick_that_fails_is_counted_and_the_next_one_comes(
 
     asyncio.run(run())
     assert (setting.value("mooring_analysis_ticks_total", result="error") or 0) >= 2
+
+
+# what stable's halves showed before ---------------------------------------------------------------
+
+
+def phi(setting: Setting, key: Key = A) -> float | None:
+    found = setting.examiner.found(key)
+    assert found is not None
+    return found.judgement.metrics[0].dispersion
+
+
+def test_over_dispersion_is_asked_for_once_for_all_and_frozen_when_judging_begins() -> None:
+    setting = Setting()
+    setting.prometheus.bursts = 4
+    for key in (A, B):
+        setting.examiner.want(key, examination(key.name))
+    setting.tick()
+    assert len(setting.prometheus.looked_back) == 1
+    assert 4 < (phi(setting) or 0) < 6
+    first = phi(setting)
+    setting.prometheus.bursts = 9
+    setting.tick(200)
+    assert phi(setting) == first
+    assert len(setting.prometheus.looked_back) == 1
+
+
+def test_a_restarted_operator_has_it_from_status_and_asks_no_more() -> None:
+    setting = Setting()
+    setting.prometheus.bursts = 4
+    setting.examiner.want(A, examination("a"))
+    setting.tick()
+    found = setting.examiner.found(A)
+    assert found is not None
+    again = Setting()
+    again.examiner.want(A, examination("a", state=found.judgement.state.dump()))
+    again.tick()
+    assert again.prometheus.looked_back == []
+    assert phi(again) == phi(setting)
+
+
+def test_what_the_halves_do_not_tell_yet_is_asked_again_now_and_then() -> None:
+    setting = Setting()
+    setting.examiner.want(A, examination("a"))
+    setting.tick(61)
+    assert len(setting.prometheus.looked_back) == 2
+    assert phi(setting) is None
+    setting.prometheus.bursts = 3
+    setting.tick(61)
+    assert (phi(setting) or 0) > 3
+
+
+def test_a_question_about_the_past_that_hangs_holds_up_nobody_but_the_rollout_that_is_new(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("mooring.engine.calibration._PATIENCE", 0.0)
+    setting = Setting()
+    setting.prometheus.bursts = 4
+    setting.examiner.want(A, examination("a"))
+
+    async def ticks() -> None:
+        await setting.examiner.tick()
+        await asyncio.sleep(0)
+        await setting.examiner.tick()
+        setting.prometheus.hangs = True
+        setting.examiner.want(B, examination("b"))
+        await setting.examiner.tick()
+        assert setting.examiner.found(A) is not None
+        assert setting.examiner.found(B) is None
+
+    asyncio.run(ticks())

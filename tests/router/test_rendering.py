@@ -58,6 +58,7 @@ def test_a_backend_has_all_its_clusters_whatever_the_route_says_of_it() -> None:
     for route in (Route(), Route({"aa": 100}), Route({"aa": 100}, {"bb": 10})):
         names = {c["name"] for c in files(Table(route, (STABLE, NEXT)))["cds.json"]["resources"]}
         assert names == {
+            "aa", "aa_grpc", "aa@bb", "aa_grpc@bb",
             "aa-a", "aa-b", "aa-match", "aa-shadow", "aa-fallback",
             "aa-a_grpc", "aa-b_grpc", "aa-match_grpc", "aa-shadow_grpc", "aa-fallback_grpc",
             "bb", "bb-match", "bb-shadow", "bb-fallback",

@@ -7,11 +7,13 @@ import json
 import subprocess
 import sys
 import time
+from collections import Counter
+from dataclasses import replace
 
 import aiohttp
 import pytest
 from tests.router.running import Router, World
-from tests.router.test_splitting import send
+from tests.router.test_splitting import send, within
 
 from mooring.api.traffic_spec import TrafficSpec
 from mooring.core.render.router.bootstrap import LATENCY_EDGES_MS
@@ -136,6 +138,42 @@ async def test_120_changes_of_backends_under_load_lose_no_request(
     assert bad == []
     assert sent > changes
     assert await router.metric("envoy_http_no_cluster") == 0
+
+
+async def test_halving_stable_and_back_under_load_loses_no_request_and_keeps_the_weights(
+    world: World, client: aiohttp.ClientSession
+) -> None:
+    """The clusters of the halves come a swap before the traffic and leave a swap after it, with a
+    candidate beside them whose requests may fall back to stable.
+    """
+    stable, candidate = await world.revision("stable", 2), await world.revision("next")
+    route = Route({"stable": 75, "next": 25})
+    router = await world.router(Table(route, (stable, candidate)))
+    states = (
+        replace(stable, divisible=True),
+        replace(stable, divisible=True, halved=True),
+        replace(stable, divisible=True),
+        stable,
+    )
+    done = False
+    answers: Counter[int] = Counter()
+
+    async def load() -> None:
+        while not done:
+            async with client.get(router.url()) as answer:
+                await answer.read()
+                answers[answer.status] += 1
+
+    loads = [asyncio.create_task(load()) for _ in range(8)]
+    for _ in range(30):
+        for state in states:
+            await router.taken(router.write(Table(route, (state, candidate))))
+    done = True
+    await asyncio.gather(*loads)
+
+    assert set(answers) == {200}
+    assert await router.metric("envoy_http_no_cluster") == 0
+    assert within(world.counts()["next"], sum(answers.values()), 0.25, sigmas=4.0)
 
 
 async def test_the_network_sees_metrics_and_versions_and_nothing_else_of_the_admin_interface(

@@ -73,6 +73,8 @@ class MetricStatus(ApiModel):
     """Requests of stable."""
     samples_needed: StrictInt | None = None
     """About how many more requests of the candidate Pass takes."""
+    dispersion: Measured = None
+    """How much errors come in bursts; evidence is divided by it. Unset: uncalibrated."""
     decided_at: Timestamp | None = None
     """When it came to Pass or Fail; unset while it has not."""
     query: StatusMessage | None = None

@@ -89,6 +89,8 @@ def _metric(reading: Reading, now: datetime) -> Text:
         text.append(f" {100 * reading.evidence:.0f} %")
     for name, shown in reading.sides():
         text.append(f"\n{name:<10} ", "dim").append(shown)
+    if reading.bursts:
+        text.append("\nbursts     ", "dim").append(reading.bursts)
     if reading.needed:
         text.append("\nneeds      ", "dim").append(reading.needed)
     if not reading.guaranteed and "no guarantee" not in reading.reason:

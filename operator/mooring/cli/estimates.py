@@ -32,6 +32,8 @@ def number(value: float) -> str:
     return f"{value:.3g}"
 
 
+#: Below it, over-dispersion is hardly more than the width of its own bound.
+_BURSTS = 1.3
 _FORMATS: dict[str, Callable[[float], str]] = {"errorRate": share, "latency": seconds}
 
 
@@ -89,6 +91,14 @@ class Reading:
             yield "ratio", ratio
 
     @property
+    def bursts(self) -> str:
+        """What bursts take away from the evidence; empty where it is nothing worth saying."""
+        found = self.record.get("dispersion")
+        if not isinstance(found, int | float) or found < _BURSTS:
+            return ""
+        return f"evidence counts 1/{found:.2g}, as errors come in bursts"
+
+    @property
     def needed(self) -> str:
         """What Pass takes; empty when it is not known, or said by the reason already."""
         more = self.record.get("samplesNeeded")
@@ -135,8 +145,7 @@ def sentence(reading: Reading) -> str:
     parts += [f"{name} {text}" for name, text in reading.sides()]
     if reading.evidence is not None:
         parts.append(f"{reading.evidence:.0%} of the evidence for a Fail".replace("%", " %", 1))
-    if reading.needed:
-        parts.append(reading.needed)
+    parts += [text for text in (reading.bursts, reading.needed) if text]
     if not reading.guaranteed and "no guarantee" not in reading.reason:
         parts.append("no guarantee")
     return "; ".join(parts)

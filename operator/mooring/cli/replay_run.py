@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import replace
 from typing import Final
 
 from mooring.adapters.prometheus import Prometheus
 from mooring.adapters.prometheus_access import Access
 from mooring.adapters.prometheus_counters import read_counters
+from mooring.adapters.prometheus_halves import read_halves
 from mooring.cli.failure import NOT_FOUND, UNREACHABLE, Failure
 from mooring.cli.replay_subject import Asked, Period
 from mooring.cli.replay_view import Change, Played
 from mooring.core.analysis import Standard
 from mooring.core.answers import NoAnswer, single_value
 from mooring.core.examination import Phase
+from mooring.core.halves import Halved, History, edges_of
 from mooring.core.judge import Verdict
 from mooring.core.replay import (
     Playing,
@@ -48,7 +51,9 @@ async def play(
         step = period.tick.total_seconds()
         times = (trial.began + n * step for n in range(period.looks))
         playing, changes, looks = Playing(), list[Change](), 0
-        async for at, measured in _measured(prometheus, trial, labels, times):
+        history = await _history(prometheus, trial, labels)
+        async for at, read in _measured(prometheus, trial, labels, times):
+            measured = replace(read, history=history)
             evidence, playing = look(trial, playing, at, measured)
             looks += 1
             progress(looks / period.looks)
@@ -78,6 +83,16 @@ async def _trial(
         weights=tuple(spans(period.weights, began)),
         phase=Phase.BAKE if asked.bake else Phase.ROLLOUT,
     )
+
+
+async def _history(prometheus: Prometheus, trial: Trial, labels: ScrapeLabels) -> History | None:
+    """What stable's halves had counted by then, as the operator asks when it begins to judge."""
+    analysis = trial.standard.analysis
+    if not analysis.counted:
+        return None
+    halved = Halved(trial.namespace, trial.deployment, edges_of(analysis))
+    found = (await read_halves(prometheus, [halved], labels, at=trial.began)).get(halved.key)
+    return None if isinstance(found, NoAnswer) else found
 
 
 async def _clusters(

@@ -92,6 +92,7 @@ def _metric(
         "samples": one.samples,
         "stableSamples": one.baseline_samples,
         "samplesNeeded": one.needed,
+        "dispersion": _number(one.dispersion),
         "decidedAt": decided,
         "query": bounded(query) if query else None,
     }

@@ -171,13 +171,15 @@ def examine(
 
 
 def _clusters(revision: Revision, routing: Routing) -> tuple[str, ...]:
-    """The clusters with its randomly split traffic, one per public port (two where halved)."""
+    """The clusters with its randomly split traffic: per public port the whole, and its halves.
+
+    All that there are, whichever has the traffic now: so what is counted goes on without a break
+    when that changes.
+    """
     public = ports(revision)
     main = main_port(public)
-    halved = routing.table is not None and any(
-        b.revision == revision.hash and b.halved for b in routing.table.backends
-    )
-    parts = ("a", "b") if halved else ("",)
+    backends = routing.table.backends if routing.table is not None else ()
+    parts = next((b.parts for b in backends if b.revision == revision.hash), ("",))
     return tuple(
         cluster_name(revision.hash, part, "" if port.name == main else port.name)
         for port in public

@@ -32,7 +32,7 @@ from mooring.core.render.router.objects import (
 )
 from mooring.core.render.service import public_service
 from mooring.core.revision import Revision
-from mooring.core.routing import Routing, backend, next_table, ports, read_routers
+from mooring.core.routing import Routing, backend, halved, next_table, ports, read_routers
 from mooring.core.situation import Situation, routed_revision
 from mooring.core.traffic import Backend, Route, Table
 
@@ -197,7 +197,8 @@ def _routed(
     envoy = situation.setting.router == ENVOY
     routing = situation.setting.routing if envoy else read_routers(observed)
     wanted = situation.route if envoy else routing.route
-    wanted, table = _next(observed, situation, routing, wanted)
+    halves = _halves(situation, wanted) if envoy else {}
+    wanted, table = _next(observed, situation, routing, wanted, halves)
     public = ports(serving)
     copies = observation(observed, spec, serving, envoy=envoy)
     config_map = router_config_map(
@@ -222,6 +223,7 @@ def _routed(
         if version not in (report.told, report.taken)
     )
     settled = routing.taken and version == routing.version and table.route == wanted
+    settled = settled and halved(routing, halves)
     again = None
     if not settled:
         again = observed.now + (
@@ -262,12 +264,37 @@ def _with_route(
 
 
 def _next(
-    observed: Observed, situation: Situation, routing: Routing, wanted: Route
+    observed: Observed,
+    situation: Situation,
+    routing: Routing,
+    wanted: Route,
+    halves: Mapping[str, int] | None = None,
 ) -> tuple[Route, Table]:
     """The route to get to, and the table to write now on the way there."""
     backends = {r.hash: backend(observed, r) for r in situation.history.revisions}
     wanted = _known(wanted, backends)
-    return wanted, next_table(routing, wanted, backends, _pods_to_know(situation, routing, wanted))
+    pods = _pods_to_know(situation, routing, wanted)
+    return wanted, next_table(routing, wanted, backends, pods, halves)
+
+
+def _halves(situation: Situation, route: Route) -> dict[str, int]:
+    """Whose traffic is divided in two, and how many pods the routers must know for that.
+
+    Stable's, at all times while there is an analysis: what its two halves showed in the hours
+    before a rollout says how much its requests come in bursts. Who is halved stays so while it has
+    traffic, since evidence is under way: the revision before stable in the bake.
+    """
+    if situation.held_to is None or not situation.held_to.analysis.counted:
+        return {}
+    table = situation.setting.routing.table
+    names = {b.revision for b in table.backends if b.halved} if table is not None else set()
+    if situation.stable is not None:
+        names.add(situation.stable.hash)
+    return {
+        name: max(1, situation.capacities.get(name, Capacity()).available)
+        for name in names
+        if route.weight(name) > 0
+    }
 
 
 def _pods_to_know(situation: Situation, routing: Routing, route: Route) -> dict[str, int]:

@@ -16,6 +16,7 @@ from mooring.api import status_fits
 from mooring.core import kinds
 from mooring.core.kinds import Ref
 from mooring.core.pods import PodReport
+from mooring.core.render.router.table import read_table
 from mooring.core.retrain.facts import RetrainingFacts
 from mooring.core.traffic import RouterReport
 
@@ -200,7 +201,8 @@ def routers_to_ask(resource: Manifest, children: Mapping[Ref, Manifest]) -> bool
     """Whether the router pods must be asked what they route by before deciding.
 
     Only while something moves: their configuration has a version that they were not seen to have
-    taken, more than one revision has pods, or it is not Ready yet.
+    taken, more than one revision has pods, traffic is on its way into halves or out of them, or it
+    is not Ready yet.
     """
     config_map = children.get(Ref(kinds.CONFIG_MAP.name, f"{resource['metadata']['name']}-router"))
     if config_map is None:
@@ -212,6 +214,9 @@ def routers_to_ask(resource: Manifest, children: Mapping[Ref, Manifest]) -> bool
         return True
     if not was_ready(status):
         return True  # DNS tells routers of pods some seconds after they are
+    found = read_table(config_map)
+    if found is not None and any(b.halved != b.divisible for b in found[0].backends):
+        return True
     revisions = [
         ref
         for ref, child in children.items()

@@ -2,8 +2,7 @@
 
 Prometheus keeps what the routers counted. The rest of an examination is derived from it: the
 weights, as the share of the attempts that the candidate got (or as a person gives them), and the
-pods, as the endpoints that the routers knew. What no router counts is not seen: restarts of pods,
-and over-dispersion from before, so that evidence is taken as uncalibrated.
+pods, as the endpoints that the routers knew. What no router counts is not seen: restarts of pods.
 """
 
 from __future__ import annotations

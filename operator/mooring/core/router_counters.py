@@ -32,6 +32,9 @@ from mooring.core.answers import Keyed, NoAnswer
 KEY: Final = "mooring_key"
 #: A Deployment's name, the hash of its template, and five letters.
 _MODEL_POD: Final = re.compile(r"(.+)-[a-z0-9]{1,10}-[a-z0-9]{5}")
+#: The same of a router. When the three exceed 63 characters, Kubernetes cuts the hash and leaves
+#: out the last hyphen.
+ROUTER_POD: Final = re.compile(r"(.+)-router-[a-z0-9]{1,10}-?[a-z0-9]{5}")
 _NAME: Final = re.compile(r"[A-Za-z0-9]([-_.A-Za-z0-9]*[A-Za-z0-9])?")
 _LABEL: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _ENDPOINT: Final = "envoy_cluster_endpoint_rq_"
@@ -195,7 +198,7 @@ def query(targets: Sequence[Target], labels: ScrapeLabels | None = None) -> str:
     ]  # fmt: skip
     timed = [target for target in targets if target.edges]
     if timed:
-        edges = "|".join(map(_edge, sorted({edge for one in timed for edge in one.edges})))
+        edges = "|".join(map(edge_pattern, sorted({edge for one in timed for edge in one.edges})))
         buckets = f'{_BUCKETS}{{le=~"{edges}|[+]Inf",{_where(timed, names)}}}'
         parts.append(_keyed(buckets, names, "envoy_cluster_name", "le"))
     scraped = f"timestamp({_ALWAYS_THERE}{{{_where(targets, names)}}})"
@@ -233,7 +236,12 @@ def _dots(text: str) -> str:
     return text.replace(".", "[.]")
 
 
-def _edge(edge: float) -> str:
+def quoted_names(names: Iterable[str]) -> str:
+    """Alternatives of whole names for a matcher; those of Kubernetes have no other special sign."""
+    return _dots("|".join(names))
+
+
+def edge_pattern(edge: float) -> str:
     """Prometheus 3 writes ``10.0`` for an exporter's ``10``; others leave it."""
     whole = f"{edge:.10g}"
     return _dots(whole) if "." in whole else f"{whole}([.]0)?"
@@ -372,10 +380,6 @@ class _Owners:
     by_pod: Mapping[tuple[str, str], Target]
     by_name: Mapping[tuple[str, str], Target]
 
-    #: The Deployment's name, its hash, and five letters. When the three exceed 63 characters,
-    #: Kubernetes cuts the hash and leaves out the last hyphen.
-    _POD = re.compile(r"(.+)-router-[a-z0-9]{1,10}-?[a-z0-9]{5}")
-
     @classmethod
     def of(cls, targets: Iterable[Target]) -> _Owners:
         by_pod: dict[tuple[str, str], Target] = {}
@@ -391,5 +395,5 @@ class _Owners:
         named = self.by_pod.get((namespace, pod))
         if named is not None:
             return named
-        match = self._POD.fullmatch(pod)
+        match = ROUTER_POD.fullmatch(pod)
         return None if match is None else self.by_name.get((namespace, match[1]))

@@ -122,20 +122,36 @@ def _all_took(ready: Sequence[RouterReport], version: str) -> bool:
 
 
 def next_table(
-    routing: Routing, desired: Route, backends: Mapping[str, Backend], pods: Mapping[str, int]
+    routing: Routing,
+    desired: Route,
+    backends: Mapping[str, Backend],
+    pods: Mapping[str, int],
+    halves: Mapping[str, int] | None = None,
 ) -> Table:
     """The table to write now on the way to ``desired``: the present one while it has to wait.
 
     ``backends`` holds every revision that ``desired`` names, ``pods`` how many of its pods a router
     must know before it gets more requests: DNS tells of a new pod some seconds after it is ready.
+    ``halves``: whose traffic is to be halved once the route is there, and how many pods routers
+    must know in the clusters of the halves before.
     """
-    final = Table(desired, _ordered(backends[name] for name in desired.revisions))
+    wanted = halves or {}
     now = routing.table
     if now is None or routing.idle:
-        return final
+        fresh = (backends[name] for name in desired.revisions)
+        return Table(
+            desired,
+            _ordered(
+                replace(one, halved=one.revision in wanted, divisible=one.revision in wanted)
+                for one in fresh
+            ),
+        )
     present = {backend.revision: backend for backend in now.backends}
     if desired == now.route:
-        return final if routing.taken else now
+        if not routing.taken:
+            return now
+        kept = (_halving(routing, backends[r], present[r], wanted) for r in desired.revisions)
+        return Table(desired, _ordered(kept))
     known = replace(now, route=desired)
     rising = [r for r in desired.revisions if _rises(r, now.route, desired)]
     reached = all(routing.known.get(r, 0) >= pods.get(r, 1) for r in rising)
@@ -147,6 +163,26 @@ def next_table(
         return known if reached else now
     added = {name: backends[name] for name in desired.revisions if name not in present}
     return replace(now, backends=_ordered((present | added).values()))
+
+
+def _halving(
+    routing: Routing, backend: Backend, present: Backend, wanted: Mapping[str, int]
+) -> Backend:
+    """One write on the way into halves or out of them: their clusters come a write before traffic
+    goes there, and leave a write after.
+    """
+    if backend.revision not in wanted:
+        return replace(backend, halved=False, divisible=present.halved)
+    known = routing.known.get(backend.revision, 0) >= wanted[backend.revision]
+    there = present.halved or (present.divisible and known)
+    return replace(backend, halved=there, divisible=True)
+
+
+def halved(routing: Routing, wanted: Iterable[str]) -> bool:
+    """Whether exactly these revisions of the table are halved, with nothing left to tidy up."""
+    backends = routing.table.backends if routing.table is not None else ()
+    asked = set(wanted)
+    return all(b.halved == b.divisible == (b.revision in asked) for b in backends)
 
 
 def _rises(revision: str, now: Route, desired: Route) -> bool:

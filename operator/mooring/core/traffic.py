@@ -95,12 +95,20 @@ class Backend:
 
     ``halved`` asks for its randomly split traffic to be divided into two equal halves a and b with
     the same endpoints (see docs/judging.md: it shows how much requests come in bursts).
+    ``divisible``: the clusters of the halves stand beside the whole one, whether or not any traffic
+    goes there, so that routers have them before a route names them, and after.
     """
 
     revision: str
     host: str
     ports: tuple[BackendPort, ...]
     halved: bool = False
+    divisible: bool = False
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The clusters of its randomly split traffic: the whole, and the halves where they are."""
+        return ("", "a", "b") if self.halved or self.divisible else ("",)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,13 +13,16 @@ from datetime import datetime
 
 from mooring.core.answers import NoAnswer
 from mooring.core.examination import Evidence, Examination
+from mooring.core.halves import History, channels_of
 from mooring.core.judge import (
+    Analysis,
     Judgement,
     Scrape,
     State,
     Subject,
     Tick,
     Verdict,
+    dispersion_of,
     join,
     judge,
 )
@@ -39,13 +42,15 @@ class Measured:
 
     ``sources``: scrapes of its routers. ``unscraped``: model pods that should answer a scrape and
     do not. ``failed``: why the routers' counters could not be read. ``values``: by metric, what a
-    free query gave, or why it gave nothing.
+    free query gave, or why it gave nothing. ``history``: what stable's halves have counted in the
+    hours before; None where nobody asked, or there is no answer.
     """
 
     sources: tuple[Source, ...] = ()
     unscraped: tuple[str, ...] = ()
     failed: NoAnswer | None = None
     values: Mapping[str, float | NoAnswer] = field(default_factory=dict)
+    history: History | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +90,49 @@ def weigh(cases: Sequence[Case], now: datetime) -> list[tuple[Evidence, Remember
     ]
 
 
+def calibrated(wanted: Examination, remembered: Remembered | None) -> bool:
+    """Whether the over-dispersion of every counted metric is known, and so frozen."""
+    phi = _before(wanted, remembered).state.phi
+    return all(metric.name in phi for metric in wanted.analysis.counted)
+
+
+def _before(wanted: Examination, remembered: Remembered | None) -> Remembered:
+    """What is remembered of this attempt, or else what status says of it."""
+    if remembered is not None and remembered.attempt == wanted.attempt:
+        return remembered
+    state, _ = State.load(wanted.state, wanted.analysis)
+    return Remembered(wanted.attempt, state)
+
+
+def _phi(analysis: Analysis, history: History) -> Mapping[str, float]:
+    """Over-dispersion by metric, of those that the halves tell anything of."""
+    found = {}
+    for metric, channels in channels_of(analysis).items():
+        sums = [history.channels[name] for name in channels if name in history.channels]
+        known = [
+            one
+            for one in (
+                dispersion_of(
+                    part.windows,
+                    part.both,
+                    part.both_squared,
+                    2 * part.halves_squared - part.both_squared,
+                )
+                for part in sums
+            )
+            if one.calibrated
+        ]
+        if known:
+            found[metric] = max(one.phi for one in known)
+    return found
+
+
 def _prepared(case: Case, now: datetime) -> tuple[Subject, Remembered]:
     wanted, measured = case.examination, case.measured
-    before = case.remembered
-    if before is None or before.attempt != wanted.attempt:
-        state, _ = State.load(wanted.state, wanted.analysis)
-        before = Remembered(wanted.attempt, state)
+    before = _before(wanted, case.remembered)
+    if measured.history is not None:
+        phi = _phi(wanted.analysis, measured.history)
+        before = replace(before, state=before.state.calibrated(wanted.analysis, phi))
     scrapes, memory = take(measured.sources, wanted.candidate, wanted.stable, before.memory)
     written = (wanted.weights.candidate, wanted.weights.since)
     since = before.since

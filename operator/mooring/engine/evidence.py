@@ -20,7 +20,9 @@ from mooring.adapters.prometheus import Prometheus
 from mooring.adapters.prometheus_counters import read_counters
 from mooring.core.answers import NoAnswer, single_value
 from mooring.core.examination import Evidence, Examination
+from mooring.core.halves import History
 from mooring.core.router_counters import Reading, ScrapeLabels
+from mooring.engine.calibration import Calibration
 from mooring.engine.metrics import Metrics
 from mooring.engine.queue import Key, KeyedQueue
 
@@ -47,6 +49,7 @@ class Examiner:
     _found: dict[Key, Evidence] = field(default_factory=dict)
     _remembered: dict[Key, Remembered] = field(default_factory=dict)
     _shown: set[tuple[str, str, str]] = field(default_factory=set)
+    _calibration: Calibration | None = None
     _warned: tuple[str, ...] = ()
     _asking: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_AT_ONCE))
 
@@ -69,15 +72,19 @@ class Examiner:
 
     async def run(self) -> None:
         """Ticks until cancelled. A tick that fails is logged, and the next one comes."""
-        while True:
-            began = time.monotonic()
-            try:
-                await self.tick()
-            except Exception:
-                self.metrics.analysis_ticks.labels("error").inc()
-                log.exception("weighing evidence failed; again at the next tick")
-            spent = time.monotonic() - began
-            await asyncio.sleep(max(self.interval - spent, self.interval / 10))
+        try:
+            while True:
+                began = time.monotonic()
+                try:
+                    await self.tick()
+                except Exception:
+                    self.metrics.analysis_ticks.labels("error").inc()
+                    log.exception("weighing evidence failed; again at the next tick")
+                spent = time.monotonic() - began
+                await asyncio.sleep(max(self.interval - spent, self.interval / 10))
+        finally:
+            if self._calibration is not None:
+                await self._calibration.close()
 
     async def tick(self) -> None:
         """One look at everything that is under judgement."""
@@ -90,9 +97,11 @@ class Examiner:
         began = time.monotonic()
         reading = await self._read(prometheus, wanted)
         values = await self._ask(prometheus, wanted)
+        histories, pending = await self._histories(prometheus, wanted)
         cases = {
-            key: self._case(key, examination, reading, values.get(key, {}))
+            key: self._case(key, examination, reading, values.get(key, {}), histories.get(key))
             for key, examination in wanted.items()
+            if key not in pending
         }
         now = self.now()
         found = await asyncio.to_thread(_weigh, list(cases.values()), now)
@@ -114,6 +123,23 @@ class Examiner:
     async def _read(self, prometheus: Prometheus, wanted: Mapping[Key, Examination]) -> Reading:
         targets = [one.target for one in wanted.values() if one.analysis.counted]
         return await read_counters(prometheus, targets, self.labels) if targets else Reading()
+
+    async def _histories(
+        self, prometheus: Prometheus, wanted: Mapping[Key, Examination]
+    ) -> tuple[Mapping[Key, History], frozenset[Key]]:
+        """What stable's halves showed before the rollouts that are not calibrated by it yet, and
+        those that have to wait for it, so that they begin with it.
+        """
+        from mooring.core.tribunal import calibrated
+
+        open_ = {
+            key: one
+            for key, one in wanted.items()
+            if not calibrated(one, self._remembered.get(key))
+        }
+        if self._calibration is None:
+            self._calibration = Calibration(prometheus, self.labels)
+        return await self._calibration.histories(open_, self.now())
 
     async def _ask(
         self, prometheus: Prometheus, wanted: Mapping[Key, Examination]
@@ -138,6 +164,7 @@ class Examiner:
         examination: Examination,
         reading: Reading,
         values: Mapping[str, float | NoAnswer],
+        history: History | None,
     ) -> Case:
         # Here, since an operator that judges nothing should not pay for numpy and scipy.
         from mooring.core.tribunal import Case, Measured
@@ -148,6 +175,7 @@ class Examiner:
             unscraped=reading.unscraped.get(at, ()),
             failed=reading.failed.get(at),
             values=values,
+            history=history,
         )
         return Case(examination, measured, self._remembered.get(key))
 

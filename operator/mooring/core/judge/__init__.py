@@ -24,7 +24,7 @@ from mooring.core.judge.verdicts import Estimate, MetricJudgement, SplitCheck, V
 
 if TYPE_CHECKING:
     from mooring.core.judge.batch import Judgement, Subject, join, judge, judge_one, predicted
-    from mooring.core.judge.dispersion import Dispersion, over_dispersion
+    from mooring.core.judge.dispersion import Dispersion, dispersion_of, over_dispersion
     from mooring.core.judge.memory import Failure, State
 
 __all__ = [
@@ -48,6 +48,7 @@ __all__ = [
     "Tick",
     "Verdict",
     "Weights",
+    "dispersion_of",
     "join",
     "judge",
     "judge_one",
@@ -61,7 +62,7 @@ __all__ = [
 #: which an operator that judges nothing, and a command that only reads settings, should not pay.
 _LATER: Final = {
     "batch": ("Judgement", "Subject", "join", "judge", "judge_one", "predicted"),
-    "dispersion": ("Dispersion", "over_dispersion"),
+    "dispersion": ("Dispersion", "dispersion_of", "over_dispersion"),
     "memory": ("Failure", "State"),
 }
 

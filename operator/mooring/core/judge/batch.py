@@ -291,9 +291,8 @@ def _metrics(
     for metric in subject.analysis.metrics:
         if metric.counted:
             line = next(lines_left)
-            judged.append(
-                metric_judgement(metric, subject.analysis, line, fresh=fresh, timed=timed)
-            )
+            one = metric_judgement(metric, subject.analysis, line, fresh=fresh, timed=timed)
+            judged.append(replace(one, dispersion=subject.state.phi.get(metric.name)))
         elif isinstance(metric.rule, Threshold):
             value = subject.tick.values.get(metric.name)
             streak = subject.state.streaks.get(metric.name, 0)

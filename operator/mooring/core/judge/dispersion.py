@@ -32,23 +32,33 @@ class Dispersion:
         return self.windows >= LEAST_WINDOWS
 
 
+def dispersion_of(
+    windows: float, both: float, both_squared: float, difference_squared: float
+) -> Dispersion:
+    """φ from sums over the windows with errors: how many, Σm, Σm² and Σ(a−b)², m = a + b.
+
+    φ is the upper 90 % bound of Σ(a−m/2)² / Σ(m/4), and at least 1. The bound takes the statistic
+    as φ·χ²/ν with ν = (Σm)²/Σm² degrees of freedom (Satterthwaite), so that a few large windows
+    count as the few that they are.
+    """
+    if not windows >= LEAST_WINDOWS or not both > 0 or not both_squared > 0:
+        return Dispersion(1.0, int(windows) if math.isfinite(windows) else 0)
+    ratio = max(difference_squared, 0.0) / both
+    freedom = both**2 / both_squared
+    bound = ratio * freedom / (2 * float(gammaincinv(freedom / 2, 1 - _CONFIDENCE)))
+    return Dispersion(max(1.0, bound) if math.isfinite(bound) else 1.0, int(windows))
+
+
 def over_dispersion(half_a: Sequence[float], half_b: Sequence[float]) -> Dispersion:
     """φ from the errors of stable's halves a and b, one entry per window of the last 12 to 24 h.
 
-    φ is the upper 90 % bound of Σ(a−m/2)² / Σ(m/4), m = a + b, and at least 1. The bound takes the
-    statistic as φ·χ²/ν with ν = (Σm)²/Σm² degrees of freedom (Satterthwaite), so that a few large
-    windows count as the few that they are. Windows that are not finite or not counts are left out.
+    See :func:`dispersion_of`. Windows that are not finite or not counts are left out.
     """
     a = np.asarray(half_a, dtype=float)
     b = np.asarray(half_b, dtype=float)
     size = min(a.size, b.size)
     a, b = a[:size], b[:size]
     usable = np.isfinite(a) & np.isfinite(b) & (a >= 0) & (b >= 0) & (a + b > 0)
-    a, m = a[usable], (a + b)[usable]
-    windows = int(m.size)
-    if windows < LEAST_WINDOWS:
-        return Dispersion(1.0, windows)
-    ratio = float(np.sum((a - m / 2) ** 2) / np.sum(m / 4))
-    freedom = float(np.sum(m) ** 2 / np.sum(m**2))
-    bound = ratio * freedom / (2 * float(gammaincinv(freedom / 2, 1 - _CONFIDENCE)))
-    return Dispersion(max(1.0, bound) if math.isfinite(bound) else 1.0, windows)
+    a, b = a[usable], b[usable]
+    m = a + b
+    return dispersion_of(m.size, float(np.sum(m)), float(np.sum(m**2)), float(np.sum((a - b) ** 2)))

@@ -165,6 +165,31 @@ class State:
             histograms=((empty, empty),) * len(analysis.counted),
         )
 
+    def calibrated(self, analysis: Analysis, phi: Mapping[str, float]) -> State:
+        """With the over-dispersion of metrics that had none yet; frozen from then on.
+
+        Evidence that was found before takes part as if it had been divided from the start. For
+        sums of logarithms that is exact. The mixtures over starting times are taken down where
+        they speak for anything, and never up: a root of an e-process, capped by it, is one too.
+        """
+        fresh = {
+            m.name: float(phi[m.name])
+            for m in analysis.counted
+            if m.name not in self.phi and 1 <= phi.get(m.name, math.nan) < math.inf
+        }
+        if not fresh or len(self.rows) != len(analysis.counted):
+            return self
+        by = np.array([fresh.get(m.name, 1.0) for m in analysis.counted])[:, None]
+        rows = Rows.of(np.array(self.rows).reshape(len(self.rows), WIDTH))
+        mixed = ("fail", "late", "tilt", "peaks")
+        changed = {
+            name: np.minimum(getattr(rows, name), getattr(rows, name) / by) for name in mixed
+        }
+        summed = ("passing", "grid", "alarm", "tilt_passing")
+        changed |= {name: getattr(rows, name) / by for name in summed}
+        matrix = replace(rows, **changed).matrix()
+        return replace(self, phi={**self.phi, **fresh}, rows=tuple(map(tuple, matrix.tolist())))
+
     def dump(self) -> dict[str, Any]:
         """The state as JSON: numbers, texts, lists and objects only, no infinities."""
         raw: dict[str, Any] = {

@@ -35,7 +35,8 @@ class MetricJudgement:
     ``estimate``, ``baseline``: candidate and stable (a share of requests, or seconds); ``ratio``:
     one over the other. ``samples``, ``baseline_samples``: requests on both sides. ``needed``: about
     how many more of the candidate's requests Pass takes; None when unknown or not to be reached.
-    ``log_evidence``: log E of the part of the metric that is nearest to Fail.
+    ``log_evidence``: log E of the part of the metric that is nearest to Fail. ``dispersion``: what
+    log-evidence is divided by, since errors come in bursts; None where it is not calibrated.
     """
 
     name: str
@@ -51,6 +52,7 @@ class MetricJudgement:
     baseline_samples: int = 0
     needed: int | None = None
     log_evidence: float | None = None
+    dispersion: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,8 @@ clusters at all times, whatever the route says of it.
 Clusters are the units of measurement; Prometheus reads their names as ``envoy_cluster_name``:
 
 - ``<revision>``: the randomly split traffic of the first port that is called ``http`` or, without
-  one, of the first port; where the backend is halved, ``<revision>-a`` and ``<revision>-b``;
+  one, of the first port; where the backend is halved, ``<revision>-a`` and ``<revision>-b``, with
+  the whole one beside them, which then gets nothing;
 - ``<revision>-match``: requests whose headers chose the revision;
 - ``<revision>-shadow``: copies of requests, whose answers nobody gets;
 - ``<revision>-fallback``: requests of another revision none of whose pods took them;
@@ -153,7 +154,7 @@ def _clusters(
 ) -> Iterator[dict[str, Any]]:
     for port in backend.ports:
         suffix = "" if port.name == main else port.name
-        parts = ("a", "b") if backend.halved else ("",)
+        parts = backend.parts
         others = fallback.others(backend, backends, port)
         for part in (*parts, "match", "shadow", fallback.FALLBACK):
             # Nobody misses a copy: it can wait for an address, which spares the DNS server. Nor is

@@ -39,10 +39,16 @@ def read_table(live: Mapping[str, Any]) -> tuple[Table, str] | None:
 def _backend_data(backend: Backend) -> dict[str, Any]:
     ports = [[port.name, port.number, port.http2] for port in backend.ports]
     data: dict[str, Any] = {"revision": backend.revision, "host": backend.host, "ports": ports}
-    return data | {"halved": True} if backend.halved else data
+    flags = {"halved": backend.halved, "divisible": backend.divisible}
+    return data | {name: True for name, value in flags.items() if value}
 
 
 def _backend_from(data: Mapping[str, Any]) -> Backend:
     ports = tuple(BackendPort(str(n), int(number), bool(h2)) for n, number, h2 in data["ports"])
-    halved = bool(data.get("halved", False))
-    return Backend(str(data["revision"]), str(data["host"]), ports, halved)
+    return Backend(
+        str(data["revision"]),
+        str(data["host"]),
+        ports,
+        halved=bool(data.get("halved", False)),
+        divisible=bool(data.get("divisible", False)),
+    )
