@@ -116,7 +116,7 @@ class Process:
             await self._until_stopped(
                 self._intake(resync, discovery),
                 self._observe(resync, discovery),
-                self._lead(reconciler, recorder, (examiner.run, drift.run), health),
+                self._lead(reconciler, recorder, (examiner.run, drift.run), health, resync),
                 health.tick(),
             )
         finally:
@@ -160,9 +160,12 @@ class Process:
         recorder: Recorder,
         ticks: Iterable[Callable[[], Coroutine[Any, Any, None]]],
         health: Health,
+        resync: Resync,
     ) -> None:
         async def work() -> None:
             await self.seeded.wait()  # a leader that has not seen the cluster decides nothing
+            if self.elect:  # it may have stood by for long
+                await resync.catch_up()
             log.info("leading: working with %d workers", self.settings.workers)
             health.leading = True
             self.metrics.leader.set(1)

@@ -25,8 +25,9 @@ from tests.apiserver.cluster import (
     until,
 )
 from tests.apiserver.pods import Pods
-from tests.faults.history import end_state
-from tests.faults.proxy import Proxy
+from tests.faults.history import History, end_state
+from tests.faults.oracles import judge
+from tests.faults.proxy import Point, Proxy
 
 from mooring.core import kinds
 from mooring_dev.control_plane import ControlPlane
@@ -90,6 +91,11 @@ async def _serves(api: Api, namespace: str, uri: str, name: str = "fraud") -> bo
     return stable.get("modelUri") == uri and await api.ready(namespace, name)
 
 
+def _has_compared(proxy: Proxy) -> bool:
+    """Whether it has listed what it decides on, has begun to watch it, and compared once."""
+    return Point("list", "ModelDeployment", 3) in proxy.seen
+
+
 def _written(proxy: Proxy) -> list[str]:
     return [str(point) for point in proxy.seen if point.verb in _WRITES]
 
@@ -123,6 +129,33 @@ async def test_a_leader_that_slept_past_its_lease_writes_nothing_when_it_wakes(
             assert _written(proxy)[written:] == []
             assert await api.versions(namespace) == versions
             assert await _holds(api, namespace, "second")
+
+
+async def test_a_standby_whose_watches_had_stopped_catches_up_before_it_leads(
+    cluster: ControlPlane, api: Api, namespace: str, tmp_path: Path
+) -> None:
+    """It goes on from what the leader before it did, long before the next resync."""
+    proxy = Proxy(api.session, api.server)
+    proxy.rule = lambda point: "drop" if point.verb == "watch" else None
+    history = History()
+    async with (
+        proxy.run(tmp_path) as behind,
+        history.watch(api, namespace),
+        member("first", tmp_path, cluster.kubeconfig, namespace) as first,
+        Pods(api, namespace),
+    ):
+        await until(lambda: _holds(api, namespace, "first"), "the first one leads", 30)
+        async with member("second", tmp_path, behind, namespace):
+            await until(lambda: _has_compared(proxy), "the second one stands by", 40)
+            await deploy(api, namespace)
+            await until(lambda: _serves(api, namespace, "s3://models/fraud/v1"), "v1 serves")
+            first.signal(signal.SIGKILL)
+            await deploy(api, namespace, spec=simple_spec("s3://models/fraud/v2"))
+            await until(lambda: _holds(api, namespace, "second"), "the second one leads", 30)
+            proxy.rule = lambda point: None
+            await until(lambda: _serves(api, namespace, "s3://models/fraud/v2"), "v2 serves")
+            await until(lambda: _only_one_revision_lives(api, namespace), "v1's pods are gone")
+    assert judge(history.in_order()) == []
 
 
 async def test_a_leader_that_is_told_to_stop_gives_its_lease_up(

@@ -10,7 +10,7 @@ from tests.engine.test_reconciler import FRAUD, Setting
 
 from mooring.core import kinds
 from mooring.core.kinds import Kind, Ref
-from mooring.engine.reconciler import Conflict
+from mooring.engine.second_look import Conflict
 
 Json = dict[str, Any]
 

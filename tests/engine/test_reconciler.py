@@ -22,9 +22,10 @@ from mooring.engine.evidence import Examiner
 from mooring.engine.lease import Fence
 from mooring.engine.metrics import Metrics
 from mooring.engine.queue import Key, KeyedQueue
-from mooring.engine.reconciler import Conflict, Reconciler
+from mooring.engine.reconciler import Reconciler
 from mooring.engine.retraining import RetrainingIO
 from mooring.engine.row_counts import RowCounts
+from mooring.engine.second_look import Conflict
 from mooring.engine.store import Store
 
 FRAUD = Key("shop", "fraud")
@@ -40,6 +41,15 @@ RUNTIME: Json = {
     "image": "example.com/onnx-server:1",
     "ports": [{"name": "http", "containerPort": 8080}],
 }
+
+
+def _merged(live: Any, patch: Any) -> Any:
+    """A merge patch as the API server carries it out (RFC 7386)."""
+    if not isinstance(patch, dict):
+        return patch
+    base = live if isinstance(live, dict) else {}
+    changed = {key: _merged(base.get(key), value) for key, value in patch.items()}
+    return {key: value for key, value in {**base, **changed}.items() if value is not None}
 
 
 class Server:
@@ -70,12 +80,14 @@ class Server:
         found = copy.deepcopy(manifest)
         if manager == "mooring-replicas":
             assert live is not None
+            if manifest["metadata"]["resourceVersion"] != live["metadata"]["resourceVersion"]:
+                raise ApiError(409, "Conflict", "another version")
             found = {**live, "spec": {**live["spec"], **manifest["spec"]}}
         elif kind is kinds.DEPLOYMENT:
             replicas = live["spec"]["replicas"] if live else 1
             found["spec"]["replicas"] = replicas
-        uid = live["metadata"]["uid"] if live else f"uid-{ref}"
         version = str(next(self.versions))
+        uid = live["metadata"]["uid"] if live else f"uid-{ref}-{version}"
         found["metadata"] = {**found["metadata"], "uid": uid, "resourceVersion": version}
         self.normalise(found)
         self.objects[ref] = found
@@ -87,7 +99,7 @@ class Server:
         live = self.objects[ref]
         assert body["metadata"]["resourceVersion"] == live["metadata"]["resourceVersion"]
         live = copy.deepcopy(live)
-        live["status"] = {**live.get("status", {}), **body["status"]}
+        live["status"] = _merged(live.get("status"), body["status"])
         live["metadata"]["resourceVersion"] = str(next(self.versions))
         self.objects[ref] = live
         return copy.deepcopy(live)
@@ -105,8 +117,13 @@ class Server:
         self.calls.append(f"get {kind.name} {name}")
         return copy.deepcopy(self.objects.get(Ref(kind.name, name)))
 
-    async def delete(self, kind: Kind, namespace: str, name: str, uid: str) -> None:
+    async def delete(
+        self, kind: Kind, namespace: str, name: str, uid: str, version: str | None = None
+    ) -> None:
         self._raise(f"delete {kind.name} {name}")
+        live = self.objects[Ref(kind.name, name)]
+        if version not in (None, live["metadata"]["resourceVersion"]):
+            raise ApiError(409, "Conflict", "another version")
         self.watched(kind, self.objects.pop(Ref(kind.name, name)))
 
     @property

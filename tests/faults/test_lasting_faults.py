@@ -155,7 +155,10 @@ async def test_an_api_server_that_is_away_amid_a_canary_is_waited_for(
 async def test_two_installations_on_the_same_objects_come_to_the_same_end(
     cluster: ControlPlane, api: Api, tmp_path: Path
 ) -> None:
-    """Nobody should do that; when somebody does, the two agree instead of fighting."""
+    """Nobody should do that; when somebody does, the two agree instead of fighting, and no pod is
+    lost by it. That each child is made once alone (I2) is promised of one installation: of two, one
+    may make a Service again that the other has just removed, and then they remove it.
+    """
     expected, _ = await _tell(api, tmp_path, "update")
     namespace = await api.namespace("l")
     await install(api, namespace)
@@ -179,7 +182,12 @@ async def test_two_installations_on_the_same_objects_come_to_the_same_end(
         end = await end_state(api, namespace)
     births, deaths = births_and_deaths(history.in_order())
     assert judge(history.in_order()) == []
-    assert {**end, "births": births, "deaths": deaths} == expected
+    expected |= {"births": _of_pods(expected["births"]), "deaths": _of_pods(expected["deaths"])}
+    assert {**end, "births": _of_pods(births), "deaths": _of_pods(deaths)} == expected
+
+
+def _of_pods(counts: dict[str, int]) -> dict[str, int]:
+    return {name: count for name, count in counts.items() if name.startswith("Deployment ")}
 
 
 def _second(

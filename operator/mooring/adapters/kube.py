@@ -194,19 +194,26 @@ class KubeClient:
             content_type="application/json",
         )
 
-    async def delete(self, kind: Kind, namespace: str, name: str, uid: str) -> None:
-        """Deletes exactly the object with this uid; one that is gone already is fine."""
+    async def delete(
+        self, kind: Kind, namespace: str, name: str, uid: str, version: str | None = None
+    ) -> None:
+        """Deletes exactly the object with this uid; one that is gone already is fine.
+
+        With a ``version`` only as it was then; raises ApiError 409 where it is another by now.
+        """
+        preconditions = {"uid": uid} | ({"resourceVersion": version} if version else {})
         try:
             await self._write(
                 "delete",
                 kind,
                 "DELETE",
                 kind.path(namespace, name),
-                body={"preconditions": {"uid": uid}, "propagationPolicy": "Background"},
+                body={"preconditions": preconditions, "propagationPolicy": "Background"},
                 content_type="application/json",
             )
         except ApiError as error:
-            if error.status not in (404, 409):  # 409: another object of that name by now
+            # 409 without a version: another object of that name by now
+            if error.status != 404 and (error.status != 409 or version):
                 raise
 
     async def get(self, kind: Kind, namespace: str | None, name: str) -> Json | None:

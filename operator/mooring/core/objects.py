@@ -99,9 +99,16 @@ def objects(observed: Observed, spec: ModelDeploymentSpec, situation: Situation)
     )
 
 
-def replicas_manifest(observed: Observed, ref: Ref, uid: str, count: int) -> Manifest:
+def replicas_manifest(observed: Observed, live: Manifest, count: int) -> Manifest:
     """What the manager of replicas applies to a Deployment that was seen to exist."""
-    return replicas(ref.name, namespace=observed.namespace, uid=uid, count=count)
+    meta = live["metadata"]
+    return replicas(
+        meta["name"],
+        namespace=observed.namespace,
+        uid=meta["uid"],
+        version=meta["resourceVersion"],
+        count=count,
+    )
 
 
 def _scale(

@@ -20,7 +20,7 @@ from mooring.core.events import Event
 from mooring.core.fingerprint import covers, is_applied
 from mooring.core.front import Touch
 from mooring.core.kinds import KIND_BY_NAME, Ref
-from mooring.core.objects import owned, replicas_manifest
+from mooring.core.objects import Deletion, owned, replicas_manifest
 from mooring.core.observed import (
     Manifest,
     Observed,
@@ -39,6 +39,7 @@ from mooring.engine.recorder import Recorder
 from mooring.engine.refusals import Refusals, may_write, owner_of
 from mooring.engine.retraining import RetrainingIO
 from mooring.engine.routers import Routers
+from mooring.engine.second_look import Conflict, SecondLook
 from mooring.engine.store import Store, Writing
 
 log = logging.getLogger(__name__)
@@ -47,10 +48,6 @@ log = logging.getLogger(__name__)
 _AFTERWARDS = 1.0
 _REFUSED_FIRST = 10.0
 _REFUSED_LAST = 60.0
-
-
-class Conflict(Exception):
-    """Something was decided on a view that has changed meanwhile."""
 
 
 @dataclass(slots=True)
@@ -116,17 +113,22 @@ class Reconciler:
         plan = self._decide(key, observed)
         self.examiner.want(key, plan.examination)
         refusals = Refusals()
+        look = SecondLook(self.client, self.store)
         if not await self._write_status(key, observed, plan) and self._makes_something(plan):
-            await self._confirm_there(observed)
+            await look.there(observed)
         told = _told_by_status(plan)
         self._tell(observed, (event for event in plan.events if event.reason in told))
         records = [m for m in plan.apply if m["kind"] == kinds.CONTROLLER_REVISION.name]
-        wrote = False
-        for record in records:
-            wrote |= await self._apply(key, observed, record, refusals)
+        recorded = {
+            Ref(record["kind"], record["metadata"]["name"])
+            for record in records
+            if await self._apply(key, observed, record, refusals)
+        }
+        wrote = bool(recorded)
         if not refusals:  # nothing is made from a record that could not be written
             self._tell(observed, (event for event in plan.events if event.reason not in told))
-            wrote |= await self._write_children(key, observed, plan, refusals)
+            await look.before_pods_start(observed, plan, recorded)
+            wrote |= await self._write_children(key, observed, plan, refusals, look)
             wrote |= await self._write_retraining(key, plan)
         self._look_again(key, observed, plan, refusals, wrote=wrote)
 
@@ -240,22 +242,6 @@ class Reconciler:
             for m in plan.apply
         )
 
-    async def _confirm_there(self, observed: Observed) -> None:
-        """Reads the resource before anything is made for it: it may be gone, and its children go.
-
-        Their deletion is often seen before its own, and a watch may lose that; each child would be
-        made again until it is known. Raises Conflict where it is gone or another one.
-        """
-        kind = kinds.MODEL_DEPLOYMENT
-        live = await self.client.get(kind, observed.namespace, observed.name)
-        if live is None:
-            self.store.remove(kind, observed.resource, gone=True)
-        else:
-            self.store.put(kind, live)
-        seen = observed.resource["metadata"].get("uid")
-        if live is None or live["metadata"].get("uid") != seen:
-            raise Conflict(f"{observed.name} is gone")
-
     async def _send(
         self, key: Key, kind: kinds.Kind, name: str, write: Awaitable[Manifest], *, guarded: bool
     ) -> Manifest:
@@ -291,7 +277,7 @@ class Reconciler:
             raise
 
     async def _write_children(
-        self, key: Key, observed: Observed, plan: Plan, refusals: Refusals
+        self, key: Key, observed: Observed, plan: Plan, refusals: Refusals, look: SecondLook
     ) -> bool:
         wrote = False
         for manifest in plan.apply:
@@ -299,18 +285,35 @@ class Reconciler:
                 wrote |= await self._apply(key, observed, manifest, refusals)
         for touch in plan.touch:
             wrote |= await self._touch(observed, touch)
+        # Nothing goes before what replaces it is there.
+        going = look.going(observed, plan, deletions=not refusals)
+        if going:
+            applied = self._applied.get(key, {})
+            written = {ref: version for ref, (version, _) in applied.items()}
+            await look.before_pods_go(observed, going, written)
         for ref, count in plan.scale:
-            wrote |= await self._scale(key, observed, ref, count, refusals)
+            wrote |= await self._scale(observed, ref, count, refusals, look)
         for deletion in plan.delete:
             if refusals:
-                break  # nothing goes before what replaces it is there
-            if deletion.ref.kind == kinds.DEPLOYMENT.name:
-                await self._confirm_unwanted(key, observed, deletion.ref)
-            kind = KIND_BY_NAME[deletion.ref.kind]
+                break
             self._applied.get(key, {}).pop(deletion.ref, None)
-            await self.client.delete(kind, observed.namespace, deletion.ref.name, deletion.uid)
+            await self._delete(observed, deletion, look)
             wrote = True
         return wrote
+
+    async def _delete(self, observed: Observed, deletion: Deletion, look: SecondLook) -> None:
+        """Pods go only with the very version of their Deployment that was looked at again."""
+        kind, name, version = KIND_BY_NAME[deletion.ref.kind], deletion.ref.name, None
+        if kind == kinds.DEPLOYMENT:
+            live = self.store.get(kind, observed.namespace, name)
+            version = _version(live) if live is not None else None
+        try:
+            await self.client.delete(kind, observed.namespace, name, deletion.uid, version)
+        except ApiError as error:
+            if error.status == 409:
+                await look.update(kind, observed.namespace, name)
+                raise Conflict from error
+            raise
 
     async def _touch(self, observed: Observed, touch: Touch) -> bool:
         """Annotates a router pod, whose kubelet then brings the new files within half a second
@@ -328,25 +331,6 @@ class Reconciler:
             if error.status not in (404, 409):  # 409: another pod of that name by now
                 raise
         return True
-
-    async def _confirm_unwanted(self, key: Key, observed: Observed, deployment: Ref) -> None:
-        """Reads the record of a revision before its pods go: our view of it may be an old one.
-
-        Raises Conflict where the API server has another version than was decided on.
-        """
-        kind = kinds.CONTROLLER_REVISION
-        ref = Ref(kind.name, deployment.name)
-        fresh = await self.client.get(kind, observed.namespace, ref.name)
-        decided_on = observed.children.get(ref)
-        seen = {None if decided_on is None else _version(decided_on)}
-        ours = self._applied.get(key, {}).get(ref)
-        if ours is not None:
-            seen.add(ours[0])
-        if (_version(fresh) if fresh is not None else None) in seen:
-            return
-        if fresh is not None:
-            self.store.put(kind, fresh)
-        raise Conflict(f"{ref} has changed")
 
     async def _apply(
         self, key: Key, observed: Observed, manifest: Manifest, refusals: Refusals
@@ -427,19 +411,27 @@ class Reconciler:
         return is_applied(manifest, live)
 
     async def _scale(
-        self, key: Key, observed: Observed, ref: Ref, count: int, refusals: Refusals
+        self, observed: Observed, ref: Ref, count: int, refusals: Refusals, look: SecondLook
     ) -> bool:
-        live = self.store.get(kinds.DEPLOYMENT, observed.namespace, ref.name)
+        """A size is written over the one that it was decided on, and over no other: what was to
+        add a pod would else take away those that somebody has added meanwhile.
+        """
+        key, kind = Key(observed.namespace, observed.name), kinds.DEPLOYMENT
+        live = self.store.get(kind, observed.namespace, ref.name)
         if live is None or ref in refusals.failures or ref in refusals.foreign:
             return False
-        if live["spec"].get("replicas", 1) == count:
+        if _size(live) == count:
             return False
-        manifest = replicas_manifest(observed, ref, live["metadata"]["uid"], count)
-        write = self.client.apply(kinds.DEPLOYMENT, manifest, manager=REPLICAS_MANAGER)
+        decided_on = observed.children.get(ref)
+        if decided_on is not None and _size(decided_on) != _size(live):
+            raise Conflict(f"{ref} has another size by now")
+        manifest = replicas_manifest(observed, live, count)
+        write = self.client.apply(kind, manifest, manager=REPLICAS_MANAGER)
         try:
-            await self._send(key, kinds.DEPLOYMENT, ref.name, write, guarded=False)
+            await self._send(key, kind, ref.name, write, guarded=True)
         except ApiError as error:
             if error.status in (404, 409):
+                await look.update(kind, observed.namespace, ref.name)
                 raise Conflict from error
             if not error.refused:
                 raise
@@ -489,6 +481,10 @@ def _told_by_status(plan: Plan) -> frozenset[str]:
     """Reasons of the events that tell what status says; all others tell what a record says."""
     reasons = (c["reason"] for c in (plan.status or {}).get("conditions", ()))
     return frozenset({"Ready", "NotReady", "ActionRefused", *reasons})
+
+
+def _size(deployment: Manifest) -> int:
+    return int(deployment["spec"].get("replicas", 1))
 
 
 def _version(obj: Manifest) -> str:

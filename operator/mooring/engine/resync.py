@@ -94,6 +94,22 @@ class Resync:
             self.metrics.resyncs.labels("success").inc()
             self.on_done(time.monotonic())
 
+    async def catch_up(self) -> None:
+        """Compares once, trying until it succeeds.
+
+        For who takes the lead: a standby's watches may have stopped long ago without a word, and
+        the first thing that it does must not be to undo what the leader before it has done.
+        """
+        while True:
+            try:
+                await self.compare()
+            except ApiError as error:
+                log.warning("cannot compare before leading: %s; trying again", error)
+                await asyncio.sleep(_RETRY_SECONDS)
+            else:
+                self.on_done(time.monotonic())
+                return
+
     def hurry(self) -> None:
         """Asks for a comparison in a few seconds: the watches have a gap behind them."""
         self._hurried.set()

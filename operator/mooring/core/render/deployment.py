@@ -40,11 +40,15 @@ def deployment(
     )
 
 
-def replicas(name: str, *, namespace: str, uid: str, count: int) -> dict[str, Any]:
-    """What the field manager of replicas applies. The uid keeps it from creating anything."""
+def replicas(name: str, *, namespace: str, uid: str, version: str, count: int) -> dict[str, Any]:
+    """What the field manager of replicas applies. The uid keeps it from creating anything, the
+    version from undoing what somebody else has scaled since.
+    """
     return {
         "apiVersion": kinds.DEPLOYMENT.api_version,
         "kind": kinds.DEPLOYMENT.name,
-        "metadata": {"name": name, "namespace": namespace, "uid": uid},
+        "metadata": {
+            "name": name, "namespace": namespace, "uid": uid, "resourceVersion": version
+        },
         "spec": {"replicas": count},
-    }
+    }  # fmt: skip
