@@ -49,8 +49,8 @@ _PLURALS = {
     kind.plural: kind.name
     for kind in (*KIND_BY_NAME.values(), MODEL_RUNTIME, CLUSTER_MODEL_RUNTIME)
 }
-#: For how long an operator is shown an old state after "stale" (seconds).
-_STALE_SECONDS = 1.5
+#: For how long an operator works on an old state after "stale" (seconds).
+_STALE_SECONDS = 1.0
 _HOP = ("Transfer-Encoding", "Content-Length", "Content-Encoding", "Connection", "Keep-Alive")
 _DELAY_SECONDS = 1.0
 
@@ -106,6 +106,7 @@ class Proxy:
     frozen_at: str = ""
     _open: set[asyncio.Transport] = field(default_factory=set)
     thawed: asyncio.Event = field(default_factory=asyncio.Event)
+    _thawing: bool = False
     seen: list[Point] = field(default_factory=list)
     struck: int = 0
     _counts: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -205,12 +206,22 @@ class Proxy:
         async with self.session.get(f"{self.server}{path}?limit=1") as answer:
             self.frozen_at = (await answer.json())["metadata"]["resourceVersion"]
         self.thawed.clear()
+        self._thawing = False
+
+    async def _until_thawed(self) -> None:
+        """The next operator has filled its store when it begins to watch; a while it works on that.
+
+        From when it is asked for, since on a busy machine it may take long to come to that.
+        """
 
         def thaw() -> None:
             self.frozen_at = ""
             self.thawed.set()
 
-        asyncio.get_running_loop().call_later(_STALE_SECONDS, thaw)
+        if not self._thawing:
+            self._thawing = True
+            asyncio.get_running_loop().call_later(_STALE_SECONDS, thaw)
+        await self.thawed.wait()
 
     async def _meddle(self, request: web.BaseRequest) -> None:
         """Somebody else annotates the object, if it is there."""
@@ -242,7 +253,7 @@ class Proxy:
 
     async def _watch(self, request: web.BaseRequest, target: str) -> web.StreamResponse:
         if self.frozen_at:
-            await self.thawed.wait()
+            await self._until_thawed()
         if self.watches_refused:
             self.refused += 1
             return _answer("expired")
@@ -254,8 +265,8 @@ class Proxy:
             response = web.StreamResponse(
                 status=upstream.status, headers={"Content-Type": "application/json"}
             )
-            await response.prepare(request)
             with contextlib.suppress(ConnectionError):
+                await response.prepare(request)
                 async for line in upstream.content:
                     if self.down:
                         return _abort(request)

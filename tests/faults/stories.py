@@ -20,7 +20,7 @@ from tests.faults.routers import FakeRouters
 from mooring.core import kinds
 from mooring.core.kinds import CHILD_KINDS
 
-_SECONDS = 45.0
+_SECONDS = 90.0
 _EVERY = 0.12
 V1, V2, V3 = (f"s3://models/fraud/v{number}" for number in (1, 2, 3))
 _STEPS: list[Json] = [{"weight": 20}, {"pause": {}}, {"weight": 60}]

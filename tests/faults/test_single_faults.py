@@ -9,58 +9,60 @@ repeats it:
 
 from __future__ import annotations
 
-import asyncio
 import random
-from pathlib import Path
+from collections.abc import Iterator
+from concurrent.futures import Future
 
 import pytest
-from tests.apiserver.cluster import Api
+from tests.faults.crew import Crew, Line
 from tests.faults.proxy import REQUEST_FAULTS, WATCH_FAULTS, Fault
-from tests.faults.runs import Case, Undisturbed, cases, record, try_case
+from tests.faults.runs import Case, cases
 
 from mooring_dev.control_plane import ControlPlane
 
-# Fake routers answer at loopback addresses of their own.
-pytestmark = [pytest.mark.faults, pytest.mark.allow_hosts(["127.0.0.0/8", "::1", "localhost"])]
+pytestmark = pytest.mark.faults
 
 SEED = 20261121
 #: The slice tells the two stories that between them write every kind of object.
 _SLICE = ("update", "canary")
+Tried = dict[str, list[tuple[Case, Future[Line]]]]
 
 
 @pytest.fixture(scope="module")
-def undisturbed(
-    cluster: ControlPlane, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, Undisturbed]:
-    """Recorded once, in a loop of its own."""
-
-    async def told() -> dict[str, Undisturbed]:
-        async with Api.connect(cluster.kubeconfig) as api:
-            folder = tmp_path_factory.mktemp("undisturbed")
-            return {story: await record(api, folder, story) for story in _SLICE}
-
-    return asyncio.run(told())
+def tried(
+    cluster: ControlPlane,
+    tmp_path_factory: pytest.TempPathFactory,
+    request: pytest.FixtureRequest,
+) -> Iterator[Tried]:
+    """The cases of all classes that are asked for, begun at once and tried several at a time."""
+    runs = request.config.getoption("--fault-runs") or 1
+    seed = request.config.getoption("--fault-seed") or SEED
+    asked = [
+        str(item.callspec.params["what"])
+        for item in request.session.items
+        if isinstance(item, pytest.Function) and item.path == request.path
+        if hasattr(item, "callspec")
+    ]
+    folder = tmp_path_factory.mktemp("histories")
+    with Crew.at_work(cluster.kubeconfig) as crew:
+        recording = {story: crew.record(story) for story in _SLICE}
+        told = {story: future.result() for story, future in recording.items()}
+        possible = [case for story in _SLICE for case in cases(story, told[story].places)]
+        found: Tried = {}
+        for what in asked:
+            of_class = [case for case in possible if case.fault.what == what]
+            chosen = random.Random(f"{seed} {what}").sample(of_class, min(runs, len(of_class)))
+            found[what] = [(c, crew.try_case(c, told[c.story], folder)) for c in chosen]
+        yield found
 
 
 @pytest.mark.parametrize("what", [*REQUEST_FAULTS, *WATCH_FAULTS])
-def test_a_single_fault_of_each_class_changes_nothing_of_the_end(
-    cluster: ControlPlane,
-    undisturbed: dict[str, Undisturbed],
-    tmp_path: Path,
-    what: str,
-    request: pytest.FixtureRequest,
-) -> None:
+def test_a_single_fault_of_each_class_changes_nothing_of_the_end(tried: Tried, what: str) -> None:
     """I1 to I4, I6, I7 and I10 for a seeded choice of places."""
-    runs = request.config.getoption("--fault-runs") or 1
-    chance = random.Random(f"{request.config.getoption('--fault-seed') or SEED} {what}")
-    possible = [
-        case
-        for story in _SLICE
-        for case in cases(story, undisturbed[story].places)
-        if case.fault.what == what
-    ]
-    for case in chance.sample(possible, min(runs, len(possible))):
-        _assert_unbroken(cluster, undisturbed[case.story], tmp_path, case)
+    assert tried[what]
+    for case, future in tried[what]:
+        found = "\n".join(future.result().findings)
+        assert not found, f"{found}\nto repeat it:\n    {case.command}"
 
 
 def test_a_case_is_read_as_it_is_written() -> None:
@@ -75,15 +77,3 @@ def test_a_case_is_read_as_it_is_written() -> None:
         with pytest.raises(ValueError, match=r"no story|no fault"):
             Case.parse(wrong)
     assert Case.parse(text).fault == Fault.parse("lost@apply:Deployment fraud-pkqknpcztn:2")
-
-
-def _assert_unbroken(
-    cluster: ControlPlane, undisturbed: Undisturbed, folder: Path, case: Case
-) -> None:
-    async def run() -> None:
-        async with Api.connect(cluster.kubeconfig) as api:
-            outcome = await try_case(api, folder, case, undisturbed)
-            found = "\n".join(outcome.findings)
-            assert not found, f"{found}\nto repeat it:\n    {case.command}"
-
-    asyncio.run(run())
