@@ -125,6 +125,18 @@ def test_an_absent_feature_is_missing_and_an_unknown_tensor_breaks_the_schema() 
     assert counted(found)["city"][GRIDS["city"].missing] == 2
 
 
+def test_an_answer_may_hold_more_than_is_watched() -> None:
+    found = telemetry(REFERENCE)
+    body = {"inputs": [
+        {"name": "x", "shape": [1, 3], "datatype": "FP32", "data": [0.0] * 3},
+        {"name": "city", "shape": [1], "datatype": "BYTES", "data": ["rome"]},
+    ]}  # fmt: skip
+    outputs = [*json.loads(answer(0.5))["outputs"],
+               {"name": "label", "shape": [1], "datatype": "INT64", "data": [1]}]  # fmt: skip
+    send(found, body, json.dumps({"outputs": outputs}).encode())
+    assert "violations_total{" not in exposed(found)
+
+
 def test_texts_among_numbers_are_of_the_wrong_type_and_not_missing() -> None:
     found = telemetry()
     send(found, infer(["a sentence", None, "NaN"], [1.0, 1.0, 1.0]))

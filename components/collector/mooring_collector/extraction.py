@@ -65,9 +65,16 @@ def digest(text: str) -> str:
 
 
 class Extractor:
-    """Reads the same columns out of many bodies."""
+    """Reads the same columns out of many bodies.
 
-    def __init__(self, columns: Sequence[Column], ordered: Sequence[str] = ()) -> None:
+    ``whole``: the columns are all that there should be, so a tensor that none of them reads is
+    unknown. A caller's mistake shows so; a model may well answer more than is watched.
+    """
+
+    def __init__(
+        self, columns: Sequence[Column], ordered: Sequence[str] = (), *, whole: bool = True
+    ) -> None:
+        self._complete = whole
         kept = [one for one in columns if not one.excluded]
         self.numeric = tuple(one for one in kept if one.numeric)
         self.texts = tuple(one for one in kept if not one.numeric)
@@ -140,7 +147,9 @@ class Extractor:
             tuple((name, _index(s), _index(t)) for name, (s, t) in by_tensor.items()),
             texts,
             tuple(lost),
-            tuple(n for n in form if n and n not in used and n not in self._known),
+            tuple(n for n in form if n and n not in used and n not in self._known)
+            if self._complete
+            else (),
         )
 
     def _place(self, column: Column, form: dict[str, int]) -> tuple[str, int] | None:

@@ -74,7 +74,7 @@ class Telemetry:
         self._bounds = bounds
         self._random = np.random.default_rng(seed)
         self._features = Extractor(settings.features, settings.ordered)
-        self._outputs = Extractor(settings.outputs)
+        self._outputs = Extractor(settings.outputs, whole=False)
         self._waiting: Waiting | None = None
         if settings.maturity > 0:
             columns = len(self._outputs.numeric) + len(self._outputs.texts)
