@@ -79,11 +79,12 @@ $(STAMP):
 .PHONY: lock
 lock: $(STAMP) ## Resolve the dependencies anew into the hashed locks (LOCK_ARGS=--upgrade)
 	@$(UV_COMPILE) $(LOCK_ARGS) requirements/dev.in --output-file requirements/dev.txt
-	@for part in operator $(patsubst %/requirements.in,%,$(wildcard components/*/requirements.in dev/*/requirements.in)); do \
+	@for part in operator $(patsubst %/requirements.in,%,$(wildcard components/*/requirements.in dev/*/requirements.in) examples/retrain-with-job); do \
 		$(UV_COMPILE) --constraints requirements/dev.txt $$part/requirements.in \
 			--output-file $$part/requirements.txt; \
 	done
-	@! grep -n '://' requirements/dev.txt operator/requirements.txt components/*/requirements.txt dev/*/requirements.txt
+	@! grep -n '://' requirements/dev.txt operator/requirements.txt components/*/requirements.txt dev/*/requirements.txt \
+		examples/retrain-with-job/requirements.txt
 
 ##@ Checking
 

@@ -74,7 +74,8 @@ def package_faults(project: Path, requirements: Path) -> Iterator[str]:
 
 def locks() -> Iterable[tuple[Path, Path]]:
     """Each ``.in`` file with its lock, wherever one lies beside it."""
-    for folder in ("requirements", "operator", "components/*", "dev/*"):
+    trainer = "examples/retrain-with-job"
+    for folder in ("requirements", "operator", "components/*", "dev/*", trainer):
         for source in sorted(ROOT.glob(f"{folder}/*.in")):
             yield source, source.with_suffix(".txt")
 

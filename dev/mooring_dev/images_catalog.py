@@ -58,6 +58,7 @@ CATALOG: dict[str, Image] = {
         Image("torchserve", "components/torchserve", on_demand=True),
         Image("tfserving-standin", "dev/tfserving-standin", on_demand=True),
         Image("sklearn-server", "examples/custom-runtime", on_demand=True),
+        Image("screening-train", "examples/retrain-with-job", on_demand=True),
     )
 }
 USUAL: tuple[str, ...] = tuple(name for name, image in CATALOG.items() if not image.on_demand)
