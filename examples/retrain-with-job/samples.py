@@ -3,7 +3,7 @@
     python samples.py model model.onnx           the first model, from half of the data
     python samples.py table reference.csv        20,000 samples of the other half, with its answers
     python samples.py ask http://localhost:8080 300            asks 300 times about 20 samples
-    python samples.py ask http://localhost:8080 300 --magnification 1.5    a new microscope magnifies more
+    python samples.py ask http://localhost:8080 300 --magnification 1.3    a new microscope magnifies more
     python samples.py ask http://localhost:8080 300 --lose 0.5       half of the areas are missing
 
 The data is the Breast Cancer Wisconsin (Diagnostic) data set that comes with scikit-learn: 30
