@@ -1,8 +1,8 @@
-"""Model stores for tests that are neither S3 nor a web server: a registry, Google's, Azure's.
+"""Model stores for tests that are neither S3 nor a web server: registries, Google's, Azure's.
 
 Each runs on loopback for as long as its owner, keeps what it holds in memory or a folder, and is
 pinned like every other tool: fake-gcs-server and the registry by a go.mod, Azurite by a
-package-lock.json.
+package-lock.json. MLflow has a module of its own.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def registry_server(directory: Path, auth: str = "") -> Iterator[Registry]:
         configuration.write_text(text + (f"auth:\n{auth}\n" if auth else ""))
         return (binary, "serve", str(configuration))
 
-    with _running("registry", command, directory, (("OTEL_TRACES_EXPORTER", "none"),)) as endpoint:
+    with running("registry", command, directory, (("OTEL_TRACES_EXPORTER", "none"),)) as endpoint:
         yield Registry(endpoint.removeprefix("http://"), data)
 
 
@@ -112,7 +112,7 @@ def gcs_server(directory: Path) -> Iterator[GcsServer]:
         DevError: it cannot be built or does not start; the message names its log.
     """
     binary = str(ensure("fake-gcs-server"))
-    with _running(
+    with running(
         "fake-gcs-server",
         lambda port: (
             binary,
@@ -139,7 +139,7 @@ def azure_server(directory: Path) -> Iterator[AzureServer]:
         raise DevError("Azurite needs Node.js 18 or later, and there is no `node` on PATH.")
     program = str(_azurite())
     key = base64.b64encode(secrets.token_bytes(48)).decode()
-    with _running(
+    with running(
         "azurite",
         lambda port: (
             node,
@@ -183,11 +183,12 @@ def _azurite() -> Path:
 
 
 @contextmanager
-def _running(
+def running(
     name: str,
     command: Callable[[int], tuple[str, ...]],
     directory: Path,
     environment: tuple[tuple[str, str], ...] = (),
+    seconds: float = _READY_SECONDS,
 ) -> Iterator[str]:
     """Run a server on a free port until the block ends; gives its address, once it answers."""
     directory = directory.absolute()
@@ -200,7 +201,7 @@ def _running(
         wait_until(
             f"{name} answers (log: {program.log})",
             lambda: _answers(port),
-            timeout=_READY_SECONDS,
+            timeout=seconds,
             check=lambda: processes.require_alive(program),
         )
         yield f"http://127.0.0.1:{port}"

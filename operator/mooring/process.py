@@ -18,6 +18,7 @@ from typing import Any
 from kubernetes.aio.client import ApiClient, Configuration
 
 from mooring.adapters.kube import ApiError, KubeClient, load_configuration
+from mooring.adapters.mlflow import MlflowRegistry
 from mooring.adapters.prometheus import Prometheus
 from mooring.adapters.prometheus_metrics import PrometheusMetrics
 from mooring.adapters.sinks import SinkClient
@@ -32,6 +33,7 @@ from mooring.engine.metrics import Metrics
 from mooring.engine.queue import KeyedQueue
 from mooring.engine.reconciler import Reconciler
 from mooring.engine.recorder import Recorder
+from mooring.engine.registry import RegistryWatch
 from mooring.engine.resync import Resync
 from mooring.engine.retraining import RetrainingIO
 from mooring.engine.routers import RouterPods
@@ -103,9 +105,14 @@ class Process:
         )
         counts = RowCounts(prometheus, self.queue, _now)
         retraining = RetrainingIO(client, self.store, self.metrics, deliveries, counts)
+        mlflow = self._mlflow()
+        registry = RegistryWatch(
+            mlflow, self.queue, self.settings.registry.interval.total_seconds()
+        )
         reconciler = Reconciler(
             client, self.store, self.queue, recorder, self.metrics, self.settings.rendering(),
-            routers, retraining, _now, lambda: self.connection.since, examiner, discovery.unserved,
+            routers, retraining, _now, lambda: self.connection.since, examiner, registry,
+            discovery.unserved,
         )  # fmt: skip
         drift = DriftWatch(
             client, self.store, self.queue, recorder, DriftMetrics(self.metrics.registry),
@@ -116,7 +123,9 @@ class Process:
             await self._until_stopped(
                 self._intake(resync, discovery),
                 self._observe(resync, discovery),
-                self._lead(reconciler, recorder, (examiner.run, drift.run), health, resync),
+                self._lead(
+                    reconciler, recorder, (examiner.run, drift.run, registry.run), health, resync
+                ),
                 health.tick(),
             )
         finally:
@@ -125,6 +134,8 @@ class Process:
             await counts.close()
             await routers.close()
             drift.close()
+            if mlflow is not None:
+                await mlflow.close()
             if prometheus is not None:
                 await prometheus.close()
             await client.close()
@@ -134,6 +145,10 @@ class Process:
         if access is None:
             return None
         return Prometheus(access, PrometheusMetrics(self.metrics.registry).on_asked)
+
+    def _mlflow(self) -> MlflowRegistry | None:
+        access = self.settings.registry.access()
+        return MlflowRegistry(access) if access is not None else None
 
     async def _observe(self, resync: Resync, discovery: Discovery) -> None:
         await resync.seed()

@@ -13,42 +13,31 @@ from urllib.parse import urlsplit
 import yaml
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ValidationError,
     model_validator,
 )
-from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
 
-from mooring.adapters.prometheus_access import SERVICE_ACCOUNT_FOLDER, Access
+from mooring.adapters.prometheus_access import Access
 from mooring.adapters.sinks import Sink
-from mooring.api import parse_duration
 from mooring.core.observed import NodeCache, RenderSettings, StoreEgress
 from mooring.core.router_counters import ScrapeLabels
 from mooring.engine.lease import LeaseSettings
+from mooring.settings_fields import (
+    SECOND,
+    BasicAuth,
+    Duration,
+    MountedFile,
+    Part,
+    at_least_a_second,
+)
+from mooring.settings_registry import Registry
 
 
 class SettingsError(ValueError):
     """The configuration file cannot be used; the message says which field and why."""
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(
-        alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True
-    )
-
-
-def _duration(value: object) -> object:
-    return value if isinstance(value, timedelta) else parse_duration(str(value))
-
-
-def _at_least_a_second(value: timedelta) -> timedelta:
-    if value < _SECOND:
-        raise ValueError("must be at least 1s")
-    return value
 
 
 def _network(value: str) -> str:
@@ -56,13 +45,11 @@ def _network(value: str) -> str:
     return value
 
 
-Duration = Annotated[timedelta, BeforeValidator(_duration)]
 Network = Annotated[str, AfterValidator(_network)]
 Port = Annotated[int, Field(ge=1, le=65535)]
-_SECOND = timedelta(seconds=1)
 
 
-class Images(_Part):
+class Images(Part):
     """Images that the operator puts into model pods."""
 
     fetcher: str = "mooring.dev/fetcher:dev"
@@ -75,7 +62,7 @@ class Images(_Part):
     """imagePullPolicy of model, router and collector pods; None leaves it to the API server."""
 
 
-class ModelStore(_Part):
+class ModelStore(Part):
     """A network that model pods may fetch from."""
 
     cidr: Network
@@ -91,7 +78,7 @@ class ModelStore(_Part):
         return self
 
 
-class NodeCacheService(_Part):
+class NodeCacheService(Part):
     """The Service of the cache that runs on each node, in the operator's own namespace."""
 
     service: str = Field(pattern=r"^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$")
@@ -147,27 +134,10 @@ def _parameters(values: dict[str, str]) -> dict[str, str]:
     return _text_fields(values)
 
 
-def _mounted(value: Path) -> Path:
-    if not value.is_absolute():
-        raise ValueError("must be an absolute path")
-    if value.is_relative_to(SERVICE_ACCOUNT_FOLDER):
-        raise ValueError("the service account's token goes to the API server only")
-    return value
-
-
-MountedFile = Annotated[Path, AfterValidator(_mounted)]
 LabelName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
-class BasicAuth(_Part):
-    """Basic authentication at Prometheus."""
-
-    username: str = Field(min_length=1, pattern=r"^[^:\x00-\x1f]+$")
-    password_file: MountedFile
-    """A mounted file; read again for every query."""
-
-
-class PrometheusTls(_Part):
+class PrometheusTls(Part):
     """TLS to Prometheus."""
 
     ca_file: MountedFile | None = None
@@ -185,19 +155,21 @@ class PrometheusTls(_Part):
         return self
 
 
-class ScrapeLabelNames(_Part):
+class ScrapeLabelNames(Part):
     """How the scrape configuration calls what a target is."""
 
     namespace: LabelName = "namespace"
     pod: LabelName = "pod"
 
 
-class Prometheus(_Part):
+class Prometheus(Part):
     """Where evidence is read from (Prometheus, Thanos, Mimir, VictoriaMetrics), and who scrapes."""
 
-    namespace_labels: dict[str, str] = {"kubernetes.io/metadata.name": "monitoring"}
+    namespace_labels: dict[str, str] = Field(
+        default_factory=lambda: {"kubernetes.io/metadata.name": "monitoring"}
+    )
     """Namespace of the pods that may scrape the metrics port of model pods."""
-    pod_labels: dict[str, str] = {}
+    pod_labels: dict[str, str] = Field(default_factory=dict)
     """Those pods; empty: all of the namespace."""
     url: Annotated[str, AfterValidator(_address)] | None = None
     """Up to, and without, /api/v1. None: nothing is judged by metrics."""
@@ -205,17 +177,17 @@ class Prometheus(_Part):
     """A mounted file; read again for every query."""
     basic_auth: Annotated[BasicAuth | None, BeforeValidator(lambda given: given or None)] = None
     tls: PrometheusTls = PrometheusTls()
-    headers: Annotated[dict[str, str], AfterValidator(_headers)] = {}
+    headers: Annotated[dict[str, str], AfterValidator(_headers)] = Field(default_factory=dict)
     """Sent with every query, such as X-Scope-OrgID for a tenant of Mimir."""
-    parameters: Annotated[dict[str, str], AfterValidator(_parameters)] = {}
+    parameters: Annotated[dict[str, str], AfterValidator(_parameters)] = Field(default_factory=dict)
     """Sent with every query, such as dedup for Thanos."""
     labels: ScrapeLabelNames = ScrapeLabelNames()
-    interval: Annotated[Duration, AfterValidator(_at_least_a_second)] = timedelta(seconds=10)
+    interval: Annotated[Duration, AfterValidator(at_least_a_second)] = timedelta(seconds=10)
     """How often rollouts under judgement are looked at. A failing candidate is found no sooner
     than in two of these, or of the scrape interval where that is longer."""
-    timeout: Annotated[Duration, AfterValidator(_at_least_a_second)] = timedelta(seconds=10)
+    timeout: Annotated[Duration, AfterValidator(at_least_a_second)] = timedelta(seconds=10)
     """For a whole query, from asking to the last byte."""
-    connect_timeout: Annotated[Duration, AfterValidator(_at_least_a_second)] = timedelta(seconds=2)
+    connect_timeout: Annotated[Duration, AfterValidator(at_least_a_second)] = timedelta(seconds=2)
     """For a connection."""
     max_response_mebibytes: int = Field(default=8, ge=1, le=256)
     """A larger answer is not read to its end."""
@@ -272,7 +244,7 @@ def _sink_address(value: str) -> str:
     return value
 
 
-class SinkSettings(_Part):
+class SinkSettings(Part):
     """A receiver of retraining requests. Users name it, and never an address."""
 
     name: str = Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)
@@ -285,7 +257,7 @@ class SinkSettings(_Part):
     """Take an address without TLS, in a mesh for instance."""
     namespaces: tuple[str, ...] = ()
     """Namespaces that may use it; empty: all."""
-    timeout: Annotated[Duration, AfterValidator(_at_least_a_second)] = timedelta(seconds=5)
+    timeout: Annotated[Duration, AfterValidator(at_least_a_second)] = timedelta(seconds=5)
     """For one attempt."""
 
     @model_validator(mode="after")
@@ -306,7 +278,7 @@ class SinkSettings(_Part):
         )
 
 
-class Lease(_Part):
+class Lease(Part):
     """Leader election, as in client-go."""
 
     name: str = "mooring-operator"
@@ -317,18 +289,18 @@ class Lease(_Part):
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         """What the client library asks for; it would say so only when the election starts."""
-        if self.retry_period < _SECOND:
+        if self.retry_period < SECOND:
             raise ValueError("retryPeriod must be at least 1s")
         if self.renew_deadline <= 1.2 * self.retry_period:
             raise ValueError("renewDeadline must be more than 1.2 times retryPeriod")
         if self.duration <= self.renew_deadline:
             raise ValueError("duration must be greater than renewDeadline")
-        if self.duration % _SECOND:
+        if self.duration % SECOND:
             raise ValueError("duration must be whole seconds: a Lease holds nothing else")
         return self
 
 
-class Settings(_Part):
+class Settings(Part):
     """All of ``/etc/mooring/config.yaml``."""
 
     images: Images = Images()
@@ -346,6 +318,7 @@ class Settings(_Part):
     node_cache: NodeCacheService | None = None
     """Pods of one node fetch a model once, by way of a cache; None: each fetches for itself."""
     prometheus: Prometheus = Prometheus()
+    registry: Registry = Registry()
     sinks: tuple[SinkSettings, ...] = ()
     """Who may be told of retraining requests."""
     drain: Duration = timedelta(seconds=15)
@@ -357,7 +330,7 @@ class Settings(_Part):
         default="cluster.local", pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
     )
     """The cluster's DNS domain, in which routers look for model pods."""
-    resync: Annotated[Duration, AfterValidator(_at_least_a_second)] = timedelta(minutes=5)
+    resync: Annotated[Duration, AfterValidator(at_least_a_second)] = timedelta(minutes=5)
     """How often everything is compared with the API server."""
     workers: int = Field(default=8, ge=1, le=64)
     """Objects that are worked on at the same time."""
@@ -392,6 +365,7 @@ class Settings(_Part):
             operator_namespace=own_namespace(),
             cluster_domain=self.cluster_domain,
             prometheus=self.prometheus.url is not None,
+            registry_url=self.registry.url or "",
             analysis_interval=self.prometheus.interval,
             scrape_namespace_label=self.prometheus.labels.namespace,
             scrape_pod_label=self.prometheus.labels.pod,

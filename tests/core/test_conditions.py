@@ -318,7 +318,7 @@ def test_a_digest_that_the_administrator_asks_for_is_asked_for() -> None:
 
 INVALID: list[tuple[Edit, str]] = [
     ({"replicas": -1}, "spec.replicas"),
-    ({"model": {"uri": "mlflow://models/fraud"}}, "spec.model.uri"),
+    ({"model": {"uri": "mlflow://fraud"}}, "spec.model.uri"),
     ({"model": {"uri": "s3://m/f", "digest": "sha256:abc"}}, "spec.model.digest"),
     ({"rollout": {"progressDeadline": "7d"}}, "spec.rollout.progressDeadline"),
     ({"rollout": {"steps": []}}, "spec.rollout.steps"),

@@ -27,6 +27,7 @@ from mooring.core.observed import (
 )
 from mooring.core.plan import Plan, decide
 from mooring.core.pods import PodReport
+from mooring.core.registry import Answer
 from mooring.core.render.router.table import read_table
 from mooring.core.retrain.facts import JobFacts, RetrainingFacts
 from mooring.core.revision import History, read_history
@@ -66,6 +67,7 @@ class World:
     retraining: RetrainingFacts = field(default_factory=RetrainingFacts)
     requests: dict[str, dict[str, Any]] = field(default_factory=dict)
     made: dict[Ref, dict[str, Any]] = field(default_factory=dict)
+    registry: Answer | None = None
 
     @classmethod
     def with_spec(cls, wanted: dict[str, Any] | None = None, **changes: Any) -> World:
@@ -118,6 +120,7 @@ class World:
             settings=self.settings,
             routers=self._reports() if routers_to_ask(self.resource, children) else None,
             evidence=self.evidence,
+            registry=self.registry,
             retraining=replace(
                 self.retraining, requests=tuple(copied(r) for r in self.requests.values())
             ),

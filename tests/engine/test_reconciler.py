@@ -23,6 +23,7 @@ from mooring.engine.lease import Fence
 from mooring.engine.metrics import Metrics
 from mooring.engine.queue import Key, KeyedQueue
 from mooring.engine.reconciler import Reconciler
+from mooring.engine.registry import RegistryWatch
 from mooring.engine.retraining import RetrainingIO
 from mooring.engine.row_counts import RowCounts
 from mooring.engine.second_look import Conflict
@@ -170,6 +171,7 @@ class Setting:
             lambda: self.now,
             lambda: None,
             Examiner(None, self.queue, self.metrics, lambda: self.now, interval=10.0),
+            RegistryWatch(None, self.queue, 30.0),
         )
         resource = {
             "apiVersion": "mooring.dev/v1alpha1",

@@ -30,6 +30,8 @@ _SENSITIVE = (
     "AZURE_STORAGE_CONNECTION_STRING",
     "AZURE_CLIENT_SECRET",
     "HF_TOKEN",
+    "MLFLOW_TRACKING_TOKEN",
+    "MLFLOW_TRACKING_PASSWORD",
     ".dockerconfigjson",
     "token",
     "password",

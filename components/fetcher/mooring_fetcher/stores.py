@@ -36,6 +36,10 @@ def open_store(
         from mooring_fetcher.oci import OciStore
 
         return OciStore(uri, credentials, expected=expected)
+    if uri.scheme == "mlflow":
+        from mooring_fetcher.mlflow import MlflowStore
+
+        return MlflowStore(uri, credentials)
     if uri.scheme in ("https", "http"):
         from mooring_fetcher.https import HttpsStore
 

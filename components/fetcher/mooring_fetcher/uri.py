@@ -14,12 +14,13 @@ from urllib.parse import unquote, urlsplit
 
 from mooring_fetcher.failure import PermanentFailure, redact
 
-Scheme = Literal["s3", "gs", "az", "hf", "oci", "https", "http", "pvc"]
+Scheme = Literal["s3", "gs", "az", "hf", "oci", "https", "http", "pvc", "mlflow"]
+
+MLFLOW_ARTIFACTS = "api/2.0/mlflow-artifacts/artifacts"
 
 MAX_URI = 2048
 """Characters: more than any store takes, and a bound for messages."""
 
-_LATER = {"mlflow"}
 _KNOWN = "s3, gs, az, hf, oci, https or pvc"
 _BUCKET = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{1,254}$")
 _CONTAINER = re.compile(r"^(\$root|\$web|[a-z0-9]([a-z0-9-]{1,61}[a-z0-9]))$")
@@ -48,9 +49,9 @@ _ARCHIVES: tuple[tuple[str, Literal["tar", "tar.gz", "zip"]], ...] = (
 @dataclass(frozen=True)
 class ModelUri:
     """A parsed URI. ``host`` is a bucket, a container, a repository on the Hub (``org/repo``), a
-    host with port (https; oci's registry), or a claim; ``path`` (oci's repository) never starts
-    with a slash and keeps a closing one, which
-    makes a prefix explicit. ``qualifier`` is the storage account's host or name (az), the
+    host with port (https; oci's registry), the address of an MLflow server, or a claim; ``path``
+    (oci's repository) never starts with a slash and keeps a closing one, which makes a prefix
+    explicit. ``qualifier`` is the storage account's host or name (az), the
     revision (hf), or the tag, the digest after an ``@``, or both (oci); empty where the URI names
     none.
     """
@@ -101,10 +102,10 @@ def parse_uri(text: str, *, allow_http: bool = False) -> ModelUri:
             f"The model URI {shown} names a file in the server's own image: nothing is fetched "
             "for it, so the fetcher must not be started."
         )
-    if scheme in _LATER:
+    if scheme == "mlflow":
         raise PermanentFailure(
-            f"The model URI {shown} uses {scheme}://, which this version cannot fetch: use "
-            f"{_KNOWN}."
+            f"The model URI {shown} is a name, which the operator follows by way of the registry: "
+            f"here, write where that version's files are, by {_KNOWN}."
         )
     raise PermanentFailure(
         f"The model URI {shown} uses the unknown scheme {scheme[:40]!r}: use {_KNOWN}."
@@ -198,6 +199,22 @@ def _parse_pvc(text: str, rest: str) -> ModelUri:
     return ModelUri(text, "pvc", claim, path)
 
 
+def _parse_mlflow(text: str, url: str) -> ModelUri:
+    """What the operator writes for ``mlflow-artifacts:/path``: the server's address with it."""
+    server, mark, path = url.partition(f"/{MLFLOW_ARTIFACTS}/")
+    try:
+        parts = urlsplit(server)
+        fits = bool(parts.hostname) and parts.username is None and parts.port != 0
+    except ValueError:
+        fits = False
+    if not mark or not fits or not path or any(p in (".", "..") for p in path.split("/")):
+        raise PermanentFailure(
+            f"The model URI {redact(text)!r} is none of an MLflow server's artifacts: write "
+            f"mlflow-artifacts+https://host/{MLFLOW_ARTIFACTS}/path."
+        )
+    return ModelUri(text, "mlflow", server, path)
+
+
 _PARSERS: Mapping[str, Callable[[str, str], ModelUri]] = {
     "s3": _parse_s3,
     "gs": _parse_gs,
@@ -207,6 +224,8 @@ _PARSERS: Mapping[str, Callable[[str, str], ModelUri]] = {
     "hf": _parse_hf,
     "oci": _parse_oci,
     "pvc": _parse_pvc,
+    "mlflow-artifacts+https": lambda text, rest: _parse_mlflow(text, f"https://{rest}"),
+    "mlflow-artifacts+http": lambda text, rest: _parse_mlflow(text, f"http://{rest}"),
 }
 
 

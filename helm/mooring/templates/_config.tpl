@@ -21,6 +21,8 @@ modelStores: []
 {{- end }}
 prometheus:
   {{- toYaml .Values.config.prometheus | nindent 2 }}
+registry:
+  {{- toYaml .Values.config.registry | nindent 2 }}
 {{- with .Values.config.sinks }}
 sinks:
   {{- toYaml . | nindent 2 }}

@@ -29,6 +29,10 @@ RETRAIN_INEFFECTIVE = "RetrainIneffective"
 """So many retrainings in a row did not help that triggers ask no more."""
 
 
+MODEL_RESOLVED = "ModelResolved"
+"""The model registry was asked what mlflow:// names; False while it is away or knows nothing."""
+
+
 class Condition(ApiModel):
     """One observed fact about the object, with the reason for it and since when it holds."""
 

@@ -40,9 +40,12 @@ from mooring.api.traffic_spec import TrafficSpec
 MAX_NAME_LENGTH = 40
 NAME_PATTERN = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
 
-SCHEMES: tuple[str, ...] = ("s3", "gs", "az", "abfs", "abfss", "hf", "oci", "https", "pvc", "file")
+SCHEMES: tuple[str, ...] = (
+    "s3", "gs", "az", "abfs", "abfss", "hf", "oci", "https", "pvc", "mlflow",
+    "file",
+)  # fmt: skip
 """Where this version can load models from."""
-LATER_SCHEMES: tuple[str, ...] = ("mlflow", "http")
+LATER_SCHEMES: tuple[str, ...] = ("http",)
 """Schemes that users try and this version refuses."""
 
 _SCHEME_PATTERN = r"^[A-Za-z][A-Za-z0-9+.-]*://"
@@ -58,6 +61,7 @@ _LOCATION_PATTERN = (
     r"(:[A-Za-z0-9_][A-Za-z0-9._-]*|(:[A-Za-z0-9_][A-Za-z0-9._-]*)?@sha256:[0-9a-f]{64})"
     r"|https://[A-Za-z0-9.\[\]:_-]+/[^\s]+"
     r"|pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?(/[^\s]*)?"
+    r"|mlflow://[A-Za-z0-9_][A-Za-z0-9._-]*(@[A-Za-z0-9_-]+|/[1-9][0-9]{0,17})"
     r"|file:///[^\s]+)$"
 )
 _CLIMBING_PATTERN = r"(^|/)\.\.(/|$)"
@@ -72,13 +76,13 @@ ModelUri = Annotated[
         _SCHEME_PATTERN,
         "has no scheme: write where the model is, such as s3://bucket/path, gs://bucket/path, "
         "az://container@account/path, hf://org/repo, oci://registry/repo:tag, https://host/path, "
-        "pvc://claim/path or file:///path",
+        "pvc://claim/path, mlflow://model@alias or file:///path",
     ),
     Rule(
         cel=f"!self.matches(r'{_SCHEME_PATTERN}') || self.matches(r'{_SUPPORTED_PATTERN}')",
         message=(
-            "has a scheme that this version does not load from (mlflow and http are among "
-            "them): use s3, gs, az, hf, oci, https, pvc or file"
+            "has a scheme that this version does not load from (http is among them): "
+            "use s3, gs, az, hf, oci, https, pvc, mlflow or file"
         ),
         check=matcher(_SUPPORTED_PATTERN),
     ),
@@ -88,8 +92,8 @@ ModelUri = Annotated[
             "is incomplete or malformed: write s3://bucket/path, gs://bucket/path, "
             "az://container@account/path, hf://org/repo@revision/path, "
             "oci://registry/repo:tag (or @sha256:…), https://host/path (user and "
-            "password belong in spec.model.credentials), pvc://claim/path or file:///path, "
-            "without blanks"
+            "password belong in spec.model.credentials), pvc://claim/path, mlflow://model@alias "
+            "(or mlflow://model/7) or file:///path, without blanks"
         ),
         check=matcher(_LOCATION_PATTERN),
     ),
@@ -163,7 +167,7 @@ class ModelSpec(ApiModel):
     uri: ModelUri
     """Where the model is: s3://bucket/path, gs://bucket/path, az://container@account/path (or
     abfs://), hf://org/repo@revision/path, oci://registry/repo:tag, https://host/path,
-    pvc://claim/path, or file:///path
+    pvc://claim/path, mlflow://model@alias (or model/7) in the administrator's registry, or file:///path
     for a model inside the server's image. A file, a folder, or an archive (.tar, .tar.gz, .zip),
     which is unpacked. Example: s3://models/fraud/v7."""
     digest: Digest | None = None

@@ -18,6 +18,7 @@ from mooring.core.gateway import gateway_trouble
 from mooring.core.kinds import Ref
 from mooring.core.observed import Manifest, Observed, was_ready
 from mooring.core.pods import PodReport, worst
+from mooring.core.registry_said import registry_conditions
 from mooring.core.render.router.objects import LABEL_ROUTER, router_name
 from mooring.core.retrain.said import retraining_conditions
 from mooring.core.revision import Revision
@@ -51,7 +52,9 @@ def conditions(observed: Observed, situation: Situation) -> dict[str, Finding]:
         "RolledBack": _first(_ROLLED_BACK, observed, situation),
     } | {
         kind: Finding(reason, message, holds)
-        for kind, (holds, reason, message) in retraining_conditions(situation).items()
+        for kind, (holds, reason, message) in (
+            retraining_conditions(situation) | registry_conditions(situation)
+        ).items()
     }
 
 
@@ -195,6 +198,19 @@ def _ready_trouble(observed: Observed, situation: Situation) -> Finding | None:
 # Reconciling ---------------------------------------------------------------------------------
 
 
+def _awaited(situation: Situation) -> bool:
+    """Whether all that is missing is a word of the model registry, which is asked again."""
+    resolution = situation.resolution
+    return resolution is not None and resolution.model is None and resolution.waiting
+
+
+def _reconciling_name(observed: Observed, situation: Situation) -> Finding | None:
+    if not _awaited(situation) or situation.blocked is None:
+        return None
+    on = f"; revision {situation.stable.hash} serves on" if situation.stable else ""
+    return Finding(situation.blocked.reason, situation.blocked.message + on)
+
+
 def _reconciling_rollout(observed: Observed, situation: Situation) -> Finding | None:
     candidate = situation.candidate
     if candidate is None:
@@ -277,7 +293,7 @@ def _reconciling_done(observed: Observed, situation: Situation) -> Finding | Non
 
 
 def _stalled_blocked(observed: Observed, situation: Situation) -> Finding | None:
-    if situation.blocked is None:
+    if situation.blocked is None or _awaited(situation):
         return None
     on = f"; revision {situation.stable.hash} serves on" if situation.stable else ""
     return Finding(situation.blocked.reason, situation.blocked.message + on)
@@ -412,6 +428,7 @@ _READY: tuple[Check, ...] = (
     _ready_trouble,
 )
 _RECONCILING: tuple[Check, ...] = (
+    _reconciling_name,
     _reconciling_rollout,
     _reconciling_leaving,
     _reconciling_capacity,

@@ -123,6 +123,8 @@ ANNOTATION_DIGEST = f"{GROUP}/model-digest"
 ANNOTATION_ROLLOUT = f"{GROUP}/rollout"
 ANNOTATION_RETRAINING = f"{GROUP}/retraining"
 ANNOTATION_ADOPTED = f"{GROUP}/adopted"
+#: On a ControllerRevision: a registry names its model.
+ANNOTATION_NAMED = f"{GROUP}/named"
 ANNOTATION_ROUTED = f"{GROUP}/routed-since"
 #: On a router's ConfigMap: its table as JSON, and the version that its files say they are.
 ANNOTATION_TABLE = f"{GROUP}/table"

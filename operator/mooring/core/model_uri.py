@@ -7,6 +7,9 @@ from dataclasses import dataclass, replace
 #: Where every runtime finds its model, and where the fetcher puts it.
 MODEL_PATH = "/mnt/models"
 _REMOTE = frozenset({"s3", "gs", "az", "abfs", "abfss", "hf", "oci", "https"})
+#: Artifacts that MLflow's tracking server hands out itself. Only a registry may name them.
+_ARTIFACTS = "mlflow-artifacts"
+_ARTIFACTS_API = "api/2.0/mlflow-artifacts/artifacts"
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +18,8 @@ class ModelLocation:
 
     ``digest`` is the one that an ``oci`` URI names. ``image`` is set where the node itself pulls
     the model and mounts it as a volume: the reference that it pulls.
+
+    ``source`` is where the fetcher finds what the URI names only, and ``uri`` otherwise.
 
     ``remote``: a pod fetches over the network. ``fetched``: an init container runs (it copies what
     is remote and verifies what a volume holds); a ``file`` model is part of the server's image.
@@ -26,10 +31,21 @@ class ModelLocation:
     path: str = ""
     digest: str = ""
     image: str = ""
+    source: str = ""
 
     @property
     def remote(self) -> bool:
-        return self.scheme in _REMOTE and not self.image
+        return (self.scheme in _REMOTE or self.scheme == _ARTIFACTS) and not self.image
+
+    @property
+    def proxied(self) -> bool:
+        """Whether the bytes come by way of MLflow's tracking server."""
+        return self.scheme == _ARTIFACTS
+
+    def by_way_of(self, server: str) -> ModelLocation:
+        """The same, with the address of that server, which the fetcher has to know."""
+        path = self.source.removeprefix(f"{_ARTIFACTS}:").lstrip("/")
+        return replace(self, source=f"{_ARTIFACTS}+{server.rstrip('/')}/{_ARTIFACTS_API}/{path}")
 
     @property
     def fetched(self) -> bool:
@@ -45,6 +61,13 @@ class ModelLocation:
     def model_path(self) -> str:
         """The folder in the server's file system that holds the model."""
         return self.path if self.scheme == "file" else MODEL_PATH
+
+
+def located(uri: str, source: str) -> ModelLocation:
+    """A model that goes by ``uri`` and whose bytes are at ``source``; raises ValueError."""
+    if source.startswith(f"{_ARTIFACTS}:/"):
+        return ModelLocation(uri, _ARTIFACTS, source=source)
+    return replace(parse(source), uri=uri, source=source)
 
 
 def parse(uri: str) -> ModelLocation:

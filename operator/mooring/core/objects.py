@@ -19,6 +19,7 @@ from mooring.core.front import Touch, front, leaves
 from mooring.core.kinds import Ref
 from mooring.core.monitoring import keeps
 from mooring.core.observed import Manifest, Observed
+from mooring.core.registry import named_last
 from mooring.core.render.autoscaler import autoscaler
 from mooring.core.render.configmap import config_map
 from mooring.core.render.controllerrevision import controller_revision
@@ -149,6 +150,9 @@ def _draining(observed: Observed, situation: Situation) -> tuple[list[Revision],
 def _expired(spec: ModelDeploymentSpec, situation: Situation, kept: set[str]) -> set[str]:
     """Records beyond the history limit, oldest first; what is live or asked for never goes."""
     limit = spec.rollout.revision_history_limit
+    named = named_last(situation.history) if situation.resolution is not None else None
+    if named is not None:  # by it the name is known while the registry is away
+        kept = kept | {named.hash}
     if situation.target is not None:
         kept = kept | {situation.target.hash}
     elif situation.blocked is not None:

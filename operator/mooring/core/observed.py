@@ -22,6 +22,7 @@ from mooring.core.traffic import RouterReport
 
 if TYPE_CHECKING:
     from mooring.core.examination import Evidence
+    from mooring.core.registry import Answer
 
 Manifest = dict[str, Any]
 
@@ -84,6 +85,8 @@ class RenderSettings:
     cluster_domain: str = "cluster.local"
     #: Whether there is a Prometheus to read evidence from.
     prometheus: bool = False
+    #: MLflow's tracking server, which names models and may hand out their files; empty: none.
+    registry_url: str = ""
     #: How often what is under judgement is looked at.
     analysis_interval: timedelta = timedelta(seconds=10)
     #: How the scrape configuration calls the namespace and the pod of a target.
@@ -103,7 +106,8 @@ class Observed:
     of what the decision before had asked to be measured. ``unserved`` names the optional kinds that
     the cluster does not know. ``connected_since`` is when this process
     last began to see the cluster without a gap: deadlines give what happened before that a little
-    grace. ``retraining`` is everything about requests for new models.
+    grace. ``retraining`` is everything about requests for new models. ``registry`` is what the
+    model registry last said of spec.model.uri; None where it has not been asked, or not answered.
     """
 
     now: datetime
@@ -119,6 +123,7 @@ class Observed:
     routers: tuple[RouterReport, ...] | None = None
     evidence: Evidence | None = None
     retraining: RetrainingFacts = field(default_factory=RetrainingFacts)
+    registry: Answer | None = None
 
     @property
     def name(self) -> str:

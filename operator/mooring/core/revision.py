@@ -21,6 +21,7 @@ from typing import Any
 from mooring.api import ModelDeployment
 from mooring.core import kinds
 from mooring.core.clock import format_time, parse_time
+from mooring.core.named import Named
 from mooring.core.quantity import canonical
 from mooring.core.retrain.adopted import Adopted
 from mooring.core.retrain.ledger import Ledger
@@ -34,6 +35,7 @@ _KNOWN_ANNOTATIONS = frozenset(
         kinds.ANNOTATION_ADOPTED,
         kinds.ANNOTATION_DIGEST,
         kinds.ANNOTATION_FINGERPRINT,
+        kinds.ANNOTATION_NAMED,
         kinds.ANNOTATION_PAUSED,
         kinds.ANNOTATION_PROMOTED_AT,
         kinds.ANNOTATION_PROMOTION,
@@ -145,7 +147,8 @@ class Revision:
     The revision with the highest promotion is stable: promoting is one write of one annotation.
     ``restart`` is the nonce of a revision that is asked for and not made yet. ``rollout`` is how it
     rolls out, or did last. ``ledger`` is what retraining knows, kept by the stable revision, and
-    ``adopted`` the request that its model stems from, if any.
+    ``adopted`` the request that its model stems from, if any; ``named`` that a registry has named
+    its model, and when among others.
     ``resource_version`` is empty for a record that is not written yet; otherwise it guards every
     change of the record against a stale view. ``stored`` is the record's data as it was read, and
     ``unknown`` those of our annotations that another version has written: data never changes, so
@@ -166,6 +169,7 @@ class Revision:
     rollout: RolloutPlan | None = None
     ledger: Ledger = field(default_factory=Ledger)
     adopted: Adopted | None = None
+    named: Named | None = None
     resource_version: str = ""
     uid: str = ""
     stored: Mapping[str, Any] | None = None
@@ -187,6 +191,11 @@ class Revision:
     @property
     def model_uri(self) -> str:
         return str(self.inputs["model"]["uri"])
+
+    @property
+    def model_source(self) -> str:
+        """Where a registry's version has its bytes; empty for a model that its URI locates."""
+        return str(self.inputs["model"].get("source") or "")
 
     @property
     def declared_digest(self) -> str | None:
@@ -357,6 +366,7 @@ def _read(child: Mapping[str, Any]) -> Revision:
         rollout=_read_rollout(annotations.get(kinds.ANNOTATION_ROLLOUT)),
         ledger=_read_ledger(annotations.get(kinds.ANNOTATION_RETRAINING)),
         adopted=_read_adopted(annotations.get(kinds.ANNOTATION_ADOPTED)),
+        named=_read_named(annotations.get(kinds.ANNOTATION_NAMED)),
         stored=data,
         unknown={
             key: value
@@ -383,6 +393,10 @@ def _read_ledger(text: str | None) -> Ledger:
 
 def _read_adopted(text: str | None) -> Adopted | None:
     return Adopted.from_text(text) if text else None
+
+
+def _read_named(text: str | None) -> Named | None:
+    return Named.from_text(text) if text else None
 
 
 def record_annotations(revision: Revision) -> dict[str, str]:
@@ -412,6 +426,7 @@ def record_annotations(revision: Revision) -> dict[str, str]:
         kinds.ANNOTATION_ROLLOUT: revision.rollout.to_text() if revision.rollout else None,
         kinds.ANNOTATION_RETRAINING: revision.ledger.to_text() if revision.ledger else None,
         kinds.ANNOTATION_ADOPTED: revision.adopted.to_text() if revision.adopted else None,
+        kinds.ANNOTATION_NAMED: revision.named.to_text() if revision.named else None,
     }
     return dict(revision.unknown) | {k: v for k, v in facts.items() if v is not None}
 

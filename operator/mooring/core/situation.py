@@ -12,6 +12,7 @@ from mooring.core.analysis import Standard
 from mooring.core.capacity import Capacity
 from mooring.core.examination import Evidence, Examination
 from mooring.core.observed import Observed
+from mooring.core.registry import Resolution
 from mooring.core.render.revision import CannotRender
 from mooring.core.retrain.work import Retraining
 from mooring.core.revision import History, Revision
@@ -30,7 +31,7 @@ class Situation:
     of the whole deployment, ``needed`` those without which it is not ready. ``created``,
     ``promoted`` and ``rejected`` name what this decision itself brings about. ``held_to`` is what
     revisions are judged by, if anything; ``examination`` what is to be measured next, ``evidence``
-    what was found of it.
+    what was found of it. ``resolution`` is how far a model's name in a registry was followed.
     """
 
     history: History
@@ -61,6 +62,7 @@ class Situation:
     examination: Examination | None = None
     evidence: Evidence | None = None
     retraining: Retraining | None = None
+    resolution: Resolution | None = None
 
     @property
     def serving(self) -> Revision | None:

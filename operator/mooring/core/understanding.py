@@ -6,7 +6,7 @@ Nothing here renders a child or a condition.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from mooring.api import ModelDeployment
 from mooring.core import kinds
@@ -14,9 +14,10 @@ from mooring.core.capacity import capacity
 from mooring.core.course import go_on
 from mooring.core.observed import Observed
 from mooring.core.observed_routing import read_routing
+from mooring.core.registry import Resolution, followed, with_name
 from mooring.core.render.metadata import child_name
 from mooring.core.render.revision import CannotRender, render_revision
-from mooring.core.retrain.adoption import open_desk, wanted, without_outdated
+from mooring.core.retrain.adoption import Wanted, open_desk, wanted, without_outdated
 from mooring.core.retrain.desk import Desk
 from mooring.core.retrain.drifting import drift_facts
 from mooring.core.retrain.ledger import joined
@@ -29,7 +30,9 @@ from mooring.core.verbs import Action, Outcome, Scene, parse_action, take
 def understand(observed: Observed, resource: ModelDeployment) -> Situation:
     """Derives the situation; raises ValueError when a record cannot be read."""
     history = read_history(observed.children)
-    inputs = canonical_inputs(resource)
+    resolution = followed(resource.spec.model.uri, observed.registry, history)
+    resource = resolution.applied(resource)
+    inputs = resolution.pinned(canonical_inputs(resource))
     history = _drop_done_restarts(_pin_digests(observed, history))
     facts = observed.retraining
     if facts.drift is None:
@@ -46,28 +49,64 @@ def understand(observed: Observed, resource: ModelDeployment) -> Situation:
             target = history.target(want.inputs)
         if _said_before(observed, verb):
             verb = None
-    blocked: CannotRender | None = None
-    created: Revision | None = None
-    if target is None or _restart_pending(history, target):
-        nonce = target.restart if target else None
-        try:
-            created = _new_revision(observed, want.resource(resource), history, want.inputs, nonce)
-        except CannotRender as error:
-            blocked = error
-        else:
-            created = replace(created, adopted=want.adopted)
-            history = history.with_revision(created)
-            target = created
-    elif want.adopted is not None and target.adopted != want.adopted:
-        target = replace(target, adopted=want.adopted)
-        history = history.with_revision(target)
+    found = _Found(history, target, blocked=resolution.blocked)
+    if resolution.known:
+        found = _named(_found(observed, resource, found, want), inputs, resolution)
+    history, target = found.history, found.target
     first = _first_serving(observed, history, target)
     if first is not None:
         history = history.with_revision(first)
     situation = go_on(observed, resource, history, target)
     promoted = situation.promoted or first
-    situation = replace(situation, blocked=blocked, verb=verb, created=created, promoted=promoted)
+    situation = replace(
+        situation,
+        blocked=found.blocked,
+        verb=verb,
+        created=found.created,
+        promoted=promoted,
+        resolution=resolution if resolution.needed else None,
+    )
     return _retrained(situation, desk)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """The revision asked for, as far as there is one or can be; ``created`` is set with it if this
+    decision makes it.
+    """
+
+    history: History
+    target: Revision | None
+    created: Revision | None = None
+    blocked: CannotRender | None = None
+
+
+def _found(observed: Observed, resource: ModelDeployment, found: _Found, want: Wanted) -> _Found:
+    """The target, made where there is no record of these inputs, or a restart of them is due."""
+    history, target = found.history, found.target
+    if target is None or _restart_pending(history, target):
+        nonce = target.restart if target else None
+        try:
+            created = _new_revision(observed, want.resource(resource), history, want.inputs, nonce)
+        except CannotRender as error:
+            return replace(found, blocked=error)
+        created = replace(created, adopted=want.adopted)
+        return replace(
+            found, history=history.with_revision(created), target=created, created=created
+        )
+    if want.adopted is not None and target.adopted != want.adopted:
+        target = replace(target, adopted=want.adopted)
+        return replace(found, history=history.with_revision(target), target=target)
+    return found
+
+
+def _named(found: _Found, inputs: Mapping[str, object], resolution: Resolution) -> _Found:
+    """The same with the record marked that a registry names now."""
+    history, named = with_name(found.history, inputs, resolution)
+    if named is None or found.target is None or named.hash != found.target.hash:
+        return replace(found, history=history)
+    created = named if found.created is not None else None
+    return replace(found, history=history, target=named, created=created)
 
 
 def _retrained(situation: Situation, desk: Desk) -> Situation:
@@ -169,7 +208,7 @@ def _new_revision(
     full = dict(inputs) if nonce is None else {**inputs, "restart": nonce}
     taken = {r.hash for r in history.revisions if r.inputs != full}
     name = name_hash(full, taken)
-    runtime = resource.spec.runtime.name
+    runtime, model = resource.spec.runtime.name, inputs["model"]
     rendered = render_revision(
         observed.name,
         observed.namespace,
@@ -178,6 +217,7 @@ def _new_revision(
         tuple(observed.runtimes),
         name,
         observed.settings,
+        str(model.get("source", "")) if isinstance(model, Mapping) else "",
     )
     return Revision(
         name,

@@ -36,7 +36,8 @@ from mooring.engine.merge_patch import merge_patch
 from mooring.engine.metrics import Metrics
 from mooring.engine.queue import Key, KeyedQueue
 from mooring.engine.recorder import Recorder
-from mooring.engine.refusals import Refusals, may_write, owner_of
+from mooring.engine.refusals import Refusals, may_write, owner_of, unknown
+from mooring.engine.registry import RegistryWatch
 from mooring.engine.retraining import RetrainingIO
 from mooring.engine.routers import Routers
 from mooring.engine.second_look import Conflict, SecondLook
@@ -65,6 +66,7 @@ class Reconciler:
     now: Callable[[], datetime]
     connected_since: Callable[[], datetime | None]
     examiner: Examiner
+    registry: RegistryWatch
     unserved: Callable[[], frozenset[str]] = frozenset
     _refusals: dict[Key, Refusals] = field(default_factory=dict)
     _applied: dict[Key, dict[Ref, tuple[str, str]]] = field(default_factory=dict)
@@ -169,6 +171,7 @@ class Reconciler:
             routers=routers,
             evidence=self.examiner.found(key),
             retraining=await self.retraining.observe(key, resource),
+            registry=self.registry.look_up(key, resource),
         )
 
     async def _judged_pods(
@@ -357,7 +360,7 @@ class Reconciler:
             if error.status == 409:
                 await self._look_closer(kind, observed, ref, refusals)
                 return False
-            if not (error.refused or _unknown(kind, error)):
+            if not (error.refused or unknown(kind, error)):
                 raise
             if live is not None and await self._replaced(key, kind, manifest, live):
                 raise Conflict(f"{ref} was put in order, and can be applied now") from error
@@ -465,16 +468,8 @@ class Reconciler:
         self._listed.pop(key, None)
         self.examiner.want(key, None)
         self.retraining.forget(key)
+        self.registry.forget(key)
         self.queue.forget(key)
-
-
-def _unknown(kind: kinds.Kind, error: ApiError) -> bool:
-    """Whether the cluster does not know this kind, or a field of it: its definition is somebody
-    else's, and may have been removed a moment ago or be an old one.
-    """
-    if kind not in kinds.OPTIONAL_KINDS:
-        return False
-    return error.status == 404 or "field not declared in schema" in error.message
 
 
 def _told_by_status(plan: Plan) -> frozenset[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from mooring.adapters.kube import ApiError
 from mooring.core import kinds
 from mooring.core.kinds import Ref
 from mooring.core.objects import owned
@@ -51,3 +52,12 @@ def owner_of(live: Manifest) -> str:
         return "somebody else (it does not carry Mooring's labels)"
     owner = owners[0]
     return f"{owner.get('kind')} {owner.get('name')} (uid {owner.get('uid')})"
+
+
+def unknown(kind: kinds.Kind, error: ApiError) -> bool:
+    """Whether the cluster does not know this kind, or a field of it: its definition is somebody
+    else's, and may have been removed a moment ago or be an old one.
+    """
+    if kind not in kinds.OPTIONAL_KINDS:
+        return False
+    return error.status == 404 or "field not declared in schema" in error.message

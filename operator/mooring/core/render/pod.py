@@ -187,7 +187,8 @@ def _fetcher(
     settings: RenderSettings,
 ) -> dict[str, Any]:
     model = spec.model
-    args = ["fetch", "--uri", location.uri, "--target", _mount_path(runtime, location, values)]
+    args = ["fetch", "--uri", location.source or location.uri]
+    args += ["--target", _mount_path(runtime, location, values)]
     if model.digest:
         args += ["--digest", model.digest]
     else:

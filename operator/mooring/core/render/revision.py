@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from mooring.api import InvalidResource, ModelDeployment, RuntimeTemplate, parse_runtime_template
-from mooring.core.model_uri import ModelLocation, parse
+from mooring.core.model_uri import ModelLocation, located, parse
 from mooring.core.observed import RenderSettings, RuntimeSource
 from mooring.core.placeholders import UnknownPlaceholder, Values
 from mooring.core.render.pod import config_key, pod_template
@@ -34,8 +34,11 @@ def render_revision(
     known_runtimes: tuple[str, ...],
     revision: str,
     settings: RenderSettings,
+    bytes_at: str = "",
 ) -> Rendered:
     """Renders everything that the pods of this revision are made of.
+
+    ``bytes_at`` is where a registry has the bytes of a model that goes by spec's URI.
 
     Raises :class:`CannotRender` when a second object stands in the way: the runtime is missing
     or broken, it cannot serve the format, or the administrator asks for a digest.
@@ -50,7 +53,7 @@ def render_revision(
             "RuntimeInvalid",
             f"{source.kind} {source.name} cannot be read: {'; '.join(error.problems)}",
         ) from error
-    location = _location(spec.model.uri)
+    location = _location(spec.model.uri, bytes_at, settings)
     digest = spec.model.digest or location.digest
     _check_format(resource, runtime, source)
     if settings.require_digest and location.fetched and not digest:
@@ -111,9 +114,16 @@ def model_version(location: ModelLocation) -> str:
     return str(int(last))
 
 
-def _location(uri: str) -> ModelLocation:
+def _location(uri: str, bytes_at: str, settings: RenderSettings) -> ModelLocation:
     try:
-        return parse(uri)
+        location = located(uri, bytes_at) if bytes_at else parse(uri)
+        if location.proxied and not settings.registry_url:
+            raise CannotRender(
+                "RegistryNotConfigured",
+                f"{uri} is kept behind an MLflow server, and the administrator has named none "
+                "(config.registry.url)",
+            )
+        return location.by_way_of(settings.registry_url) if location.proxied else location
     except ValueError as error:
         raise CannotRender("InvalidSpec", f"spec.model.uri: {error}") from error
 

@@ -126,7 +126,7 @@ def in_force(history: History, model: str) -> Revision | None:
 
 def pending_inputs(inputs: Mapping[str, Any], found: Wanted) -> Wanted:
     """The inputs with the adopted model in place of the spec's."""
-    model = {**inputs["model"], "uri": found.uri, "digest": found.digest}
+    model = {**inputs["model"], "uri": found.uri, "digest": found.digest, "source": ""}
     return replace(found, inputs=normal_form({**inputs, "model": model}))
 
 
