@@ -98,7 +98,10 @@ def test_artifacts_behind_the_server_are_fetched_as_a_tree(
     assert found.files == 3
     for path, body in FILES.items():
         assert (tmp_path / "models" / path).read_bytes() == body
-    assert digest_path(tmp_path / "models").digest == found.digest
+        copy = tmp_path / "copy" / path
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(body)
+    assert digest_path(tmp_path / "copy").digest == found.digest
     assert digest_uri(by_server(source, mlflow.url), bench.run()).digest == found.digest
 
 
