@@ -16,7 +16,6 @@ from urllib.parse import quote, urlencode
 from mooring_fetcher.body import HttpBody
 from mooring_fetcher.credentials import Credentials
 from mooring_fetcher.failure import Changed, PermanentFailure
-from mooring_fetcher.objects import NoObjectError
 from mooring_fetcher.store import Listing, RemoteFile, size_of
 from mooring_fetcher.uri import MLFLOW_ARTIFACTS, ModelUri
 from mooring_fetcher.web import Answer, Web, refuse_plain, rest_of
@@ -60,7 +59,7 @@ class MlflowStore:
         if answer.status == 404:
             answer.close()
             raise Changed
-        self._refuse(answer)
+        self._ok(answer)
         other = file.version is not None and answer.strong_etag != file.version
         if other and answer.status != 416:
             answer.close()
@@ -97,7 +96,7 @@ class MlflowStore:
         if answer.status == 404:
             answer.close()
             return []
-        self._refuse(answer)
+        self._ok(answer)
         return self._read(answer, lambda held: [_entry(e) for e in held.get("files") or ()])
 
     def _file(self, path: str, key: str, size: int) -> RemoteFile:
@@ -123,22 +122,20 @@ class MlflowStore:
                 "operator's administrator has to check its address."
             ) from None
 
-    def _refuse(self, answer: Answer) -> None:
-        """Raises what a status that is no success means."""
-        if answer.status in (200, 206, 412, 416):
-            return
-        answer.close()
+    def _ok(self, answer: Answer) -> Answer:
+        """The answer, if it is one that can be used; else raises what its status means."""
+        return answer.usable(f"{self._uri.shown}: {self._uri.host}", self._meaning)
+
+    def _meaning(self, answer: Answer) -> PermanentFailure:
         at = f"{self._uri.host} answered {answer.status}"
-        if answer.retried:
-            raise answer.interruption(f"{self._uri.shown}: {self._uri.host}")
         who = self._credentials.shown if self._private else "this pod (no Secret given)"
         if answer.status in (401, 403):
-            raise NoObjectError(
+            return PermanentFailure(
                 f"Access to {self._uri.shown} is denied to {who} ({at}): give "
                 "MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, "
                 "in the Secret."
             )
-        raise PermanentFailure(
+        return PermanentFailure(
             f"{at} for {self._uri.shown}: it must be started with --serve-artifacts."
         )
 
