@@ -285,14 +285,14 @@ def test_a_retrained_revision_is_compared_with_what_it_was_trained_on_and_the_al
     memory, report = followed(windows)[-1]
     assert report.drift["state"] == "Drifted"
     wanted = rebasing(watch, memory, report, 13 * HOUR)
-    fresh = joined(windows[h] for h in range(4, 13))
+    fresh = joined(windows[h] for h in range(5, 13))
 
     span = 13 * HOUR, 14 * HOUR
     after, told = judge(
         watch, reference(), traffic(13, shift=0.6), memory, report, *span, fresh=fresh
     )
 
-    assert wanted == ((4 * HOUR, 13 * HOUR),)
+    assert wanted == ((5 * HOUR, 13 * HOUR),), "the window of the change holds both"
     assert told.drift["state"] == "Steady"
     assert told.facts is not None
     assert told.facts.episode == 0

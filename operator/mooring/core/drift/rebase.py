@@ -6,13 +6,17 @@ promotion takes the place of the reference's counts, on the same bins. That base
 that is slow is seen against it, as it would not be against one that moves along. It holds for as
 long as that revision is stable; any other goes back to the ConfigMap.
 
+The answers of the new model are nothing like its predecessor's, so they are compared with its own
+first ones alone: those that it gave as a candidate, and after that, until there are enough.
+
 A captured reference is such a base, too: of the first traffic, and whatever revision is stable.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,7 +39,7 @@ _LEAST_ANSWERS = 500.0
 @dataclass(frozen=True, slots=True)
 class Base:
     """Live counts between two moments, in seconds: what ``revision`` was trained on, or, with an
-    empty one, the first traffic.
+    empty one, the first traffic. ``outputs`` are the first answers of that revision.
     """
 
     revision: str
@@ -43,6 +47,13 @@ class Base:
     end: float
     counts: Mapping[str, tuple[float, ...]]
     outputs: Mapping[str, tuple[float, ...]]
+
+    @property
+    def knows_answers(self) -> bool:
+        """Whether the revision has answered often enough to be compared with itself."""
+        return bool(self.outputs) and all(
+            sum(one) >= _LEAST_ANSWERS for one in self.outputs.values()
+        )
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -63,6 +74,14 @@ class Base:
             {name: tuple(map(float, one)) for name, one in raw["counts"].items()},
             {name: tuple(map(float, one)) for name, one in raw["outputs"].items()},
         )
+
+
+def after_change(change_point: float, start: float, window: float) -> float:
+    """Where a base begins: after the window in which the data changed, which holds some of what was
+    before, if another window is over since.
+    """
+    pure = change_point + window
+    return pure if pure + window <= start else change_point
 
 
 def spans(
@@ -96,14 +115,27 @@ def base_of(
     cells = counted.features.get(grid, {})
     if counted.gap or any(sum(cells.get(one.name, {}).values()) < LEAST_ROWS for one in features):
         return None
+    base = Base(revision, start, end, _filled(features, cells), {})
+    return with_answers(base, counted, grid, outputs)
+
+
+def with_answers(
+    base: Base, counted: Counted, grid: str, outputs: Sequence[FeatureReference]
+) -> Base:
+    """The base with what its revision has answered in ``counted`` as well."""
     answers = {
-        name: one for (of, name), one in counted.outputs.get(grid, {}).items() if of == revision
+        name: one
+        for (of, name), one in counted.outputs.get(grid, {}).items()
+        if of == base.revision
     }
-    enough = outputs and all(
-        sum(answers.get(one.name, {}).values()) >= _LEAST_ANSWERS for one in outputs
-    )
-    return Base(
-        revision, start, end, _filled(features, cells), _filled(outputs, answers) if enough else {}
+    return replace(
+        base,
+        outputs={
+            name: tuple(
+                a + b for a, b in zip_longest(one, base.outputs.get(name, ()), fillvalue=0.0)
+            )
+            for name, one in _filled(outputs, answers).items()
+        },
     )
 
 

@@ -30,7 +30,7 @@ from mooring.core.drift.memory import (
     joined_spans,
     with_span,
 )
-from mooring.core.drift.rebase import base_of, based, spans
+from mooring.core.drift.rebase import after_change, base_of, based, spans, with_answers
 from mooring.core.drift.reference import FeatureReference, Reference
 from mooring.core.drift.report import Condition, DriftReport, WindowReport, summary
 from mooring.core.drift.season import PastWindow, SeasonalReference, seasonal_reference
@@ -149,6 +149,8 @@ def rebasing(
             return ()
         facts = report.facts
         changed = facts.change_point.timestamp() if facts and facts.change_point else None
+        if changed is not None:
+            changed = after_change(changed, start, watch.window)
         return spans(changed, start, watch.window, broken)
     began, captured = memory.began, watch.captured
     if base is not None or began is None or captured is None or start < began + captured:
@@ -214,6 +216,8 @@ class _Step:
             if revision not in revisions
         }
         for revision in revisions if outputs else ():
+            if self._is_new(revision):
+                continue
             states[revision], window_report = self._outputs(revision, settings)
             found.append((revision, window_report))
         return self._reported(state, dict(list(states.items())[-MOST_REVISIONS:]), found)
@@ -304,6 +308,21 @@ class _Step:
         before = self.memory.outputs.get(revision, DriftState())
         expectations = self.watch.expectations(self.reference)
         return evaluate(view, window, before, settings, expectations=expectations)
+
+    def _is_new(self, revision: str) -> bool:
+        """Whether too little is known of what a retrained revision usually answers; its answers are
+        then remembered, and judged later.
+        """
+        if not self.watch.retrained or revision != self.watch.stable:
+            return False
+        base = self.memory.base
+        if base is None or base.revision != revision:
+            return True
+        if base.knows_answers:
+            return False
+        more = with_answers(base, self.counted, self.grid, self.reference.outputs)
+        self.memory = replace(self.memory, base=more)
+        return True
 
     def _cells(self) -> Mapping[str, Cells]:
         return self.counted.features.get(self.grid, {})
