@@ -37,6 +37,11 @@ PYTEST_ARGS ?=
 # Hypothesis' own profile "ci": the same examples in every run, no deadline on a busy machine. The
 # campaigns of test-slow take new examples each time.
 PYTEST := $(BIN)/python -m pytest -q
+# Tests are rewritten as they are imported: kept, that is done once and not by each worker and tier.
+export PYTHONDONTWRITEBYTECODE :=
+# Tests of real servers wait more than they compute. A file's tests stay together, with the servers
+# that they share; each worker has a control plane of its own. Folders with long waits come first.
+SERVERS := -n 3 --dist=loadfile --no-loadscope-reorder
 STEADY := --hypothesis-profile=ci
 # How many cases make faults-full tries in all, and which single one make fault repeats.
 FAULT_RUNS ?= 1000
@@ -143,7 +148,7 @@ test-unit: $(STAMP) ## Everything that needs no server (below 60 s)
 .PHONY: test-apiserver
 test-apiserver: $(STAMP) ## Against a real kube-apiserver and etcd, S3 server and Prometheus, with faults
 	@$(MOORING_DEV) binaries kubernetes s3 helm prometheus >/dev/null
-	@$(call RUN_TIER,apiserver,$(STEADY) -m "$(APISERVER)")
+	@$(call RUN_TIER,apiserver,$(STEADY) $(SERVERS) -m "$(APISERVER)")
 
 .PHONY: test-faults
 test-faults: $(STAMP) ## Only the fault runs of test-apiserver: a seeded slice (below 5 minutes)

@@ -109,7 +109,7 @@ class RealPrometheus:
 
     def wait_for(self, query: str) -> None:
         """Waits until the query gives something."""
-        wait_until(query, lambda: bool(self.ask(query)), timeout=30.0, check=self._check)
+        wait_until(query, lambda: bool(self.ask(query)), timeout=60.0, check=self._check)
 
 
 @contextlib.contextmanager

@@ -150,7 +150,7 @@ async def test_a_router_that_is_not_scraped_gives_no_source(
     asking = Prometheus(Access(prometheus.url))
     router.broken = True
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while (await read_counters(asking, [TARGET])).sources:
                 await asyncio.sleep(0.1)
     finally:
@@ -186,7 +186,7 @@ async def test_with_prometheus_stopped_the_reason_is_given_and_then_it_goes_on(
     assert not reading.sources
     prometheus.start()
     after = before
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while after.at <= before.at:
             await asyncio.sleep(0.1)
             reading = await read_counters(asking, [TARGET])

@@ -59,7 +59,7 @@ async def _wipe(api: Api, namespace: str) -> None:
 
     # Without the operator: its children follow their owner, and nothing waits for a finalizer.
     # Garbage collection learns of new kinds every half minute.
-    await until(gone, "the children have followed", seconds=90)
+    await until(gone, "the children have followed")
 
 
 async def test_the_same_model_is_served_by_the_same_revision_and_no_verb_fires_twice(

@@ -84,7 +84,7 @@ async def test_windows_are_judged_once_each_whoever_is_there_and_told_in_status(
             async def steady() -> bool:
                 return await state() == "Steady"
 
-            await until(steady, "Steady", 90)
+            await until(steady, "Steady")
         first = (await status())["drift"]["windowEnd"]
         shift[0] = 0.8
         async with Operator.run(cluster.kubeconfig, wanted):
@@ -92,7 +92,7 @@ async def test_windows_are_judged_once_each_whoever_is_there_and_told_in_status(
             async def drifted() -> bool:
                 return await state() == "Drifted"
 
-            await until(drifted, "Drifted", 90)
+            await until(drifted, "Drifted")
             found = await status()
             (condition,) = [one for one in found["conditions"] if one["type"] == "Drifted"]
             assert condition["status"] == "True"

@@ -15,6 +15,7 @@ import pytest
 import yaml
 from tests.apiserver.cluster import (
     LEASE,
+    SECONDS,
     Api,
     Json,
     Operator,
@@ -51,7 +52,7 @@ class Member:
     def signal(self, number: int) -> None:
         os.kill(self.process.pid, number)
 
-    async def ended(self, seconds: float = 15.0) -> int:
+    async def ended(self, seconds: float = SECONDS) -> int:
         async with asyncio.timeout(seconds):
             return await self.process.wait()
 
@@ -110,7 +111,7 @@ async def test_a_leader_that_slept_past_its_lease_writes_nothing_when_it_wakes(
         member("first", tmp_path, behind, namespace) as first,
         Pods(api, namespace),
     ):
-        await until(lambda: _holds(api, namespace, "first"), "the first one leads", 30)
+        await until(lambda: _holds(api, namespace, "first"), "the first one leads")
         await deploy(api, namespace)
         await until(lambda: _serves(api, namespace, "s3://models/fraud/v1"), "v1 serves")
         await _at_rest(api, namespace)
@@ -119,7 +120,7 @@ async def test_a_leader_that_slept_past_its_lease_writes_nothing_when_it_wakes(
             written = len(_written(proxy))
             # Before anybody else leads: this is the first one's work, and it will wake up to it.
             await deploy(api, namespace, spec=simple_spec("s3://models/fraud/v2"))
-            await until(lambda: _holds(api, namespace, "second"), "the second one leads", 30)
+            await until(lambda: _holds(api, namespace, "second"), "the second one leads")
             await until(lambda: _serves(api, namespace, "s3://models/fraud/v2"), "v2 serves")
             await until(lambda: _only_one_revision_lives(api, namespace), "v1's pods are gone")
             await _at_rest(api, namespace)
@@ -163,7 +164,7 @@ async def test_a_leader_that_is_told_to_stop_gives_its_lease_up(
 ) -> None:
     """A standby need not wait for it to run out."""
     async with member("first", tmp_path, cluster.kubeconfig, namespace) as first:
-        await until(lambda: _holds(api, namespace, "first"), "it leads", 30)
+        await until(lambda: _holds(api, namespace, "first"), "it leads")
         first.signal(signal.SIGTERM)
         assert await first.ended() == 0
         lease = await api.get(LEASE, namespace, "mooring-operator")
@@ -184,7 +185,7 @@ async def test_a_leader_killed_amid_its_applies_leaves_what_another_one_complete
 
     async with Pods(api, namespace):
         async with member("first", tmp_path, cluster.kubeconfig, namespace) as first:
-            await until(lambda: _holds(api, namespace, "first"), "it leads", 30)
+            await until(lambda: _holds(api, namespace, "first"), "it leads")
             await _deploy_all(api, namespace)
             await until(lambda: _some_children(api, namespace), "some children are made")
             first.signal(signal.SIGKILL)
@@ -217,7 +218,7 @@ async def _ended(api: Api, namespace: str, wanted: Json) -> bool:
 async def _at_rest(api: Api, namespace: str) -> None:
     """Waits until nothing has been written for a second."""
     before: dict[str, str] = {}
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(SECONDS):
         while (now := await api.versions(namespace)) != before:
             before = now
             await asyncio.sleep(1.0)

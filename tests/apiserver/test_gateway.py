@@ -162,7 +162,7 @@ async def test_a_canary_goes_through_and_a_second_resync_writes_nothing(
             status = (await api.resource(namespace, "fraud"))["status"]
             return bool(status.get("rollout", {}).get("doing") == "pause until promote")
 
-        await until(paused, "the pause after the steps", 60)
+        await until(paused, "the pause after the steps")
         status = (await api.resource(namespace, "fraud"))["status"]
         candidate = status["candidate"]["revision"]
         assert (status["stable"]["weight"], status["candidate"]["weight"]) == (80, 20)
@@ -241,7 +241,7 @@ async def test_a_refused_parent_stalls_the_rollout_while_stable_serves(
             status = (await api.resource(namespace, "fraud"))["status"]
             return status["stable"]["revision"] != stable and len(await weights(api, namespace)) < 2
 
-        await until(through, "the rollout goes on", 60)
+        await until(through, "the rollout goes on")
 
 
 @pytest.mark.usefixtures("gateway_api")
@@ -298,7 +298,7 @@ async def test_the_example_gets_its_route(cluster: ControlPlane, api: Api, names
         FakeGateway(api, namespace),
     ):
         await deploy(api, namespace, spec=example["spec"])
-        await until(lambda: api.ready(namespace, "fraud"), "Ready", 60)
+        await until(lambda: api.ready(namespace, "fraud"), "Ready")
         assert list((await weights(api, namespace)).values()) == [100]
 
 

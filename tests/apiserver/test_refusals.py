@@ -134,7 +134,7 @@ async def test_what_serves_serves_on_while_a_name_of_its_successor_is_taken(
             status = (await api.resource(namespace, "fraud"))["status"]
             return bool(status["stable"]["modelUri"] == second["model"]["uri"])
 
-        await until(served, "v2 serves", seconds=40)
+        await until(served, "v2 serves")
 
 
 async def test_a_right_that_is_missing_is_told_and_keeps_nothing_else_back(

@@ -14,6 +14,7 @@ import pytest
 from aiohttp import web
 from tests.apiserver.cluster import (
     DIGEST,
+    SECONDS,
     Api,
     Json,
     Operator,
@@ -167,7 +168,7 @@ async def test_killed_between_any_two_writes_it_asks_and_trains_once(
         allowed = 1
         async with Operator.run(cluster.kubeconfig, settings(namespace)) as operator:
             with contextlib.suppress(AssertionError):
-                await until(lambda: len(writes) >= 1, "a write", seconds=3.0 if done else 30.0)
+                await until(lambda: len(writes) >= 1, "a write", seconds=3.0 if done else SECONDS)
             await asyncio.sleep(0.1)
             operator.task.cancel()
         made += writes

@@ -93,7 +93,7 @@ class Collector:
 
     async def counted(self, requests: int, **labels: str) -> None:
         """Waits until that many requests are counted."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while await self.total("requests", **labels) < requests:
                 await asyncio.sleep(0.02)
         assert await self.total("requests", **labels) == requests
@@ -291,7 +291,7 @@ async def test_a_collector_that_hangs_costs_no_request_and_holds_none_up(
     assert {status for status, _ in sent} == {200}
     assert max(seconds for _, seconds in sent) < 2.0, sent
     # Once it goes on, it counts again.
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not await collector.total("requests", kind="answered") > 1:
             await send(client, router.url(INFER), infer([1, 2, 3]))
             await asyncio.sleep(0.1)
@@ -342,7 +342,7 @@ async def test_it_ends_at_sigterm_with_exit_code_zero(collector: Collector) -> N
     assert collector.process is not None
     collector.signal(signal.SIGTERM)
     with suppress(ProcessLookupError):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             assert await collector.process.wait() == 0
 
 

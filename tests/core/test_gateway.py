@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from tests.core.gateways import ROUTE, run_gateways, split
@@ -37,7 +38,9 @@ def start(world: World) -> str:
 
 
 def run(world: World, seconds: int = 1) -> list[dict[str, int]]:
-    """Lets pods and Gateways follow until nothing moves; returns the weights that were written."""
+    """Lets pods and Gateways follow until nothing moves for minutes; returns the weights that
+    were written.
+    """
     seen = [split(world)]
     for _ in range(40):
         before = len(world.writes)
@@ -49,7 +52,8 @@ def run(world: World, seconds: int = 1) -> list[dict[str, int]]:
         run_gateways(world)
         world.wait(seconds=seconds)
         plan = world.round()
-        if len(world.writes) == before and plan.look_again is None:
+        later = plan.look_again is None or plan.look_again > world.now + timedelta(minutes=2)
+        if len(world.writes) == before and later:
             return seen
         if split(world) != seen[-1]:
             seen.append(split(world))

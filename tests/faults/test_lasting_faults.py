@@ -106,18 +106,18 @@ async def test_every_watch_that_is_begun_is_refused_with_410_for_a_while(
         proxy.watches_refused = True
         async with Operator.run(kubeconfig, settings(namespace, resync=RESYNC)) as operator:
             await deploy(api, namespace)
-            await until(lambda: api.ready(namespace, "fraud"), "Ready without any watch", 40)
+            await until(lambda: api.ready(namespace, "fraud"), "Ready without any watch")
             assert proxy.refused
             proxy.watches_refused = False
             seen = operator.metric("mooring_watch_events_total", kind="ModelDeployment")
             await deploy(api, namespace, "other")
-            await until(lambda: api.ready(namespace, "other"), "the other is Ready", 40)
+            await until(lambda: api.ready(namespace, "other"), "the other is Ready")
 
             def heard() -> bool:
                 now = operator.metric("mooring_watch_events_total", kind="ModelDeployment")
                 return now > seen
 
-            await until(heard, "watches tell again", 40)
+            await until(heard, "watches tell again")
 
 
 async def test_an_api_server_that_is_away_amid_a_canary_is_waited_for(

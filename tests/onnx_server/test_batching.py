@@ -69,7 +69,7 @@ async def test_requests_that_come_together_are_one_run_and_each_gets_its_own_row
 async def test_a_lone_request_waits_for_nobody() -> None:
     model = Model()
     batch, _ = batcher(model)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         assert await together(batch, request(1)) == [[2]]
         assert await together(batch, request(2)) == [[4]]
     assert model.runs == [1, 1]
@@ -85,7 +85,7 @@ async def test_what_comes_while_a_run_is_under_way_is_the_next_run() -> None:
     rest = asyncio.create_task(together(batch, request(2), request(3)))
     await asyncio.sleep(0)
     model.gate.set()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         assert (await first, await rest) == ([[2]], [[4], [6]])
     assert model.runs == [1, 2]
 
@@ -98,7 +98,7 @@ async def test_nobody_waits_longer_than_the_delay_for_a_run_that_is_under_way() 
     while len(model.runs) < 1:
         await asyncio.sleep(0)
     tasks.append(asyncio.create_task(together(batch, request(2))))
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while len(model.runs) < 2:
             await asyncio.sleep(0.001)
     model.gate.set()
@@ -117,7 +117,7 @@ async def test_while_the_engine_has_no_room_a_batch_that_is_due_goes_on_growing(
     tasks.append(asyncio.create_task(together(batch, request(3), request(4))))
     await asyncio.sleep(0)
     model.gate.set()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         assert await asyncio.gather(*tasks) == [[[2]], [[4]], [[6], [8]]]
     assert model.runs == [1, 3]
 
@@ -129,7 +129,7 @@ async def test_a_full_batch_does_not_wait_and_no_batch_is_more_than_full() -> No
     task = asyncio.create_task(
         together(batch, request(0), request(1, 1, 1), request(2, 2), request(3, 3, 3))
     )
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while len(model.runs) < 2:
             await asyncio.sleep(0)
     model.gate.set()

@@ -319,6 +319,13 @@ async def until_closed(address: str) -> None:
             await asyncio.sleep(0.005)
 
 
+async def until_told(channel: grpc.aio.Channel) -> None:
+    """What a client sends before it has heard that it should connect elsewhere is cancelled."""
+    async with asyncio.timeout(60):
+        while channel.get_state() is grpc.ChannelConnectivity.READY:
+            await asyncio.sleep(0.005)
+
+
 async def stopped_amid(folder: Path, count: int, *flags: str) -> tuple[Any, int, list[Any]]:
     """Stops a server while it computes; what the request got, the exit code, and what a second
     one and the health service got meanwhile.
@@ -334,6 +341,7 @@ async def stopped_amid(folder: Path, count: int, *flags: str) -> tuple[Any, int,
                 await until_in_flight(lambda: http.get("/metrics").text)
                 running.terminate()
                 await until_closed(running.grpc_address)
+                await until_told(channel)
                 second = (
                     await asyncio.gather(
                         client.call("ModelInfer", steps(1)), return_exceptions=True
@@ -415,7 +423,7 @@ async def test_a_watcher_of_health_is_told_of_the_stop_and_does_not_hold_it_up(
         assert (await watch.read()).status == SERVING
         await served.drain()
         assert (await watch.read()).status == NOT_SERVING
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await served.close()
 
 

@@ -66,7 +66,7 @@ async def test_while_it_loads_a_server_is_live_and_not_ready_and_then_ready(
         assert await status(client, "/v2/models/m/ready") == 503
         assert await status(client, "/metrics") == 200
         loads_when()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while await status(client, "/v2/models/m/ready") != 200:
                 await asyncio.sleep(0.005)
 

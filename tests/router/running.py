@@ -179,7 +179,7 @@ class Router:
 
     async def taken(self, version: str) -> None:
         """Waits until the router says that it routes by this version and knows all endpoints."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while True:
                 text = (await self.ask("/version"))[1]
                 if report(text)[0] == version and all(endpoints(text).values()):

@@ -61,7 +61,7 @@ async def steadily(client: aiohttp.ClientSession, url: str, until: asyncio.Event
     return found
 
 
-async def rises(router: Router, name: str, cluster: str, seconds: float = 20) -> None:
+async def rises(router: Router, name: str, cluster: str, seconds: float = 60) -> None:
     """Waits until something is counted there that was not counted before."""
     before = await router.metric(name, envoy_cluster_name=cluster)
     end = time.monotonic() + seconds
