@@ -229,7 +229,7 @@ def test_the_router_s_counts_take_its_router(file: Path) -> None:
         + """\
   traffic: {router: replicas}
   rollout: {steps: [{weight: 5, duration: 10m}]}
-  analysis: {metrics: [{name: errors, errorRate: {max: 0.02}}]}
+  analysis: {metrics: [{name: errors, errorRate: {maxRatio: 2}}]}
 """
     )
     found = lint(file)

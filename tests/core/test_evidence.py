@@ -326,7 +326,7 @@ def test_router_metrics_need_a_router() -> None:
     world.serve()
     found = world.condition("Stalled")
     assert found["reason"] == "NotMeasured"
-    assert "use router envoy" in found["message"]
+    assert "spec.signals has no requests and errors; use router envoy" in found["message"]
     assert world.reason("Ready") == ""
 
 

@@ -83,7 +83,7 @@ def test_the_halves_are_there_a_write_before_traffic_goes_to_them_and_a_write_af
     assert seen == [(True, False), (True, True)]
     seen.clear()
     watch(analysis=None)
-    assert seen == [(True, True), (True, False), (False, False)]
+    assert seen == [(True, False), (False, False)]
 
 
 def test_traffic_waits_until_every_router_knows_the_pods_of_the_halves() -> None:

@@ -16,6 +16,7 @@ from mooring.core.examination import Examination, Phase
 from mooring.core.halves import ERRORS, History, Sums
 from mooring.core.judge import Analysis, ErrorRate, Metric, Pods, Threshold, Weights
 from mooring.core.router_counters import Attempts, ClusterCounts, Reading, Source, Target
+from mooring.core.signals import Group, Signals
 from mooring.engine.evidence import Examiner
 from mooring.engine.metrics import Metrics
 from mooring.engine.queue import Key, KeyedQueue
@@ -290,3 +291,41 @@ def test_a_question_about_the_past_that_hangs_holds_up_nobody_but_the_rollout_th
         assert setting.examiner.found(B) is None
 
     asyncio.run(ticks())
+
+
+# a server's own counts ----------------------------------------------------------------------------
+
+KINDS = ("asked_total", "failed_total")
+
+
+def test_servers_are_asked_once_for_all_and_no_router_is() -> None:
+    setting = Setting()
+    asked, failed = (f"sum by ({{{{ by }}}}) ({name}{{{{{{ selector }}}}}})" for name in KINDS)
+    has = Signals(requests=asked, errors=failed)
+    names = {key: (f"{key.name}-new", f"{key.name}-old") for key in (A, B)}
+    for key, (new, old) in names.items():
+        groups = (Group("shop", new, has), Group("shop", old, has))
+        setting.examiner.want(key, examination(key.name, groups=groups))
+
+    async def query(text: str, **_: object) -> Answer:
+        setting.prometheus.asked.append(text)
+        new, old = (0.5, 0.0) if KINDS[1] in text else (1.0, 1.0)
+        shares = {pair[0]: new for pair in names.values()} | {p[1]: old for p in names.values()}
+        samples = (
+            Sample(
+                {"pod": f"{name}-5c8d9f7b9c-abcde"},
+                0.0,
+                10.0 * len(setting.prometheus.asked) * share,
+            )
+            for name, share in shares.items()
+        )
+        return Answer(tuple(samples), 0.0)
+
+    setting.prometheus.query = query  # type: ignore[method-assign]
+    setting.tick(5)
+    assert len(setting.prometheus.asked) == 5 * 2, "two kinds of counts, however many rollouts"
+    assert setting.prometheus.looked_back == []
+    for key in (A, B):
+        found = setting.examiner.found(key)
+        assert found is not None
+        assert found.judgement.verdict == "Fail"

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 #: A name of the same form: a file does not know its revision.
 _REVISION: Final = "bcdfghjklm"
+#: Nor what its runtime can be asked: perhaps everything.
+_ANY: Final = "sum by ({{ by }}) (any{{{ selector }}})"
 _NAMED: Final = re.compile(r"""\bnamespace\s*=\s*["'`]([a-z0-9][-a-z0-9]*)["'`]""")
 
 
@@ -23,6 +25,7 @@ def analysis_problems(resource: ModelDeployment) -> Iterator[tuple[str, str]]:
         return
     from mooring.core.analysis import standard
     from mooring.core.observed import RenderSettings
+    from mooring.core.signals import Signals
 
     found = standard(
         resource.spec,
@@ -30,6 +33,7 @@ def analysis_problems(resource: ModelDeployment) -> Iterator[tuple[str, str]]:
         namespace=resource.metadata.namespace or _namespace_of(resource),
         name=resource.metadata.name,
         revision=_REVISION,
+        signals=Signals(_ANY, _ANY, _ANY),
     )
     for gap in found.gaps if found is not None else ():
         yield _placed(resource, gap.reason, gap.message.removeprefix("spec.analysis: "))

@@ -24,6 +24,8 @@ from mooring.core.judge import (
 from mooring.core.observed import RenderSettings
 from mooring.core.promql import BadQuery, Bound, prepare
 from mooring.core.render.router.bootstrap import LATENCY_EDGES_MS
+from mooring.core.router_counters import ScrapeLabels
+from mooring.core.signals import Group, Signals, check
 
 #: Free queries look back so many ticks, and at least this long.
 _WINDOW_TICKS = 6
@@ -52,18 +54,29 @@ class Gap:
 class Standard:
     """What candidates are held to: the judge's settings, free queries, and what cannot be judged.
 
-    With a gap nothing passes, though what can be judged still fails a candidate.
+    With a gap nothing passes, though what can be judged still fails a candidate. ``signals``: the
+    counts are those of the servers themselves, since no router counts.
     """
 
     analysis: Analysis
     queries: tuple[Query, ...] = ()
     gaps: tuple[Gap, ...] = ()
+    signals: bool = False
 
 
 def standard(
-    spec: ModelDeploymentSpec, settings: RenderSettings, *, namespace: str, name: str, revision: str
+    spec: ModelDeploymentSpec,
+    settings: RenderSettings,
+    *,
+    namespace: str,
+    name: str,
+    revision: str,
+    signals: Signals | None = None,
 ) -> Standard | None:
-    """What ``revision`` is held to; None where the spec asks for no analysis."""
+    """What ``revision`` is held to; None where the spec asks for no analysis.
+
+    ``signals``: what its server counts by itself; None where nobody can be asked.
+    """
     if spec.analysis is None:
         return None
     interval = settings.analysis_interval.total_seconds()
@@ -75,6 +88,7 @@ def standard(
         namespace_label=settings.scrape_namespace_label,
         pod_label=settings.scrape_pod_label,
     )
+    labels = ScrapeLabels(settings.scrape_namespace_label, settings.scrape_pod_label)
     metrics: list[Metric] = []
     queries: list[Query] = []
     gaps: list[Gap] = []
@@ -87,7 +101,7 @@ def standard(
             )
         )
     for wanted in spec.analysis.metrics:
-        gap = _unmeasured(wanted, spec)
+        gap = _unmeasured(wanted, spec, signals)
         if gap is not None:
             gaps.append(gap)
             continue
@@ -100,17 +114,43 @@ def standard(
             queries.append(Query(wanted.name, text, wanted.prometheus.on_no_data == "Ignore"))
         metrics.append(_metric(wanted))
     slowest = [m.rule.max for m in metrics if isinstance(m.rule, Latency) and m.rule.max]
+    routed = spec.traffic.router == ENVOY
+    limit = min(slowest, default=parse_duration(spec.traffic.timeout).total_seconds())
     analysis = Analysis(
         metrics=tuple(metrics),
         alpha=spec.analysis.alpha,
-        edges=_EDGES,
+        edges=_EDGES if routed else tuple(sorted(set(slowest))),
         tick=interval,
-        unfinished_after=min(slowest, default=parse_duration(spec.traffic.timeout).total_seconds()),
+        unfinished_after=limit if routed else None,
     )
+    if not routed and signals is not None and analysis.counted:
+        try:
+            check(Group(namespace, f"{name}-{revision}", signals), labels)
+        except BadQuery as error:
+            gaps.append(Gap("InvalidQuery", f"spec.signals of the runtime: {error}"))
     bake = spec.rollout.bake
     wrong = problems(analysis, relative_in_bake=bake is None or bool(bake.previous_weight))
     gaps += [Gap("InvalidAnalysis", f"spec.analysis: {text}") for text in wrong]
-    return Standard(analysis, tuple(queries), tuple(gaps))
+    return Standard(analysis, tuple(queries), tuple(gaps), signals=not routed)
+
+
+def _unsignalled(wanted: AnalysisMetric, spec: ModelDeploymentSpec, has: Signals) -> Gap | None:
+    """What the server does not tell, or tells in a way that does not do, where no router counts."""
+    rule = wanted.error_rate or wanted.latency
+    lacking = ""
+    if wanted.error_rate is not None and not (has.requests and has.errors):
+        lacking = "the runtime's spec.signals has no requests and errors"
+    elif wanted.latency is not None and not has.buckets:
+        lacking = "the runtime's spec.signals has no latency.buckets"
+    elif rule is not None and rule.max_ratio is not None:
+        lacking = "maxRatio compares what one router counted at one moment (max needs no router)"
+    if not lacking:
+        return None
+    return Gap(
+        "NotMeasured",
+        f"metric {wanted.name}: nobody measures it with traffic.router {spec.traffic.router}: "
+        f"{lacking}; use router {ENVOY}, or a prometheus metric that reads what the server exports",
+    )
 
 
 def _metric(wanted: AnalysisMetric) -> Metric:
@@ -138,15 +178,13 @@ def _metric(wanted: AnalysisMetric) -> Metric:
     return Metric(wanted.name, limits)
 
 
-def _unmeasured(wanted: AnalysisMetric, spec: ModelDeploymentSpec) -> Gap | None:
+def _unmeasured(
+    wanted: AnalysisMetric, spec: ModelDeploymentSpec, signals: Signals | None
+) -> Gap | None:
     """What nobody measures, and who could."""
-    counted = wanted.error_rate is not None or wanted.latency is not None
-    if counted and spec.traffic.router != ENVOY:
-        return Gap(
-            "NotMeasured",
-            f"metric {wanted.name}: nobody measures it with traffic.router {spec.traffic.router}: "
-            f"use router {ENVOY}, or a prometheus metric that reads what the server exports",
-        )
+    rule = wanted.error_rate or wanted.latency
+    if rule is not None and spec.traffic.router != ENVOY:
+        return _unsignalled(wanted, spec, signals or Signals())
     if wanted.prediction_shift is not None:
         return Gap(
             "NotMeasured",

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from mooring.api import ModelDeployment, ModelDeploymentSpec, parse_duration
 from mooring.core import kinds
-from mooring.core.allocation import REPLICAS, Roles, Setting, allocate
+from mooring.core.allocation import ENVOY, REPLICAS, Roles, Setting, allocate
 from mooring.core.analysis import Standard, standard
 from mooring.core.capacity import Capacity, capacity, digest_pinned, needed, total
 from mooring.core.clock import parse_time
@@ -20,6 +20,7 @@ from mooring.core.pods import worst
 from mooring.core.render.metadata import child_name
 from mooring.core.revision import History, Rejection, Revision
 from mooring.core.rollout import Facts, Move, Progress, ends, next_move
+from mooring.core.signals import Signals
 from mooring.core.situation import Situation
 from mooring.core.steps import RolloutPlan, duration, in_words
 from mooring.core.traffic import Route
@@ -77,6 +78,7 @@ def _held_to(
         namespace=observed.namespace,
         name=observed.name,
         revision=judged.hash,
+        signals=Signals.of(judged.rendered.signals),
     )
 
 
@@ -268,7 +270,9 @@ def _of_step(evidence: Evidence | None, plan: RolloutPlan) -> bool:
         return False
     weights = evidence.examination.weights
     counted = evidence.judgement.state.split[0] > 0 or not evidence.examination.analysis.counted
-    return evidence.at > plan.since and weights.candidate == plan.step.weight and counted
+    # Pods are as near to a weight as whole ones can be; the step's time says whose they are.
+    split = weights.candidate == plan.step.weight or bool(evidence.examination.groups)
+    return evidence.at > plan.since and split and counted
 
 
 def _examined(observed: Observed, spec: ModelDeploymentSpec, situation: Situation) -> Situation:
@@ -288,10 +292,28 @@ def _examined(observed: Observed, spec: ModelDeploymentSpec, situation: Situatio
         held_to,
         situation.setting.routing,
         phase=phase,
+        split=_split(spec, situation, judged, phase),
         available={name: has.available for name, has in situation.capacities.items()},
         sticky=spec.traffic.session_affinity is not None,
     )
     return replace(situation, examination=wanted)
+
+
+def _split(
+    spec: ModelDeploymentSpec, situation: Situation, judged: Revision, phase: Phase
+) -> tuple[int, datetime | None]:
+    """The share of the revision under judgement (percent), and since when it is in force.
+
+    A router says when it has taken it. Without one the share is that of the step, from when its
+    pods were there.
+    """
+    if spec.traffic.router == ENVOY:
+        routing = situation.setting.routing
+        return routing.route.weight(judged.hash), routing.taken_at
+    since = judged.promoted_at
+    if phase is Phase.ROLLOUT:
+        since = judged.rollout.since if judged.rollout is not None else None
+    return situation.route.weight(judged.hash), since
 
 
 def _taken(observed: Observed, setting: Setting, route: Route) -> bool:

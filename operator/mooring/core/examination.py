@@ -28,6 +28,7 @@ from mooring.core.render.router.envoy import cluster_name, main_port
 from mooring.core.revision import Revision
 from mooring.core.router_counters import Target
 from mooring.core.routing import Routing, ports
+from mooring.core.signals import Group, Signals
 
 if TYPE_CHECKING:
     from mooring.core.judge import Judgement, State
@@ -53,7 +54,8 @@ class Examination:
     ``asked`` is what the decision was made on (generation of the spec, verb): a measurement taken
     for an earlier one is passed over. ``against`` is the revision that it is compared with.
     ``weights.since`` and ``pods.newest`` are seconds on the operator's clock. ``candidate`` and
-    ``stable`` are the routers' clusters of both sides. ``state`` is the evidence so far as status
+    ``stable`` are the routers' clusters of both sides; ``groups`` their pods instead, where the
+    servers' own counts are read. ``state`` is the evidence so far as status
     holds it; None where there is none.
     """
 
@@ -68,6 +70,7 @@ class Examination:
     target: Target
     candidate: tuple[str, ...]
     stable: tuple[str, ...]
+    groups: tuple[Group, ...] = ()
     queries: tuple[Query, ...] = ()
     state: Mapping[str, Any] | None = None
 
@@ -124,12 +127,14 @@ def examine(
     routing: Routing,
     *,
     phase: Phase,
+    split: tuple[int, datetime | None],
     available: Mapping[str, int],
     sticky: bool,
 ) -> Examination:
-    """What to measure of ``judged``. ``available``: pods by revision that take requests."""
-    weight = routing.route.weight(judged.hash)
-    since = routing.taken_at
+    """What to measure of ``judged``. ``available``: pods by revision that take requests. ``split``:
+    percent of the requests that it gets, and since when.
+    """
+    weight, since = split
     timed = any(isinstance(m.rule, Latency) for m in held_to.analysis.counted)
     candidate = _clusters(judged, routing)
     stable = _clusters(against, routing)
@@ -152,7 +157,7 @@ def examine(
             candidate=float(weight),
             since=since.timestamp() if since is not None else math.inf,
             random=weight > 0 and since is not None,
-            exact=not sticky and weight < 100,
+            exact=not sticky and weight < 100 and not held_to.signals,
         ),
         pods=pods,
         target=Target(
@@ -165,8 +170,17 @@ def examine(
         ),
         candidate=candidate,
         stable=stable,
+        groups=_groups(observed, (judged, against)) if held_to.signals else (),
         queries=held_to.queries,
         state=_recorded(observed, attempt_of(judged)),
+    )
+
+
+def _groups(observed: Observed, sides: tuple[Revision, Revision]) -> tuple[Group, ...]:
+    """The pods of both sides, with what each server can be asked."""
+    return tuple(
+        Group(observed.namespace, child_name(observed.name, r.hash), Signals.of(r.rendered.signals))
+        for r in sides
     )
 
 

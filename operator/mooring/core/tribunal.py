@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
+from mooring.core import signals
 from mooring.core.answers import NoAnswer
 from mooring.core.examination import Evidence, Examination
 from mooring.core.halves import History, channels_of
@@ -43,7 +44,8 @@ class Measured:
     ``sources``: scrapes of its routers. ``unscraped``: model pods that should answer a scrape and
     do not. ``failed``: why the routers' counters could not be read. ``values``: by metric, what a
     free query gave, or why it gave nothing. ``history``: what stable's halves have counted in the
-    hours before; None where nobody asked, or there is no answer.
+    hours before; None where nobody asked, or there is no answer. ``pods``: the servers' own counts,
+    for an examination that goes by them.
     """
 
     sources: tuple[Source, ...] = ()
@@ -51,6 +53,7 @@ class Measured:
     failed: NoAnswer | None = None
     values: Mapping[str, float | NoAnswer] = field(default_factory=dict)
     history: History | None = None
+    pods: signals.Pods = field(default_factory=signals.Pods)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,7 @@ class Remembered:
     attempt: str
     state: State
     memory: Memory = field(default_factory=Memory)
+    lives: tuple[signals.Lives, signals.Lives] = (signals.Lives(), signals.Lives())
     written: tuple[float, float] | None = None
     since: float = 0.0
     scraped: Mapping[str, float] = field(default_factory=dict)
@@ -92,6 +96,8 @@ def weigh(cases: Sequence[Case], now: datetime) -> list[tuple[Evidence, Remember
 
 def calibrated(wanted: Examination, remembered: Remembered | None) -> bool:
     """Whether the over-dispersion of every counted metric is known, and so frozen."""
+    if wanted.groups:
+        return True  # nothing is halved without a router
     phi = _before(wanted, remembered).state.phi
     return all(metric.name in phi for metric in wanted.analysis.counted)
 
@@ -133,7 +139,13 @@ def _prepared(case: Case, now: datetime) -> tuple[Subject, Remembered]:
     if measured.history is not None:
         phi = _phi(wanted.analysis, measured.history)
         before = replace(before, state=before.state.calibrated(wanted.analysis, phi))
-    scrapes, memory = take(measured.sources, wanted.candidate, wanted.stable, before.memory)
+    lives, memory = before.lives, before.memory
+    scrapes: Mapping[str, Scrape]
+    if wanted.groups:
+        at, edges = now.timestamp(), wanted.analysis.edges
+        scrapes, lives = signals.take(measured.pods, edges, at, lives)
+    else:
+        scrapes, memory = take(measured.sources, wanted.candidate, wanted.stable, memory)
     written = (wanted.weights.candidate, wanted.weights.since)
     since = before.since
     if before.written != written:
@@ -141,6 +153,7 @@ def _prepared(case: Case, now: datetime) -> tuple[Subject, Remembered]:
     remembered = replace(
         before,
         memory=memory,
+        lives=lives,
         written=written,
         since=since,
         scraped={**before.scraped, **{name: one.time for name, one in scrapes.items()}},
@@ -222,7 +235,11 @@ def _without_optional(case: Case, judgement: Judgement, now: datetime) -> Judgem
 def _missing(case: Case, judgement: Judgement) -> str:
     """Which measurement is not there, in one sentence."""
     wanted, measured = case.examination, case.measured
-    if wanted.analysis.counted and not judgement.fresh:
+    if wanted.groups:
+        unsignalled = _unsignalled(wanted, measured, judgement)
+        if unsignalled:
+            return unsignalled
+    elif wanted.analysis.counted and not judgement.fresh:
         place = f"{wanted.target.namespace}/{wanted.target.deployment}-router-*"
         if measured.failed is not None:
             return measured.failed.message
@@ -239,3 +256,20 @@ def _missing(case: Case, judgement: Judgement) -> str:
             words = why.message if isinstance(why, NoAnswer) else one.reason
             return f"metric {one.name}: {words}"
     return ""
+
+
+def _unsignalled(wanted: Examination, measured: Measured, judgement: Judgement) -> str:
+    """The same of the servers' own counts."""
+    if not wanted.analysis.counted:
+        return ""
+    pods = measured.pods
+    if not judgement.fresh:
+        if pods.failed is not None:
+            return pods.failed.message
+        place = f"{wanted.groups[0].namespace}/{wanted.groups[0].name}-*"
+        return (
+            f"Prometheus has no samples of the pods {place} by the runtime's spec.signals: check "
+            "that it discovers and scrapes them (annotations prometheus.io/scrape and "
+            "prometheus.io/port)"
+        )
+    return signals.missing_edge(pods.candidate.values(), wanted.analysis.edges)

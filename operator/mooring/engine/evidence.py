@@ -12,22 +12,24 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from mooring.adapters.prometheus import Prometheus
 from mooring.adapters.prometheus_counters import read_counters
-from mooring.core.answers import NoAnswer, single_value
+from mooring.core import signals
+from mooring.core.answers import Answer, NoAnswer, single_value
 from mooring.core.examination import Evidence, Examination
 from mooring.core.halves import History
 from mooring.core.router_counters import Reading, ScrapeLabels
+from mooring.core.signals import PodCounts, Pods
 from mooring.engine.calibration import Calibration
 from mooring.engine.metrics import Metrics
 from mooring.engine.queue import Key, KeyedQueue
 
 if TYPE_CHECKING:
-    from mooring.core.tribunal import Case, Remembered
+    from mooring.core.tribunal import Case, Measured, Remembered
 
 log = logging.getLogger(__name__)
 
@@ -94,12 +96,25 @@ class Examiner:
         if not wanted or prometheus is None:  # without one, every decision has said so itself
             self._show({})
             return
+        # Here, since an operator that judges nothing should not pay for numpy and scipy.
+        from mooring.core.tribunal import Measured
+
         began = time.monotonic()
         reading = await self._read(prometheus, wanted)
         values = await self._ask(prometheus, wanted)
+        pods = await self._signals(prometheus, wanted)
         histories, pending = await self._histories(prometheus, wanted)
         cases = {
-            key: self._case(key, examination, reading, values.get(key, {}), histories.get(key))
+            key: self._case(
+                key,
+                examination,
+                reading,
+                Measured(
+                    values=values.get(key, {}),
+                    history=histories.get(key),
+                    pods=pods.get(key, Pods()),
+                ),
+            )
             for key, examination in wanted.items()
             if key not in pending
         }
@@ -121,8 +136,30 @@ class Examiner:
         self._show(self._found)
 
     async def _read(self, prometheus: Prometheus, wanted: Mapping[Key, Examination]) -> Reading:
-        targets = [one.target for one in wanted.values() if one.analysis.counted]
+        targets = [one.target for one in wanted.values() if one.analysis.counted and not one.groups]
         return await read_counters(prometheus, targets, self.labels) if targets else Reading()
+
+    async def _signals(
+        self, prometheus: Prometheus, wanted: Mapping[Key, Examination]
+    ) -> dict[Key, Pods]:
+        """What servers count themselves, where no router does."""
+        groups = [group for one in wanted.values() if one.analysis.counted for group in one.groups]
+        found = signals.read(
+            [
+                (question, await self._ask_whole(prometheus, question.text))
+                for question in signals.questions(groups, self.labels)
+            ],
+            self.labels,
+        )
+        return {
+            key: _pods(*(found.get(group, {}) for group in one.groups))
+            for key, one in wanted.items()
+            if one.groups
+        }
+
+    async def _ask_whole(self, prometheus: Prometheus, text: str) -> Answer | NoAnswer:
+        async with self._asking:
+            return await prometheus.query(text)
 
     async def _histories(
         self, prometheus: Prometheus, wanted: Mapping[Key, Examination]
@@ -163,19 +200,16 @@ class Examiner:
         key: Key,
         examination: Examination,
         reading: Reading,
-        values: Mapping[str, float | NoAnswer],
-        history: History | None,
+        measured: Measured,
     ) -> Case:
-        # Here, since an operator that judges nothing should not pay for numpy and scipy.
-        from mooring.core.tribunal import Case, Measured
+        from mooring.core.tribunal import Case
 
         at = examination.target.key
-        measured = Measured(
+        measured = replace(
+            measured,
             sources=reading.sources.get(at, ()),
             unscraped=reading.unscraped.get(at, ()),
             failed=reading.failed.get(at),
-            values=values,
-            history=history,
         )
         return Case(examination, measured, self._remembered.get(key))
 
@@ -195,6 +229,15 @@ class Examiner:
             counts[evidence.judgement.verdict.value] += 1
         for verdict, count in counts.items():
             self.metrics.analysis_verdicts.labels(verdict).set(count)
+
+
+def _pods(
+    candidate: Mapping[str, PodCounts] | NoAnswer, stable: Mapping[str, PodCounts] | NoAnswer
+) -> Pods:
+    """Both sides; stable's may be missing, which only says whose fault an outage is."""
+    if isinstance(candidate, NoAnswer):
+        return Pods(failed=candidate)
+    return Pods(candidate, {} if isinstance(stable, NoAnswer) else stable)
 
 
 def _weigh(cases: list[Case], now: datetime) -> list[tuple[Evidence, Remembered]]:
