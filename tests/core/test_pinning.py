@@ -210,3 +210,35 @@ def test_what_somebody_changes_in_a_deployment_is_changed_back(
     world.settle()
     assert template(world, stable) == before
     assert world.deployment(stable)["metadata"]["labels"]["mooring.dev/revision"] == stable
+
+
+def test_a_record_holds_a_template_of_routers_only_where_the_spec_asks_for_them() -> None:
+    found = []
+    for router in ("replicas", "envoy"):
+        world = World.with_spec(traffic={"router": router})
+        stable = world.serve()
+        found.append(world.children[Ref("ControllerRevision", f"fraud-{stable}")])
+    assert ["router" in record["data"] for record in found] == [False, True]
+    assert not any("mooring.dev/router-template" in r["metadata"]["annotations"] for r in found)
+
+
+def test_routers_that_a_spec_asks_for_later_are_pinned_as_well() -> None:
+    world = World.with_spec(traffic={"router": "replicas"})
+    stable = world.serve()
+    data = copied(world.children[Ref("ControllerRevision", f"fraud-{stable}")]["data"])
+    world.edit(traffic={"router": "envoy"})
+    world.settle()
+    world.run_routers()
+    world.settle()
+    record = world.children[Ref("ControllerRevision", f"fraud-{stable}")]
+    routers = template(world, "router")
+    assert record["data"] == data
+    assert (
+        '"mooring.dev/router:dev"'
+        in record["metadata"]["annotations"]["mooring.dev/router-template"]
+    )
+    told = list(world.writes)
+    world.settings = replace(world.settings, router_image="example.com/router:2")
+    world.settle()
+    assert world.writes == told
+    assert template(world, "router") == routers

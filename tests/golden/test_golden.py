@@ -93,7 +93,8 @@ def readable(manifest: dict[str, Any]) -> dict[str, Any]:
         del meta["annotations"]
     if shown["kind"] == "ControllerRevision":
         shown["data"]["template"] = f"as in Deployment {meta['name']}"
-        shown["data"]["router"] = "as in Deployment fraud-router, behind router envoy"
+        if "router" in shown["data"]:
+            shown["data"]["router"] = "as in Deployment fraud-router"
     return shown
 
 

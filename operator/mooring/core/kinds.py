@@ -126,6 +126,8 @@ ANNOTATION_ADOPTED = f"{GROUP}/adopted"
 #: On a ControllerRevision: a registry names its model.
 ANNOTATION_NAMED = f"{GROUP}/named"
 ANNOTATION_ROUTED = f"{GROUP}/routed-since"
+#: On the record of a revision that got routers only later: their pod template as JSON.
+ANNOTATION_ROUTER = f"{GROUP}/router-template"
 #: On a router's ConfigMap: its table as JSON, and the version that its files say they are.
 ANNOTATION_TABLE = f"{GROUP}/table"
 ANNOTATION_VERSION = f"{GROUP}/routes-version"

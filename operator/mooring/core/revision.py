@@ -43,6 +43,7 @@ _KNOWN_ANNOTATIONS = frozenset(
         kinds.ANNOTATION_RESTART,
         kinds.ANNOTATION_RETRAINING,
         kinds.ANNOTATION_ROLLOUT,
+        kinds.ANNOTATION_ROUTER,
     }
 )
 #: Verbs remembered per revision, newest first, so that an old verb that a GitOps tool
@@ -69,8 +70,8 @@ class Rendered:
     (and so fixes its digest); ``remote`` whether it does so over the network;
     ``runtime`` the template that it was rendered from, for people; ``signals`` what its metrics
     tell (the API's RuntimeSignals as data), pinned with the server that exports them; ``router``
-    the pod template of the routers while this revision is stable; None in records from before there
-    were any.
+    the pod template of the routers while this revision is stable; None until the spec asks for
+    routers.
     """
 
     template: Mapping[str, Any]
@@ -353,7 +354,7 @@ def _read(child: Mapping[str, Any]) -> Revision:
         hash=name,
         sequence=int(child.get("revision", 0)),
         inputs=data["inputs"],
-        rendered=Rendered.from_data(data),
+        rendered=_with_router(Rendered.from_data(data), annotations.get(kinds.ANNOTATION_ROUTER)),
         promotion=int(promotion) if promotion is not None else None,
         promoted_at=parse_time(promoted_at) if promoted_at else None,
         rejected=_read_rejection(rejected) if rejected else None,
@@ -376,6 +377,13 @@ def _read(child: Mapping[str, Any]) -> Revision:
         resource_version=meta.get("resourceVersion", ""),
         uid=meta.get("uid", ""),
     )
+
+
+def _with_router(rendered: Rendered, text: str | None) -> Rendered:
+    """With the routers' template that was pinned after the record was made."""
+    if rendered.router is not None or not text:
+        return rendered
+    return replace(rendered, router=_template(json.loads(text)))
 
 
 def _read_rejection(text: str) -> Rejection:
@@ -427,8 +435,18 @@ def record_annotations(revision: Revision) -> dict[str, str]:
         kinds.ANNOTATION_RETRAINING: revision.ledger.to_text() if revision.ledger else None,
         kinds.ANNOTATION_ADOPTED: revision.adopted.to_text() if revision.adopted else None,
         kinds.ANNOTATION_NAMED: revision.named.to_text() if revision.named else None,
+        kinds.ANNOTATION_ROUTER: _late_router(revision),
     }
     return dict(revision.unknown) | {k: v for k, v in facts.items() if v is not None}
+
+
+def _late_router(revision: Revision) -> str | None:
+    """The routers' template as text, where data, which never changes, has none."""
+    if revision.stored is None or revision.stored.get("router") is not None:
+        return None
+    if revision.rendered.router is None:
+        return None
+    return json.dumps(revision.rendered.router, sort_keys=True, ensure_ascii=False)
 
 
 #: Fields in which something empty means something: an empty selector selects everything, and an

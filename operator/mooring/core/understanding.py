@@ -16,7 +16,7 @@ from mooring.core.observed import Observed
 from mooring.core.observed_routing import read_routing
 from mooring.core.registry import Resolution, followed, with_name
 from mooring.core.render.metadata import child_name
-from mooring.core.render.revision import CannotRender, render_revision
+from mooring.core.render.revision import CannotRender, render_revision, router_of
 from mooring.core.retrain.adoption import Wanted, open_desk, wanted, without_outdated
 from mooring.core.retrain.desk import Desk
 from mooring.core.retrain.drifting import drift_facts
@@ -34,6 +34,7 @@ def understand(observed: Observed, resource: ModelDeployment) -> Situation:
     resource = resolution.applied(resource)
     inputs = resolution.pinned(canonical_inputs(resource))
     history = _drop_done_restarts(_pin_digests(observed, history))
+    history = _pin_routers(observed, resource, history)
     facts = observed.retraining
     if facts.drift is None:
         facts = replace(facts, drift=drift_facts(observed))
@@ -160,6 +161,24 @@ def _pin_digests(observed: Observed, history: History) -> History:
             # More than one is possible only where somebody scaled by hand before the first was
             # pinned; the smallest is as good as any, and the same at every attempt.
             history = history.with_revision(replace(revision, digest=min(found)))
+    return history
+
+
+def _pin_routers(observed: Observed, resource: ModelDeployment, history: History) -> History:
+    """Records the routers' template for revisions from before the spec asked for routers.
+
+    An upgrade of the operator then restarts these routers no more than those of others.
+    """
+    stable = history.stable
+    for revision in history.revisions:
+        replaced = revision.promotion is not None and revision is not stable
+        if replaced or revision.rendered.router is not None or revision.rejected is not None:
+            continue
+        ports = revision.rendered.ports
+        template = router_of(observed.name, resource.spec, ports, observed.settings)
+        if template is not None:
+            rendered = replace(revision.rendered, router=template)
+            history = history.with_revision(replace(revision, rendered=rendered))
     return history
 
 

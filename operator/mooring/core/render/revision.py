@@ -6,8 +6,17 @@ This is the only place that reads a runtime template, and it runs once per revis
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from mooring.api import InvalidResource, ModelDeployment, RuntimeTemplate, parse_runtime_template
+from mooring.api import (
+    InvalidResource,
+    ModelDeployment,
+    ModelDeploymentSpec,
+    RuntimeTemplate,
+    parse_runtime_template,
+)
+from mooring.core.allocation import ENVOY
 from mooring.core.model_uri import ModelLocation, located, parse
 from mooring.core.observed import RenderSettings, RuntimeSource
 from mooring.core.placeholders import UnknownPlaceholder, Values
@@ -91,14 +100,26 @@ def render_revision(
         remote=location.remote,
         own_service_account=not spec.runtime.service_account_name,
         runtime={"kind": source.kind, "name": source.name},
-        router=router_template(
-            backend_ports(ports),
-            spec.traffic,
-            settings,
-            deployment=name,
-            pull_secrets=[s.name for s in spec.runtime.image_pull_secrets or ()],
-        ),
+        router=router_of(name, spec, ports, settings),
         signals=runtime.signals.as_dict() if runtime.signals else None,
+    )
+
+
+def router_of(
+    deployment: str,
+    spec: ModelDeploymentSpec,
+    ports: Sequence[Mapping[str, Any]],
+    settings: RenderSettings,
+) -> dict[str, Any] | None:
+    """The pod template of the routers before a revision with these ports; None where the spec asks
+    for none: it would be two thirds of the record, which each write of it carries.
+    """
+    if spec.traffic.router != ENVOY:
+        return None
+    secrets = [secret.name for secret in spec.runtime.image_pull_secrets or ()]
+    public = backend_ports(ports)
+    return router_template(
+        public, spec.traffic, settings, deployment=deployment, pull_secrets=secrets
     )
 
 
