@@ -1,4 +1,4 @@
-"""Watches without echoes: what kopf gets to see of a stream, and which breaks are gaps."""
+"""What is taken in from a stream, what kopf gets to see of it, and which breaks are gaps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.engine.objects import Json, child, model
 
 from mooring.core import kinds
 from mooring.engine.metrics import Metrics
-from mooring.engine.queue import Key
+from mooring.engine.queue import Key, KeyedQueue
 from mooring.engine.store import Store
 from mooring.shell.streams import Streams
 
@@ -26,12 +26,13 @@ class Watch:
 
     def __init__(self) -> None:
         self.store = Store()
+        self.queue = KeyedQueue()
         self.metrics = Metrics()
         self.gaps = 0
         self.status = 200
         self.chunks: list[bytes] = []
         self.breaks = False
-        self.streams = Streams((kinds.SERVICE,), self.store, self.metrics, self._gap)
+        self.streams = Streams((kinds.SERVICE,), self.store, self.queue, self.metrics, self._gap)
         self.session: aiohttp.ClientSession
         self.url = ""
 
@@ -77,25 +78,43 @@ NEWER = child(kinds.SERVICE, "fraud", 6)
 BOOKMARK: Json = {"kind": "Service", "metadata": {"resourceVersion": "9"}}
 
 
-async def test_known_versions_are_left_out_and_all_else_passes_unchanged(watch: Watch) -> None:
-    watch.store.put(kinds.SERVICE, KNOWN)
-    passing = [
-        line("MODIFIED", NEWER),
-        line("BOOKMARK", BOOKMARK),
-        line("DELETED", KNOWN),
-        line("ADDED", child(kinds.SERVICE, "other", 7)),
-        b"not JSON\n",
-    ]
-    watch.chunks = [line("ADDED", KNOWN), *passing, line("MODIFIED", KNOWN)]
+def version(watch: Watch, name: str) -> str | None:
+    found = watch.store.get(kinds.SERVICE, "shop", name)
+    return found["metadata"]["resourceVersion"] if found else None
+
+
+async def test_objects_are_taken_in_and_all_else_passes_unchanged(watch: Watch) -> None:
+    passing = [line("BOOKMARK", BOOKMARK), line("DELETED", KNOWN), b"not JSON\n"]
+    other = child(kinds.SERVICE, "other", 7, of="other")
+    watch.chunks = [line("MODIFIED", NEWER), *passing, line("ADDED", other)]
     assert await watch.read() == b"".join(passing)
+    assert (version(watch, "fraud"), version(watch, "other")) == ("6", "7")
+    assert [await watch.queue.get(), await watch.queue.get()] == [
+        Key("shop", "fraud"), Key("shop", "other"),
+    ]  # fmt: skip
+
+
+async def test_known_versions_are_no_news(watch: Watch) -> None:
+    watch.store.put(kinds.SERVICE, KNOWN)
+    watch.chunks = [line("ADDED", KNOWN), line("MODIFIED", KNOWN)]
+    assert await watch.read() == b""
+    assert watch.queue.depth == 0
+
+
+async def test_an_object_that_cannot_be_taken_in_does_not_end_the_watch_of_others(
+    watch: Watch,
+) -> None:
+    watch.chunks = [line("ADDED", {"metadata": {"labels": 5}}), line("ADDED", KNOWN)]
+    assert await watch.read() == b""
+    assert version(watch, "fraud") == "5"
 
 
 @pytest.mark.parametrize("cut", [1, 7, 100, 1000])
 async def test_lines_are_put_together_from_chunks_of_any_size(watch: Watch, cut: int) -> None:
-    watch.store.put(kinds.SERVICE, KNOWN)
-    text = line("ADDED", KNOWN) + line("MODIFIED", NEWER) + line("MODIFIED", KNOWN)
+    text = line("ADDED", KNOWN) + line("DELETED", NEWER) + line("MODIFIED", NEWER)
     watch.chunks = [text[at : at + cut] for at in range(0, len(text), cut)]
-    assert await watch.read() == line("MODIFIED", NEWER)
+    assert await watch.read() == line("DELETED", NEWER)
+    assert version(watch, "fraud") == "6"
 
 
 async def test_an_unfinished_last_line_is_passed_on(watch: Watch) -> None:
@@ -124,13 +143,18 @@ async def test_other_kinds_are_not_looked_at(watch: Watch, path: str, query: str
 
 
 @pytest.mark.parametrize("path", ["/api/v1/services", "/api/v1/namespaces/shop/services?limit=5"])
-async def test_a_list_keeps_what_the_store_does_not_know_yet(watch: Watch, path: str) -> None:
+async def test_objects_are_taken_out_of_a_list_and_its_version_is_kept(
+    watch: Watch, path: str
+) -> None:
     watch.store.put(kinds.SERVICE, KNOWN)
-    new = child(kinds.SERVICE, "other", 7)
+    new = child(kinds.SERVICE, "other", 7, of="other")
     page = {"metadata": {"resourceVersion": "9", "continue": "x"}, "items": [KNOWN, new]}
     watch.chunks = [json.dumps(page).encode()]
     async with watch.session.get(watch.url + path) as response:
-        assert await response.json(content_type=None) == {**page, "items": [new]}
+        assert await response.json(content_type=None) == {**page, "items": []}
+    assert version(watch, "other") == "7"
+    assert await watch.queue.get() == Key("shop", "other")
+    assert watch.queue.depth == 0
 
 
 @pytest.mark.parametrize("text", [b"<html>", b"[]", b'{"kind": "Status"}'])

@@ -1,7 +1,8 @@
 """kopf as intake: it watches, we take in what it sees and put the key in the queue.
 
 None of kopf's change handlers, daemons, timers or indices are used: they would patch every
-object, add finalizers, or slow the start. ``on.event`` writes nothing.
+object, add finalizers, or slow the start. ``on.event`` writes nothing. It gets deletions and what
+:class:`Streams` has not taken in already.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ def build_registry(
     # keep the last ones from ever starting.
     every = watched(clusterwide=clusterwide, optional=optional)
     watches = len(every) * max(1, len(namespaces))
-    streams = Streams(every, store, metrics, on_gap)
+    streams = Streams(every, store, queue, metrics, on_gap)
 
     @kopf.on.startup(registry=registry)
     def configure(settings: kopf.OperatorSettings, **_: Any) -> None:

@@ -1,14 +1,15 @@
-"""Between kopf and its watch connections: echoes are left out, and gaps are noticed.
+"""Between kopf and its watch connections: objects are taken in here, and gaps are noticed.
 
-Most of what a watch reports while many objects are made is what this process has just written
-itself. The store has that from the answer; kopf would still build a task, a memory and a handler
-call for each of them (half a millisecond, and as much again as our own work). They are taken out
-of the stream before kopf sees them; bookmarks, deletions and everything new pass. So are, from the
-lists that kopf begins with, the objects that the store was filled with a moment before.
+For each event kopf builds a task, a memory that stays, and a handler call: half a millisecond and
+some kilobytes, as much as our own work. Most of what a watch reports is what this process has just
+written itself, and all that it has to do with the rest is to put it into the store and its key into
+the queue. So objects are taken out of the stream before kopf sees them, and out of the lists that
+kopf begins with. Bookmarks, deletions and errors pass.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable
 from typing import Any, cast
 
@@ -18,7 +19,10 @@ from yarl import URL
 
 from mooring.core.kinds import Kind
 from mooring.engine.metrics import Metrics
+from mooring.engine.queue import KeyedQueue
 from mooring.engine.store import Store
+
+log = logging.getLogger(__name__)
 
 
 class Streams:
@@ -32,11 +36,13 @@ class Streams:
         self,
         kinds: tuple[Kind, ...],
         store: Store,
+        queue: KeyedQueue,
         metrics: Metrics,
         on_gap: Callable[[], None],
     ) -> None:
         self._kinds = {kind.path(None): kind for kind in kinds}
         self._store = store
+        self._queue = queue
         self._metrics = metrics
         self._on_gap = on_gap
         self._broken: set[str] = set()
@@ -51,7 +57,7 @@ class Streams:
         if request.url.query.get("watch") != "true":
             response = await handler(request)
             if response.status == 200:
-                listed = _Listed(response.content, lambda obj: self._absorbs(kind, obj))
+                listed = _Listed(response.content, lambda obj: self._take_in(kind, obj))
                 response.content = cast(aiohttp.StreamReader, listed)
             return response
         path = request.url.path
@@ -79,31 +85,38 @@ class Streams:
         path = f"{before}/{after.partition('/')[2]}" if found else url.path
         return next((kind for end, kind in self._kinds.items() if path.endswith(end)), None)
 
-    def _absorbs(self, kind: Kind, obj: dict[str, Any]) -> bool:
-        """Whether kopf need not see this object."""
-        if not self._store.absorb(kind, obj):
-            return False
+    def _take_in(self, kind: Kind, obj: dict[str, Any]) -> None:
+        """Puts an object into the store, and the keys that it concerns into the queue."""
         self._metrics.events_seen.labels(kind.name).inc()
-        return True
+        try:
+            if not self._store.absorb(kind, obj):
+                for key in self._store.put(kind, obj):
+                    self._queue.add(key)
+        except Exception:  # one object must not end the watch of all others
+            log.exception("a %s could not be taken in", kind.name)
 
     def _absorbs_event(self, kind: Kind, path: str, line: bytes) -> bool:
+        """Whether kopf need not see this line."""
         try:
             event = orjson.loads(line)
         except ValueError:
             return False
+        if event["type"] in ("ADDED", "MODIFIED"):
+            self._take_in(kind, event["object"])
+            return True
         if event["type"] == "ERROR":
             self._broken.add(path)
-        return event["type"] in ("ADDED", "MODIFIED") and self._absorbs(kind, event["object"])
+        return False
 
 
 class _Listed:
-    """The content of an answer to a list, which kopf reads whole, without what is absorbed."""
+    """The content of an answer to a list, which kopf reads whole, without its objects."""
 
     def __init__(
-        self, content: aiohttp.StreamReader, absorbs: Callable[[dict[str, Any]], bool]
+        self, content: aiohttp.StreamReader, take_in: Callable[[dict[str, Any]], None]
     ) -> None:
         self._content = content
-        self._absorbs = absorbs
+        self._take_in = take_in
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._content, name)
@@ -117,8 +130,9 @@ class _Listed:
             return text
         if not isinstance(page, dict) or not isinstance(page.get("items"), list):
             return text
-        page["items"] = [item for item in page["items"] if not self._absorbs(item)]
-        return orjson.dumps(page)
+        for item in page["items"]:
+            self._take_in(item)
+        return orjson.dumps({**page, "items": []})
 
 
 class _Filtered:
