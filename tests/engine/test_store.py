@@ -220,3 +220,34 @@ def test_a_request_that_names_nobody_concerns_nobody() -> None:
     store = Store()
     request = {"metadata": {"name": "a", "namespace": "shop", "uid": "r", "resourceVersion": "5"}}
     assert store.put(kinds.RETRAINING_REQUEST, request) == set()
+
+
+def test_objects_at_rest_are_what_they_were_and_few_are_kept_as_values() -> None:
+    store = Store(in_use=3)
+    objects = [child(kinds.SERVICE, f"fraud-{i}", 10 + i, spec={"port": i}) for i in range(9)]
+    for obj in objects:
+        store.put(kinds.SERVICE, obj)
+    held = store._objects[kinds.SERVICE.name].values()
+    assert sum(one.values is not None for one in held) == 3
+    for obj in objects:
+        assert store.get(kinds.SERVICE, "shop", obj["metadata"]["name"]) == obj
+    assert list(store.children(FRAUD).values()) == objects
+    assert sum(one.values is not None for one in held) == 3
+
+
+def test_what_is_used_again_stays_in_use() -> None:
+    store = Store(in_use=2)
+    for i in range(2):
+        store.put(kinds.SERVICE, child(kinds.SERVICE, f"fraud-{i}", 10 + i))
+    first = store.get(kinds.SERVICE, "shop", "fraud-0")
+    store.put(kinds.SERVICE, child(kinds.SERVICE, "fraud-2", 12))
+    assert store.get(kinds.SERVICE, "shop", "fraud-0") is first
+
+
+def test_what_is_replaced_or_removed_is_not_in_use_any_more() -> None:
+    store = Store(in_use=2)
+    store.put(kinds.SERVICE, child(kinds.SERVICE, "fraud", 10))
+    store.put(kinds.SERVICE, child(kinds.SERVICE, "fraud", 11))
+    assert len(store._in_use) == 1
+    store.remove(kinds.SERVICE, child(kinds.SERVICE, "fraud", 12))
+    assert not store._in_use

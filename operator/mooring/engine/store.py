@@ -7,11 +7,14 @@ waiting for the watch) and by the resync. An older version never replaces a newe
 from __future__ import annotations
 
 import math
+import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
+
+import orjson
 
 from mooring.core import kinds
 from mooring.core.kinds import Kind, Ref
@@ -21,6 +24,8 @@ from mooring.engine.queue import Key
 Json = dict[str, Any]
 ObjectKey = tuple[str, str]
 _DELETED_REMEMBERED = 10_000
+#: Some 8 kB each.
+_IN_USE = 1_000
 
 
 @dataclass(slots=True)
@@ -35,13 +40,37 @@ class Writing:
     touched: set[Key] = field(default_factory=set)
 
 
-class Store:
-    """Raw objects by kind, namespace and name. Not thread-safe; it lives on the event loop."""
+class _Held:
+    """One version of an object: its text, and its values while it is in use."""
 
-    def __init__(self) -> None:
-        self._objects: dict[str, dict[ObjectKey, Json]] = defaultdict(dict)
-        self._children: dict[Key, dict[Ref, Json]] = defaultdict(dict)
-        self._requests: dict[Key, dict[str, Json]] = defaultdict(dict)
+    __slots__ = ("owner", "text", "uid", "values", "version")
+
+    def __init__(self, obj: Json, owner: Key | None) -> None:
+        self.uid: str = obj["metadata"].get("uid", "")
+        self.version: str = obj["metadata"].get("resourceVersion", "")
+        self.owner = owner
+        self.values: Json | None = obj
+        self.text = b""
+
+    def rest(self) -> None:
+        """Keeps the text alone."""
+        if not self.text:
+            self.text = orjson.dumps(self.values)
+        self.values = None
+
+
+class Store:
+    """Raw objects by kind, namespace and name. Not thread-safe; it lives on the event loop.
+
+    ``in_use`` is how many objects are kept as values. Whoever is given one must not change it.
+    """
+
+    def __init__(self, in_use: int = _IN_USE) -> None:
+        self._most_in_use = in_use
+        self._in_use: dict[int, _Held] = {}
+        self._objects: dict[str, dict[ObjectKey, _Held]] = defaultdict(dict)
+        self._children: dict[Key, dict[Ref, _Held]] = defaultdict(dict)
+        self._requests: dict[Key, dict[str, _Held]] = defaultdict(dict)
         self._users: dict[str, set[Key]] = defaultdict(set)
         self._runtime_of: dict[Key, str] = {}
         self._deleted: dict[str, float] = {}
@@ -53,12 +82,15 @@ class Store:
         meta = obj["metadata"]
         if _version(meta) < self._deleted.get(meta.get("uid", ""), -1.0):
             return set()
-        key = (meta.get("namespace", ""), meta["name"])
+        key = (sys.intern(meta.get("namespace", "")), meta["name"])
         old = self._objects[kind.name].get(key)
         if old is not None and not _newer(obj, old):
             return set()
-        self._objects[kind.name][key] = obj
-        return self._index(kind, key, obj, old)
+        held = self._objects[kind.name][key] = _Held(obj, _owner(kind, obj))
+        if old is not None:
+            self._in_use.pop(id(old), None)
+        self._use(held)
+        return self._index(kind, key, held, old)
 
     @contextmanager
     def writing(self, kind: Kind, namespace: str, name: str) -> Iterator[Writing]:
@@ -103,22 +135,21 @@ class Store:
                 del self._deleted[next(iter(self._deleted))]
         key = (meta.get("namespace", ""), meta["name"])
         old = self._objects[kind.name].get(key)
-        if old is None or (uid and old["metadata"].get("uid") != uid):
+        if old is None or (uid and old.uid != uid):
             return set()
-        if not gone and _version(meta) < _version(old["metadata"]):
+        if not gone and _version(meta) < _number(old.version):
             return set()  # it lost our label, and has it back by now
         del self._objects[kind.name][key]
+        self._in_use.pop(id(old), None)
         return self._unindex(kind, key, old)
 
     def get(self, kind: Kind, namespace: str, name: str) -> Json | None:
-        return self._objects[kind.name].get((namespace, name))
+        held = self._objects[kind.name].get((namespace, name))
+        return None if held is None else self._use(held)
 
     def versions(self, kind: Kind) -> dict[ObjectKey, tuple[str, str]]:
         """The uid and resourceVersion of every object of a kind, to compare with a list."""
-        return {
-            key: (obj["metadata"].get("uid", ""), obj["metadata"].get("resourceVersion", ""))
-            for key, obj in self._objects[kind.name].items()
-        }
+        return {key: (held.uid, held.version) for key, held in self._objects[kind.name].items()}
 
     def all_keys(self) -> Iterable[Key]:
         """Every ModelDeployment."""
@@ -126,110 +157,111 @@ class Store:
 
     def children(self, key: Key) -> Mapping[Ref, Json]:
         """All objects that carry the label of this ModelDeployment, whoever owns them."""
-        return dict(self._children.get(key, {}))
+        return {ref: self._use(held) for ref, held in self._children.get(key, {}).items()}
 
     def requests(self, key: Key) -> dict[str, Json]:
         """The RetrainingRequests that name this ModelDeployment, by name, whoever made them."""
-        return dict(self._requests.get(key, {}))
+        return {name: self._use(held) for name, held in self._requests.get(key, {}).items()}
 
     def runtimes(self, namespace: str) -> dict[str, RuntimeSource]:
         """What a namespace can use, by name: the cluster's, hidden by its own."""
-        found = {
-            name: RuntimeSource(kinds.CLUSTER_MODEL_RUNTIME.name, name, obj.get("spec") or {})
-            for (_, name), obj in self._objects[kinds.CLUSTER_MODEL_RUNTIME.name].items()
-        }
-        found |= {
-            name: RuntimeSource(kinds.MODEL_RUNTIME.name, name, obj.get("spec") or {})
-            for (where, name), obj in self._objects[kinds.MODEL_RUNTIME.name].items()
-            if where == namespace
-        }
+        found = {}
+        for kind in (kinds.CLUSTER_MODEL_RUNTIME, kinds.MODEL_RUNTIME):
+            for (where, name), held in self._objects[kind.name].items():
+                if where == namespace or not kind.namespaced:
+                    spec = self._use(held).get("spec") or {}
+                    found[name] = RuntimeSource(kind.name, name, spec)
         return found
 
     def count(self, kind: Kind) -> int:
         return len(self._objects[kind.name])
 
-    def _index(self, kind: Kind, key: ObjectKey, obj: Json, old: Json | None) -> set[Key]:
+    def _use(self, held: _Held) -> Json:
+        """The values of an object. Those of the one that was not used for longest go to rest."""
+        values = held.values
+        if values is None:
+            values = held.values = orjson.loads(held.text)
+        else:
+            self._in_use.pop(id(held), None)
+        self._in_use[id(held)] = held
+        if len(self._in_use) > self._most_in_use:
+            self._in_use.pop(next(iter(self._in_use))).rest()
+        return values
+
+    def _index(self, kind: Kind, key: ObjectKey, held: _Held, old: _Held | None) -> set[Key]:
         if kind == kinds.MODEL_DEPLOYMENT:
             found = Key(*key)
-            name = ((obj.get("spec") or {}).get("runtime") or {}).get("name", "")
+            name = ((self._use(held).get("spec") or {}).get("runtime") or {}).get("name", "")
             self._users[self._runtime_of.get(found, "")].discard(found)
             self._runtime_of[found] = name
             self._users[name].add(found)
             return {found}
         if kind in (kinds.MODEL_RUNTIME, kinds.CLUSTER_MODEL_RUNTIME):
             return self._using(key)
-        if kind == kinds.RETRAINING_REQUEST:
-            return self._index_request(key, obj, old)
-        touched = set()
-        for version in (old, obj):
-            owner = _owner_key(version) if version is not None else None
-            if owner is not None:
-                self._children[owner].pop(Ref(kind.name, key[1]), None)
-                touched.add(owner)
-        owner = _owner_key(obj)
-        if owner is not None:
-            self._children[owner][Ref(kind.name, key[1])] = obj
+        touched = set() if old is None else self._unindex(kind, key, old)
+        if held.owner is not None:
+            touched.add(held.owner)
+            if kind == kinds.RETRAINING_REQUEST:
+                self._requests[held.owner][key[1]] = held
+            else:
+                self._children[held.owner][Ref(kind.name, key[1])] = held
         return touched
 
-    def _unindex(self, kind: Kind, key: ObjectKey, old: Json) -> set[Key]:
+    def _unindex(self, kind: Kind, key: ObjectKey, old: _Held) -> set[Key]:
         if kind == kinds.MODEL_DEPLOYMENT:
             found = Key(*key)
             self._users[self._runtime_of.pop(found, "")].discard(found)
             return {found}
         if kind in (kinds.MODEL_RUNTIME, kinds.CLUSTER_MODEL_RUNTIME):
             return self._using(key)
-        if kind == kinds.RETRAINING_REQUEST:
-            return self._index_request(key, None, old)
-        owner = _owner_key(old)
+        owner = old.owner
         if owner is None:
             return set()
-        self._children[owner].pop(Ref(kind.name, key[1]), None)
-        if not self._children[owner]:
-            del self._children[owner]
+        if kind == kinds.RETRAINING_REQUEST:
+            self._requests[owner].pop(key[1], None)
+            if not self._requests[owner]:
+                del self._requests[owner]
+        else:
+            self._children[owner].pop(Ref(kind.name, key[1]), None)
+            if not self._children[owner]:
+                del self._children[owner]
         return {owner}
-
-    def _index_request(self, key: ObjectKey, obj: Json | None, old: Json | None) -> set[Key]:
-        """Requests belong to whom they name, which cannot change; labels do not matter."""
-        touched = set()
-        for version in (old, obj):
-            asked = ((version or {}).get("spec") or {}).get("deploymentRef") or {}
-            if not asked.get("name"):
-                continue
-            owner = Key(key[0], str(asked["name"]))
-            touched.add(owner)
-            if version is not None and version is obj:
-                self._requests[owner][key[1]] = version
-            else:
-                self._requests[owner].pop(key[1], None)
-                if not self._requests[owner]:
-                    del self._requests[owner]
-        return touched
 
     def _using(self, key: ObjectKey) -> set[Key]:
         namespace, name = key
         return {k for k in self._users.get(name, ()) if not namespace or k.namespace == namespace}
 
 
-def _owner_key(obj: Mapping[str, Any]) -> Key | None:
-    meta = obj["metadata"]
-    name = (meta.get("labels") or {}).get(kinds.LABEL_DEPLOYMENT)
-    return Key(meta.get("namespace", ""), name) if name else None
+def _owner(kind: Kind, obj: Json) -> Key | None:
+    """The ModelDeployment that an object belongs to: a child by its label, a RetrainingRequest by
+    the name in its spec, which cannot change; its labels do not matter.
+    """
+    if kind == kinds.RETRAINING_REQUEST:
+        name = str(((obj.get("spec") or {}).get("deploymentRef") or {}).get("name") or "")
+    else:
+        name = (obj["metadata"].get("labels") or {}).get(kinds.LABEL_DEPLOYMENT) or ""
+    namespace = str(obj["metadata"].get("namespace", ""))
+    return Key(sys.intern(namespace), sys.intern(name)) if name else None
 
 
-def _newer(new: Mapping[str, Any], old: Json) -> bool:
+def _newer(new: Mapping[str, Any], old: _Held) -> bool:
     """Whether an object of the same name replaces the one that is known.
 
     Versions of one kind rise over all its objects, so a late answer about one that has been
     replaced since is older than its successor.
     """
-    return _version(new["metadata"]) > _version(old["metadata"])
+    return _version(new["metadata"]) > _number(old.version)
 
 
 def _version(meta: Mapping[str, Any]) -> float:
+    return _number(meta.get("resourceVersion", ""))
+
+
+def _number(version: str) -> float:
     """The resourceVersion as a number; one that is none counts as newest."""
     try:
-        return int(meta["resourceVersion"])
-    except (KeyError, ValueError):
+        return int(version)
+    except (TypeError, ValueError):
         return math.inf
 
 
