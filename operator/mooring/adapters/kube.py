@@ -38,6 +38,11 @@ _READ_BUFFER = 2**21
 _TLS_LINGERS = sys.version_info < (3, 12, 7)
 #: Requests under way at once: more than there are workers, and never without bound.
 _CONNECTIONS = 100
+_APPLY = {
+    manager: urlencode({"fieldManager": manager, "force": "true"})
+    for manager in (FIELD_MANAGER, REPLICAS_MANAGER)
+}
+_BY_US = urlencode({"fieldManager": FIELD_MANAGER})
 _METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
 
 
@@ -153,7 +158,7 @@ class KubeClient:
             kind,
             "PATCH",
             kind.path(meta.get("namespace"), meta["name"]),
-            query={"fieldManager": manager, "force": "true"},
+            query=_APPLY[manager],
             body=manifest,
             content_type="application/apply-patch+yaml",
         )
@@ -165,7 +170,7 @@ class KubeClient:
             kind,
             "PATCH",
             kind.path(namespace, name, "status"),
-            query={"fieldManager": FIELD_MANAGER},
+            query=_BY_US,
             body=body,
             content_type="application/merge-patch+json",
         )
@@ -177,7 +182,7 @@ class KubeClient:
             kind,
             "PATCH",
             kind.path(namespace, name),
-            query={"fieldManager": FIELD_MANAGER},
+            query=_BY_US,
             body=body,
             content_type="application/merge-patch+json",
         )
@@ -189,7 +194,7 @@ class KubeClient:
             kind,
             "POST",
             kind.path(namespace),
-            query={"fieldManager": FIELD_MANAGER},
+            query=_BY_US,
             body=body,
             content_type="application/json",
         )
@@ -252,7 +257,7 @@ class KubeClient:
         accept = _METADATA_LIST if metadata_only else "application/json"
         while True:
             page = await self._request(
-                "list", kind, "GET", kind.path(namespace), query=query, accept=accept
+                "list", kind, "GET", kind.path(namespace), query=urlencode(query), accept=accept
             )
             items = page.get("items") or []
             for item in items:
@@ -273,7 +278,7 @@ class KubeClient:
         *,
         body: Mapping[str, Any],
         content_type: str,
-        query: Mapping[str, str] | None = None,
+        query: str = "",
     ) -> Json:
         seconds = min(_WRITE_SECONDS, self._fence.remaining())
         return await self._request(
@@ -294,7 +299,7 @@ class KubeClient:
         method: str,
         path: str,
         *,
-        query: Mapping[str, str] | None = None,
+        query: str = "",
         body: Mapping[str, Any] | None = None,
         content_type: str = "application/json",
         accept: str = "application/json",
@@ -306,7 +311,7 @@ class KubeClient:
             headers["Authorization"] = allowed
         if self._session is None:
             self._session = session(self._configuration)
-        url = self._configuration.host + path + (f"?{urlencode(query)}" if query else "")
+        url = self._configuration.host + path + (f"?{query}" if query else "")
         started = time.monotonic()
         status = 0
         try:

@@ -145,7 +145,17 @@ class Metrics:
             registry=self.registry,
         )
 
+        self._of_requests: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+
     def on_request(self, verb: str, kind: str, code: int, seconds: float) -> None:
         """Counts one request; handed to the client."""
-        self.requests.labels(verb, kind, str(code)).inc()
-        self.request_seconds.labels(verb).observe(seconds)
+        # Finding a labelled metric costs more than changing it.
+        found = self._of_requests.get((verb, kind, code))
+        if found is None:
+            found = (
+                self.requests.labels(verb, kind, str(code)),
+                self.request_seconds.labels(verb),
+            )
+            self._of_requests[verb, kind, code] = found
+        found[0].inc()
+        found[1].observe(seconds)

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
+
+import orjson
 
 from mooring.api import (
     InvalidResource,
@@ -56,7 +59,7 @@ def render_revision(
     if source is None:
         raise CannotRender("RuntimeNotFound", _runtime_not_found(spec.runtime.name, known_runtimes))
     try:
-        runtime = parse_runtime_template(source.spec)
+        runtime = _template(orjson.dumps(source.spec))
     except InvalidResource as error:
         raise CannotRender(
             "RuntimeInvalid",
@@ -103,6 +106,12 @@ def render_revision(
         router=router_of(name, spec, ports, settings),
         signals=runtime.signals.as_dict() if runtime.signals else None,
     )
+
+
+@lru_cache(maxsize=64)
+def _template(spec: bytes) -> RuntimeTemplate:
+    """Few templates, many models. Raises InvalidResource."""
+    return parse_runtime_template(orjson.loads(spec))
 
 
 def router_of(
