@@ -238,7 +238,7 @@ def test_seasons_are_read_from_the_same_hours_of_earlier_days() -> None:
     assert case.report.drift["state"] == "Steady"
 
 
-def test_a_retrained_revision_is_compared_with_the_traffic_since_the_change_point() -> None:
+def test_a_retrained_revision_is_compared_with_the_traffic_after_the_change() -> None:
     # An hour whose counts cannot be told apart is left out of the base.
     case = Case(FakePrometheus(lambda hour: replace(shifted(hour), gap=hour == 109)))
     for hour in range(100, 111):
@@ -257,8 +257,8 @@ def test_a_retrained_revision_is_compared_with_the_traffic_since_the_change_poin
         case.round(hour + 0.01)
 
     assert case.known[0].base is not None
-    assert (case.known[0].base.start, case.known[0].base.end) == (104 * HOUR, 110 * HOUR)
-    assert sum(case.known[0].base.counts["amount"]) == 5 * ROWS
+    assert (case.known[0].base.start, case.known[0].base.end) == (105 * HOUR, 110 * HOUR)
+    assert sum(case.known[0].base.counts["amount"]) == 4 * ROWS
     assert case.report.drift["state"] == "Steady"
     assert case.report.facts is not None
     assert not case.report.facts.drifted
