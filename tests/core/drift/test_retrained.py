@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tests.core.drift.collected import HOUR, reference, spec, traffic
 
 from mooring.api.conditions import DATA_HEALTHY, DRIFTED
 from mooring.core.drift.memory import Memory
 from mooring.core.drift.rebase import after_change
+from mooring.core.drift.state import SHAPE, FeatureState
 from mooring.core.drift.tick import begun, judge, rebasing
 from mooring.core.drift.watch import Watch
 from mooring.core.monitoring import Report
@@ -83,6 +86,24 @@ def test_the_window_in_which_the_data_changed_is_no_part_of_the_base() -> None:
     assert sum(memory.base.counts["amount"]) == 3 * 2000
 
 
-def test_it_is_a_part_where_nothing_else_is_there_yet() -> None:
-    assert after_change(4 * HOUR, 5 * HOUR, HOUR) == 4 * HOUR
-    assert after_change(4 * HOUR, 6 * HOUR, HOUR) == 5 * HOUR
+def test_a_base_begins_after_the_last_change_or_with_the_first_where_nothing_else_is_there() -> (
+    None
+):
+    assert after_change((4 * HOUR, 4 * HOUR), 5 * HOUR, HOUR) == 4 * HOUR
+    assert after_change((4 * HOUR, 4 * HOUR), 6 * HOUR, HOUR) == 5 * HOUR
+    assert after_change((3 * HOUR, 4 * HOUR), 6 * HOUR, HOUR) == 5 * HOUR
+    assert after_change((3 * HOUR, 4 * HOUR), 5 * HOUR, HOUR) == 3 * HOUR
+
+
+def test_a_feature_whose_sum_was_just_above_0_does_not_bring_the_old_world_into_the_base() -> None:
+    windows = {h: traffic(h, shift=SHIFT if h >= 5 else 0.0) for h in range(1, 8)}
+    memory, report = begun(HOUR, 2 * HOUR)
+    for hour, counted in windows.items():
+        memory, report = judge(OLD, reference(), counted, memory, report, hour * HOUR,
+                               (hour + 1) * HOUR)  # fmt: skip
+    amount = memory.features.features["amount"]
+    early = FeatureState({SHAPE: replace(amount.streams[SHAPE], zero_at=4 * HOUR)})
+    both = {"amount": amount, "branch": early}
+    memory = replace(memory, features=replace(memory.features, features=both))
+
+    assert rebasing(NEW, memory, report, 8 * HOUR) == ((6 * HOUR, 8 * HOUR),)

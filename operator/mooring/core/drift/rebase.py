@@ -76,12 +76,17 @@ class Base:
         )
 
 
-def after_change(change_point: float, start: float, window: float) -> float:
-    """Where a base begins: after the window in which the data changed, which holds some of what was
-    before, if another window is over since.
+def after_change(changes: tuple[float, float], start: float, window: float) -> float:
+    """Where a base begins that ends at ``start``: after the window in which the data changed, which
+    holds some of what was before, if another window is over since.
+
+    ``changes`` are the first and the last change point of what alarms. A base is what the data is
+    like now, so it is the last one that counts; features that moved together may differ by a
+    window, since chance leaves a sum just above 0.
     """
-    pure = change_point + window
-    return pure if pure + window <= start else change_point
+    first, last = changes
+    pure = last + window
+    return pure if pure + window <= start else first
 
 
 def spans(

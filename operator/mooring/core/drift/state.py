@@ -93,6 +93,12 @@ class DriftState:
     features: Mapping[str, FeatureState] = field(default_factory=dict)
     unhealthy: tuple[tuple[float, float], ...] = ()
 
+    @property
+    def last_change(self) -> float | None:
+        """The latest change point of the features that alarm."""
+        alarming = ((one, one.alarming) for one in self.features.values())
+        return max((one.streams[name].zero_at for one, name in alarming if name), default=None)
+
     def to_json(self) -> dict[str, Any]:
         return {
             "basis": self.basis,

@@ -150,7 +150,8 @@ def rebasing(
         facts = report.facts
         changed = facts.change_point.timestamp() if facts and facts.change_point else None
         if changed is not None:
-            changed = after_change(changed, start, watch.window)
+            last = memory.features.last_change
+            changed = after_change((changed, last or changed), start, watch.window)
         return spans(changed, start, watch.window, broken)
     began, captured = memory.began, watch.captured
     if base is not None or began is None or captured is None or start < began + captured:
