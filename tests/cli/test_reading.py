@@ -11,7 +11,7 @@ import yaml
 from tests.cli import objects
 from tests.cli.api_server import FakeApi
 from tests.cli.conftest import Mooring
-from tests.cli.objects import CANDIDATE, NOW, OLD, REJECTED, STABLE, at
+from tests.cli.objects import CANDIDATE, NOW, OLD, REJECTED, STABLE, at, condition
 
 from mooring.cli.completion import kubectl_complete
 from mooring.cli.diagnosis import Diagnosis, diagnose
@@ -266,6 +266,48 @@ def test_missing_data_points_to_prometheus() -> None:
     found = diagnose(Snapshot(objects.judged(verdict="NoData", message=why)), [], NOW)
     assert ("analysis", "NoData", why) in [(f.about, f.reason, f.message) for f in found.findings]
     assert "whether Prometheus scrapes them" in found.next[0]
+
+
+def drifting(**more: Any) -> dict[str, Any]:
+    status = {**objects.serving(), **more}
+    status["conditions"] = [
+        *(c for c in status["conditions"] if c["type"] != "Drifted"),
+        condition("Drifted", "True", "Drifted", "amount moved"),
+    ]
+    return status
+
+
+def test_drift_that_is_being_retrained_need_not_be_retrained_again() -> None:
+    found = told(drifting())
+    assert "then retrain it" in found.next[0]
+    asked = {"request": "fraud-rr-1", "inFlight": 1, "message": "made for this episode"}
+    found = told(drifting(retraining=asked))
+    assert [(f.about, f.reason) for f in found.findings] == [
+        ("Drifted", "Drifted"), ("retraining", "InFlight"),
+    ]  # fmt: skip
+    assert found.next[0].startswith("wait for the new model: mooring get fraud -n shop -w")
+    assert "then retrain it" not in " ".join(found.next)
+
+
+def test_a_retrained_model_that_rolls_out_is_told_with_what_its_rollout_waits_for() -> None:
+    rolling = objects.rolling_out()
+    adopted = {"request": "fraud-rr-1", "revision": CANDIDATE, "uri": "s3://models/new"}
+    status = {**rolling, "retraining": {"request": "fraud-rr-1", "outcome": "Adopted"}}
+    found = told({**status, "adoptedModel": adopted})
+    assert [(f.about, f.message) for f in found.findings] == [
+        (
+            "retraining",
+            f"RetrainingRequest fraud-rr-1 led to revision {CANDIDATE}, which is rolling out",
+        ),
+        ("rollout", "waits for the step to last its 20m"),
+    ]
+
+
+def test_broken_data_is_mended_where_it_comes_from() -> None:
+    status = objects.serving()
+    broken = condition("DataHealthy", "False", "Missing", "50 % of amount is missing")
+    found = told({**status, "conditions": [*status["conditions"], broken]})
+    assert found.next[0].startswith("mend what sends the data")
 
 
 def test_warnings_are_told_with_how_often_they_came() -> None:

@@ -123,7 +123,18 @@ def judged_before() -> Snapshot:
     return Snapshot(objects.deployment(objects.serving(analysis=analysis)))
 
 
+def retraining(**found: Any) -> Snapshot:
+    why = "RetrainingRequest fraud-rr-dk was made for this episode of Drift"
+    status = objects.serving(retraining={"request": "fraud-rr-dk", "message": why, **found})
+    if found.get("outcome") == "Adopted":
+        revision = {"request": "fraud-rr-dk", "revision": objects.STABLE, "uri": "s3://models/new"}
+        status["adoptedModel"] = revision
+    return Snapshot(objects.deployment(status))
+
+
 CASES = {
+    "retraining": retraining(inFlight=1),
+    "retrained": retraining(inFlight=0, outcome="Adopted"),
     "judged-before": judged_before(),
     "judged": Snapshot(objects.judged()),
     "judged-no-data": no_data(),

@@ -46,8 +46,8 @@ def diagnose(snapshot: Snapshot, events: Sequence[Json], now: datetime) -> Diagn
     """Walks the generation, the conditions, the rollout, the pods and the events."""
     findings = [*_operator(snapshot, now), *_conditions(snapshot), *_pods(snapshot)]
     ready = snapshot.holds("Ready")
-    if not findings and not snapshot.unseen:
-        findings = [*_rollout(snapshot), *_analysis(snapshot)]
+    if all(finding.about in _OF_DATA for finding in findings) and not snapshot.unseen:
+        findings += [*_retraining(snapshot), *_rollout(snapshot), *_analysis(snapshot)]
     return Diagnosis(
         ready=ready,
         headline=_headline(snapshot, ready),
@@ -99,6 +99,17 @@ def _conditions(snapshot: Snapshot) -> Iterable[Finding]:
 def _not_ready(snapshot: Snapshot) -> str:
     """The reason for which it is not Ready; empty when it is."""
     return "" if snapshot.holds("Ready") else plain(snapshot.condition("Ready").get("reason"))
+
+
+def _retraining(snapshot: Snapshot) -> Iterable[Finding]:
+    """A request that is in flight, or whose model is rolling out: what drift is waiting for."""
+    found, adopted = snapshot.part("retraining"), snapshot.part("adoptedModel")
+    request = plain(found.get("request"))
+    if found.get("inFlight"):
+        yield Finding("retraining", "InFlight", f"RetrainingRequest {request} is not finished yet")
+    elif adopted and adopted.get("revision") == snapshot.part("candidate").get("revision"):
+        made = f"revision {plain(adopted['revision'])}, which is rolling out"
+        yield Finding("retraining", "RollingOut", f"RetrainingRequest {request} led to {made}")
 
 
 def _rollout(snapshot: Snapshot) -> Iterable[Finding]:
@@ -182,9 +193,15 @@ def _next(snapshot: Snapshot, findings: Sequence[Finding], ready: bool) -> list[
         f"{kinds.LABEL_COMPONENT}={kinds.COMPONENT_ROUTER}",
         "uri": plain(snapshot.resource["spec"]["model"]["uri"]),
     }
+    retrained = any(finding.about == "retraining" for finding in findings)
     reasons = (
         _not_ready(snapshot),
-        *(finding.reason for finding in findings),
+        *(
+            _ADVISED_AS.get(finding.about, finding.reason)
+            for finding in findings
+            # What is being retrained already need not be retrained.
+            if not (retrained and finding.reason == "Drifted")
+        ),
         plain(snapshot.status.get("phase")),
     )
     steps = [_ADVICE[reason] for reason in reasons if reason in _ADVICE]
@@ -193,8 +210,23 @@ def _next(snapshot: Snapshot, findings: Sequence[Finding], ready: bool) -> list[
     return [step.format(**values) for step in dict.fromkeys(steps)]
 
 
+#: Conditions that say something of the data, and nothing of whether and how the model is served.
+_OF_DATA = ("DataHealthy", "Drifted", "RetrainIneffective")
+#: Reasons of DataHealthy: the rule that the data breaks.
+_BROKEN = (
+    "Schema", "Missing", "NonFinite", "OutOfRange", "UnseenCategory", "Range", "Domain", "Pattern",
+    "Type", "Constant",
+)  # fmt: skip
+#: Findings for which there is one advice, whatever their reason.
+_ADVISED_AS = {"retraining": "Retraining"}
+
 _LAST_RESORT = "watch it: mooring get {name} -w; all events: kubectl describe mdep {name}"
 _ADVICE: Mapping[str, str] = {
+    **dict.fromkeys(
+        _BROKEN,
+        "mend what sends the data, or what is expected of it (the reference, "
+        "spec.monitoring.features): mooring drift {name}",
+    ),
     "NotLookedAt": "see whether the operator runs: kubectl get pods -A -l "
     "app.kubernetes.io/name=mooring-operator; it may also be told to look at other namespaces only",
     "Behind": "see whether the operator runs: kubectl get pods -A -l "
@@ -240,6 +272,8 @@ _ADVICE: Mapping[str, str] = {
     "again: mooring retry {name}",
     "Drifted": "see what moved: mooring drift {name}, or as a page: mooring report {name}; then "
     "retrain it, or name a newer reference",
+    "Retraining": "wait for the new model: mooring get {name} -w; how its training goes: kubectl "
+    "describe rr -n {namespace}; what moved: mooring drift {name}",
     "ReferenceMissing": "make one and apply it: mooring reference build TABLE --name NAME",
     "ReferenceInvalid": "build it anew, under another name: mooring reference build",
     "ReferenceUnsuitable": "name the reference of this model in spec.monitoring.reference",

@@ -200,6 +200,25 @@ def _analysis(scene: Scene) -> Iterable[Tree]:
     return branches(scene.snapshot, scene.now)
 
 
+def _retraining(scene: Scene) -> Iterable[Tree]:
+    """What was asked for last, and what became of it."""
+    found, adopted = scene.snapshot.part("retraining"), scene.snapshot.part("adoptedModel")
+    if not found.get("request") and not found.get("message"):
+        return
+    text = Text.assemble(("retraining", "cyan"), f" {plain(found.get('request')) or 'not yet'}")
+    if found.get("outcome"):
+        failed = found["outcome"] == "Failed"
+        text.append(f"  {plain(found['outcome'])}", "red" if failed else "green")
+    elif found.get("inFlight"):
+        text.append("  in flight", "bold")
+    if adopted.get("request") and adopted["request"] == found.get("request"):
+        text.append(f" by revision {plain(adopted.get('revision'))}")
+    branch = Tree(text)
+    if found.get("message"):
+        branch.add(Text(plain(found["message"])))
+    yield branch
+
+
 def _router(scene: Scene) -> Iterable[Tree]:
     router = scene.snapshot.part("router")
     if not router:
@@ -274,6 +293,7 @@ SECTIONS: tuple[Section, ...] = (
     _revisions,
     _rollout,
     _analysis,
+    _retraining,
     _router,
     _last_action,
     _rejected,
