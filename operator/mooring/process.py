@@ -30,6 +30,7 @@ from mooring.engine.evidence import Examiner
 from mooring.engine.health import Health
 from mooring.engine.lease import Fence, FencedLock, lead
 from mooring.engine.metrics import Metrics
+from mooring.engine.performance import PerformanceWatch
 from mooring.engine.queue import KeyedQueue
 from mooring.engine.reconciler import Reconciler
 from mooring.engine.recorder import Recorder
@@ -104,7 +105,10 @@ class Process:
             SinkClient(self.settings.sink_table()), self.queue, self.metrics, self.fence, _now
         )
         counts = RowCounts(prometheus, self.queue, _now)
-        retraining = RetrainingIO(client, self.store, self.metrics, deliveries, counts)
+        performance = PerformanceWatch(
+            client, prometheus, self.settings.prometheus.scrape_labels(), self.queue, _now
+        )
+        retraining = RetrainingIO(client, self.store, self.metrics, deliveries, counts, performance)
         mlflow = self._mlflow()
         registry = RegistryWatch(
             mlflow, self.queue, self.settings.registry.interval.total_seconds()
@@ -132,6 +136,7 @@ class Process:
             await web.cleanup()
             await deliveries.close()
             await counts.close()
+            await performance.close()
             await routers.close()
             drift.close()
             if mlflow is not None:

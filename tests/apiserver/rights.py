@@ -12,7 +12,7 @@ RULES: list[dict[str, list[str]]] = [
     {"apiGroups": ["mooring.dev"], "resources": ["modeldeployments", "modelruntimes"],
      "verbs": ["get", "list", "watch"]},
     {"apiGroups": ["mooring.dev"], "resources": ["retrainingrequests"],
-     "verbs": ["get", "list", "watch", "create"]},
+     "verbs": ["get", "list", "watch", "create", "delete"]},
     {"apiGroups": ["mooring.dev"],
      "resources": ["modeldeployments/status", "retrainingrequests/status"], "verbs": ["patch"]},
     {"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["get", "list", "watch", "create"]},

@@ -18,7 +18,7 @@ from mooring.core import kinds
 from mooring.core.examination import Evidence, Examination
 from mooring.core.fingerprint import is_applied
 from mooring.core.kinds import Ref
-from mooring.core.objects import owned
+from mooring.core.objects import Deletion, owned
 from mooring.core.observed import (
     Observed,
     RenderSettings,
@@ -209,13 +209,18 @@ class World:
             live["spec"]["replicas"] = count
             self._changed(live)
             self._answer(ref)
-        for deletion in plan.delete:
-            if self.failures or self.taken:
-                return
-            self._written(f"delete {deletion.ref}")
-            live = self.children.get(deletion.ref)
-            if live is not None and live["metadata"]["uid"] == deletion.uid:
-                self.remove(deletion.ref)
+        for deletion in () if self.failures or self.taken else plan.delete:
+            self._delete(deletion)
+
+    def _delete(self, deletion: Deletion) -> None:
+        self._written(f"delete {deletion.ref}")
+        if deletion.ref.kind == "RetrainingRequest":
+            request = self.requests.pop(deletion.ref.name)
+            assert request["metadata"]["uid"] == deletion.uid
+            return
+        live = self.children.get(deletion.ref)
+        if live is not None and live["metadata"]["uid"] == deletion.uid:
+            self.remove(deletion.ref)
 
     def _touch(self, plan: Plan) -> None:
         for touch in plan.touch:

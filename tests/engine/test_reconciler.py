@@ -16,11 +16,13 @@ from mooring.adapters.sinks import SinkClient
 from mooring.core import kinds
 from mooring.core.kinds import KIND_BY_NAME, Kind, Ref
 from mooring.core.observed import Observed, RenderSettings
+from mooring.core.router_counters import ScrapeLabels
 from mooring.engine import reconciler as reconciler_module
 from mooring.engine.deliveries import Deliveries
 from mooring.engine.evidence import Examiner
 from mooring.engine.lease import Fence
 from mooring.engine.metrics import Metrics
+from mooring.engine.performance import PerformanceWatch
 from mooring.engine.queue import Key, KeyedQueue
 from mooring.engine.reconciler import Reconciler
 from mooring.engine.registry import RegistryWatch
@@ -167,6 +169,13 @@ class Setting:
                 self.metrics,
                 Deliveries(SinkClient(), self.queue, self.metrics, Fence(), lambda: self.now),
                 RowCounts(None, self.queue, lambda: self.now),
+                PerformanceWatch(
+                    self.server,  # type: ignore[arg-type]
+                    None,
+                    ScrapeLabels(),
+                    self.queue,
+                    lambda: self.now,
+                ),
             ),
             lambda: self.now,
             lambda: None,

@@ -49,7 +49,7 @@ CHILD = ["get", "list", "watch", "create", "patch", "delete"]
 SERVED_RULES = [
     ("mooring.dev", ["modeldeployments", "modelruntimes", "retrainingrequests"], READ),
     ("mooring.dev", ["modeldeployments/status"], ["patch", "update"]),
-    ("mooring.dev", ["retrainingrequests"], ["create"]),
+    ("mooring.dev", ["retrainingrequests"], ["create", "delete"]),
     ("mooring.dev", ["retrainingrequests/status"], ["patch"]),
     ("mooring.dev", ["modeldeployments/finalizers"], ["update"]),
     ("apps", ["controllerrevisions", "deployments"], CHILD),

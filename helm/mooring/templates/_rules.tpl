@@ -13,7 +13,7 @@ by the kubelet. No Roles, no bindings, and children are written by server-side a
 # Requests for new models are made once and never changed; how far they are stands in their status.
 - apiGroups: [mooring.dev]
   resources: [retrainingrequests]
-  verbs: [create]
+  verbs: [create, delete]
 - apiGroups: [mooring.dev]
   resources: [retrainingrequests/status]
   verbs: [patch]

@@ -170,6 +170,8 @@ class RetrainingSpec(ApiModel):
     """The least time between requests by triggers."""
     deadline: Duration = "24h"
     """When a request without a result has failed."""
+    history_limit: Annotated[StrictInt, Field(ge=0, le=100)] = 10
+    """Finished requests that are kept."""
     budget: RetrainingBudget = Field(
         default_factory=RetrainingBudget, json_schema_extra={"default": {}}
     )

@@ -20,8 +20,11 @@ from mooring.core.objects import Deletion, objects
 from mooring.core.observed import Manifest, Observed
 from mooring.core.retrain.counting import Question
 from mooring.core.retrain.event import Delivery
+from mooring.core.retrain.measuring import EVERY as MEASURED_EVERY
+from mooring.core.retrain.measuring import Measurement, measurement
+from mooring.core.retrain.pruning import prunable
 from mooring.core.retrain.work import RequestStatus
-from mooring.core.revision import read_history
+from mooring.core.revision import History, read_history
 from mooring.core.situation import Situation
 from mooring.core.status import halted, status
 from mooring.core.understanding import understand
@@ -36,7 +39,7 @@ _LOOK_LATEST = timedelta(seconds=30)
 class Plan:
     """What to write, in this order: status, ``apply`` (records first), ``create``,
     ``request_statuses``, ``touch``, ``scale``, ``delete``; events to ``deliver``, and what
-    of new data to ``count``.
+    of new data to ``count`` and of performance to ``measure``.
 
     Status comes first and does not depend on the rest, so that a failing write still leaves a
     true one. ``create`` holds what is made if nothing of its name exists, and never written again.
@@ -50,6 +53,7 @@ class Plan:
     request_statuses: tuple[RequestStatus, ...] = ()
     deliver: tuple[Delivery, ...] = ()
     count: tuple[Question, ...] = ()
+    measure: Measurement | None = None
     touch: tuple[Touch, ...] = ()
     scale: tuple[tuple[Ref, int], ...] = ()
     delete: tuple[Deletion, ...] = ()
@@ -67,7 +71,8 @@ def decide(observed: Observed) -> Plan:
     if observed.resource["metadata"].get("deletionTimestamp"):
         return Plan()  # its children follow it by their owner references
     observed = observed.with_sound_status()
-    unreadable = read_history(observed.children).unreadable
+    recorded = read_history(observed.children)
+    unreadable = recorded.unreadable
     if unreadable:
         return stalled(
             observed,
@@ -86,16 +91,24 @@ def decide(observed: Observed) -> Plan:
     drift = monitoring.drift_status(observed, watched)
     wanted = objects(observed, resource.spec, situation)
     retraining = situation.retraining
+    measure = measurement(
+        resource.spec.retraining,
+        watched,
+        situation.stable.hash if situation.stable is not None else "",
+        observed.namespace,
+        observed.name,
+    )
     return Plan(
         status=status(observed, situation, findings) | ({"drift": drift} if drift else {}),
         apply=wanted.apply,
         touch=wanted.touch,
         scale=wanted.scale,
-        delete=wanted.delete,
+        delete=(*wanted.delete, *_finished(situation, recorded)),
         create=retraining.create if retraining else (),
         request_statuses=retraining.statuses if retraining else (),
         deliver=retraining.deliver if retraining else (),
         count=retraining.count if retraining else (),
+        measure=measure,
         events=(*events(observed, situation, findings), *monitoring.turned(observed, findings)),
         look_again=_soonest(
             wanted.look_again,
@@ -103,9 +116,20 @@ def decide(observed: Observed) -> Plan:
             _next_deadline(observed, situation),
             _routers_known(observed, findings),
             retraining.look_again if retraining else None,
+            observed.now + MEASURED_EVERY if measure is not None else None,
         ),
         examination=situation.examination,
     )
+
+
+def _finished(situation: Situation, recorded: History) -> tuple[Deletion, ...]:
+    """Requests for new models that are history, by what the records say already."""
+    if situation.retraining is None or recorded.stable is None:
+        return ()
+    live = {
+        r.hash for r in (situation.stable, situation.candidate, situation.previous) if r is not None
+    }
+    return prunable(situation.retraining.desk, recorded.stable.ledger, live)
 
 
 def _routers_known(observed: Observed, findings: dict[str, Finding]) -> datetime | None:

@@ -28,6 +28,7 @@ from mooring.core.retrain.work import RequestStatus
 from mooring.engine.deliveries import Deliveries
 from mooring.engine.merge_patch import merge_patch
 from mooring.engine.metrics import Metrics
+from mooring.engine.performance import PerformanceWatch
 from mooring.engine.queue import Key
 from mooring.engine.row_counts import RowCounts
 from mooring.engine.store import Store
@@ -56,6 +57,7 @@ class RetrainingIO:
     metrics: Metrics
     deliveries: Deliveries
     counts: RowCounts
+    performance: PerformanceWatch
     _refused: dict[Key, dict[str, str]] = field(default_factory=dict)
 
     async def observe(self, key: Key, resource: Manifest) -> RetrainingFacts:
@@ -69,6 +71,7 @@ class RetrainingIO:
                 sinks=self.deliveries.sinks(key.namespace),
                 refused=self._refused.get(key, {}),
                 new_data=self.counts.found(key),
+                **self.performance.found(key),
             )
         jobs = self._jobs(key, requests)
         facts = {
@@ -88,6 +91,7 @@ class RetrainingIO:
             answers=self.deliveries.answers(key),
             refused=self._refused.get(key, {}),
             new_data=self.counts.found(key),
+            **self.performance.found(key),
         )
 
     async def write(self, key: Key, plan: Plan, send: Send) -> bool:
@@ -108,6 +112,8 @@ class RetrainingIO:
             self.deliveries.start(key, delivery)
         for question in plan.count:
             self.counts.start(key, question)
+        if plan.measure is not None:
+            self.performance.start(key, plan.measure)
         return wrote
 
     def forget(self, key: Key) -> None:
@@ -115,6 +121,7 @@ class RetrainingIO:
         self._refused.pop(key, None)
         self.deliveries.forget(key)
         self.counts.forget(key)
+        self.performance.forget(key)
 
     def _jobs(self, key: Key, requests: Mapping[str, Manifest]) -> dict[str, Manifest]:
         """The Jobs of these requests, by the requests' names; not those of others of that name."""

@@ -33,12 +33,16 @@ class DriftFacts:
 
 @dataclass(frozen=True, slots=True)
 class PerformanceFacts:
-    """One metric of the model: its value, and the bounds between which it lies with certainty."""
+    """One metric of the model: its value, and the bounds between which it lies with certainty.
+
+    ``samples`` are labels; ``note`` is what else a reader has to know.
+    """
 
     value: float
     lower: float
     upper: float
     samples: int
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +86,9 @@ class RetrainingFacts:
     request's name; ``templates`` holds the PodTemplates that were looked for, None for one that
     does not exist; ``sinks`` are the administrator's, by name; ``refused`` is what the API server
     answered to the writes of a request's objects, by the request's name. ``drift`` and
-    ``performance`` are None and empty where nobody has looked; ``new_data`` goes by query.
+    ``performance`` are None and empty where nobody has looked; ``performance_of`` is the revision
+    that was measured, and ``performance_problem`` why a metric could not be. ``new_data`` goes by
+    query.
     """
 
     requests: tuple[Mapping[str, Any], ...] = ()
@@ -93,4 +99,6 @@ class RetrainingFacts:
     refused: Mapping[str, str] = field(default_factory=dict)
     drift: DriftFacts | None = None
     performance: Mapping[str, PerformanceFacts] = field(default_factory=dict)
+    performance_of: str = ""
+    performance_problem: str = ""
     new_data: Mapping[str, RowsFacts] = field(default_factory=dict)

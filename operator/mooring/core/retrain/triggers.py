@@ -25,6 +25,7 @@ from mooring.core.retrain.ledger import (
     Entry,
     Ledger,
 )
+from mooring.core.retrain.measuring import KNOWN
 from mooring.core.retrain.schedule import parse_schedule
 
 
@@ -176,9 +177,14 @@ def _drift(
 def _performance(
     metric: str, floor: float, ledger: Ledger, revision: str, facts: RetrainingFacts
 ) -> Pulled:
-    found = facts.performance.get(metric)
+    if metric not in KNOWN:
+        words = f"there is no performance metric {metric}: use one of {', '.join(KNOWN)}"
+        return Pulled(waiting=words)
+    ours = facts.performance_of in ("", revision)
+    found = facts.performance.get(metric) if ours else None
     if found is None:
-        return Pulled(waiting=f"performance metric {metric} is not measured (yet)")
+        why = f": {facts.performance_problem}" if ours and facts.performance_problem else ""
+        return Pulled(waiting=f"performance metric {metric} is not measured yet{why}")
     if found.upper >= floor:
         return Pulled()
     asked = _of(ledger.asked(revision, PERFORMANCE), metric)
@@ -187,7 +193,7 @@ def _performance(
         return Pulled(waiting=_asked_before(open_one))
     message = (
         f"{metric} is {found.value:.4g} (between {found.lower:.4g} and {found.upper:.4g}, "
-        f"{found.samples} samples), below {floor:.4g}"
+        f"{found.samples} samples{'; ' if found.note else ''}{found.note}), below {floor:.4g}"
     )
     evidence = {
         "feature": metric, "statistic": "value", "value": f"{found.value:.6g}",
