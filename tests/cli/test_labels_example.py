@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import json
 import random
 import subprocess
@@ -31,9 +32,7 @@ def client() -> Any:
     before = list(sys.path)
     sys.path.insert(0, str(EXAMPLE))
     try:
-        import labels
-
-        yield labels
+        yield importlib.import_module("labels")
     finally:
         sys.path[:] = before
         for name in ("labels", "payments", "make_model"):

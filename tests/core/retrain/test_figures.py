@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tests.core.drift.samples import references
 
-from mooring.core.drift.arrays import FloatArray
+from mooring.core.drift.arrays import BoolArray, FloatArray
 from mooring.core.drift.reference import Calibration, Reference
 from mooring.core.retrain.figures import Told, measured
 from mooring.core.retrain.measuring import Labels
@@ -29,7 +29,7 @@ def reference(*, calibrated: bool = False) -> Reference:
     return Reference((), (score,), calibration)
 
 
-def labels(scores: FloatArray, positive: FloatArray, come: FloatArray) -> Labels:
+def labels(scores: FloatArray, positive: BoolArray, come: BoolArray) -> Labels:
     """As collectors count them: all predictions, and the labels that have come."""
     cells = reference().outputs[0].grid.numeric_cells(scores)
     predicted = Counter(("score", int(cell)) for cell in cells)
@@ -43,7 +43,7 @@ def labels(scores: FloatArray, positive: FloatArray, come: FloatArray) -> Labels
 
 def calibrated_world(
     rows: int, seed: int, *, twisted: bool = False
-) -> tuple[FloatArray, FloatArray]:
+) -> tuple[FloatArray, BoolArray]:
     """Scores that mean what they say, or the opposite."""
     chance = np.random.default_rng(seed)
     scores = chance.beta(1, 2, rows)
@@ -51,13 +51,18 @@ def calibrated_world(
     return scores, chance.random(rows) < share
 
 
-def true_accuracy(scores: FloatArray, positive: FloatArray) -> float:
+def every(rows: int) -> BoolArray:
+    """All labels have come."""
+    return np.full(rows, fill_value=True)
+
+
+def true_accuracy(scores: FloatArray, positive: BoolArray) -> float:
     return float(((scores >= 0.5) == positive).mean())
 
 
 def test_with_all_labels_the_figures_are_those_of_the_rows() -> None:
     scores, positive = calibrated_world(20_000, 1)
-    found = measured(labels(scores, positive, np.ones(20_000)), reference()).metrics
+    found = measured(labels(scores, positive, every(20_000)), reference()).metrics
     called = scores >= 0.5
     wanted = {
         "accuracy": true_accuracy(scores, positive),
@@ -76,7 +81,7 @@ def test_with_all_labels_the_figures_are_those_of_the_rows() -> None:
 def test_labels_that_come_for_high_scores_only_do_not_bend_the_accuracy() -> None:
     scores, positive = calibrated_world(40_000, 2)
     come = np.random.default_rng(3).random(40_000) < np.where(scores > 0.5, 0.9, 0.05)
-    kept = come.astype(bool)
+    kept = come
     naive = true_accuracy(scores[kept], positive[kept])
     found = measured(labels(scores, positive, come), reference()).metrics["accuracy"]
     wanted = true_accuracy(scores, positive)
@@ -91,20 +96,20 @@ def test_the_bounds_hold_whatever_the_number_of_labels(rows: int) -> None:
     missed = 0
     for seed in range(200):
         scores, positive = calibrated_world(rows, 1000 + seed)
-        found = measured(labels(scores, positive, np.ones(rows)), reference()).metrics["accuracy"]
+        found = measured(labels(scores, positive, every(rows)), reference()).metrics["accuracy"]
         missed += not found.lower <= truth <= found.upper
     assert missed <= 3
 
 
 def test_few_labels_are_far_from_certain() -> None:
     scores, positive = calibrated_world(12, 5)
-    found = measured(labels(scores, positive, np.ones(12)), reference()).metrics["accuracy"]
+    found = measured(labels(scores, positive, every(12)), reference()).metrics["accuracy"]
     assert found.upper - found.lower > 0.5
 
 
 def test_a_world_that_has_turned_is_seen_by_labels_and_not_by_the_estimate() -> None:
     scores, positive = calibrated_world(20_000, 6, twisted=True)
-    found = measured(labels(scores, positive, np.ones(20_000)), reference(calibrated=True)).metrics
+    found = measured(labels(scores, positive, every(20_000)), reference(calibrated=True)).metrics
     assert found["accuracy"].upper < 0.5
     assert found["estimatedAccuracy"].lower > 0.6
     assert "estimated" in found["estimatedAccuracy"].note
@@ -112,7 +117,7 @@ def test_a_world_that_has_turned_is_seen_by_labels_and_not_by_the_estimate() -> 
 
 def test_without_labels_accuracy_is_estimated_under_its_own_name() -> None:
     scores, positive = calibrated_world(20_000, 7)
-    told = measured(labels(scores, positive, np.zeros(20_000)), reference(calibrated=True))
+    told = measured(labels(scores, positive, ~every(20_000)), reference(calibrated=True))
     assert set(told.metrics) == {"estimatedAccuracy"}
     wanted = true_accuracy(scores, positive)
     assert told.metrics["estimatedAccuracy"].value == pytest.approx(wanted, abs=0.02)

@@ -102,17 +102,17 @@ def _of_scores(
     )
     threshold = int(np.argmax(called)) if called.any() else count
     outcomes = Outcomes(traffic, labelled, positives)
-    value = figures(outcomes, threshold)
+    usual = figures(outcomes, threshold)
     right = np.where(called, positives, labelled - positives)
     found = {ACCURACY: _share(traffic, labelled, right)}
-    if np.isfinite(value.precision):
+    if np.isfinite(usual.precision):
         chosen = np.where(called, 1.0, 0.0)
         found["precision"] = _share(traffic * chosen, labelled * chosen, positives * chosen)
-    if np.isfinite(value.recall):
-        found["recall"] = (value.recall, _effective(traffic, labelled, positives))
-    if np.isfinite(value.auc):
+    if np.isfinite(usual.recall):
+        found["recall"] = (usual.recall, _effective(traffic, labelled, positives))
+    if np.isfinite(usual.auc):
         least = float(min(positives.sum(), (labelled - positives).sum()))
-        found["auc"] = (value.auc, least)
+        found["auc"] = (usual.auc, least)
     return {name: _facts(*one, labelled, traffic) for name, one in found.items()}
 
 
