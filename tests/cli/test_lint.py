@@ -202,7 +202,7 @@ def test_the_place_in_a_query_is_that_of_the_text_with_its_placeholders(file: Pa
     ("metric", "message"),
     [
         ("latency: {max: 2000s}", "max exceeds the router's largest bucket"),
-        ("predictionShift: {maxPSI: 0.2}", "nobody compares the predictions of two revisions yet"),
+        ("predictionShift: {maxPSI: 0.2}", "nobody counts the predictions of both revisions"),
     ],
 )
 def test_what_nobody_measures_is_named_before_the_operator_does(

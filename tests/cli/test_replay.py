@@ -74,7 +74,7 @@ def test_what_cannot_be_replayed_is_said_before_anything_is_asked(
          "metric p: unclosed left parenthesis, at '(' (at character 3)"),
         ("  analysis: {metrics: [{name: p, latency: {max: 2000s}}]}\n", "largest bucket"),
         ("  analysis: {metrics: [{name: p, predictionShift: {maxPSI: 0.2}}]}\n",
-         "nobody compares the predictions"),
+         "nobody counts the predictions"),
         ("  analysis: {alpha: 7}\n", "spec.analysis.alpha: must lie between 0 and 0.5"),
     ],
 )  # fmt: skip

@@ -295,7 +295,7 @@ def test_a_state_that_somebody_has_damaged_begins_anew_and_breaks_nothing() -> N
         (
             {"metrics": [{"name": "p", "predictionShift": {"maxPSI": 0.2}}]},
             "NotMeasured",
-            "metric p: nobody compares",
+            "metric p: nobody counts the predictions of both revisions",
         ),
         (
             {"metrics": [{"name": "b", "prometheus": {"query": "sum(rate(x[1m])", "max": 1}}]},

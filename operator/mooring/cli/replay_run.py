@@ -12,6 +12,7 @@ from mooring.adapters.prometheus import Prometheus
 from mooring.adapters.prometheus_access import Access
 from mooring.adapters.prometheus_counters import read_counters
 from mooring.adapters.prometheus_halves import read_halves
+from mooring.adapters.prometheus_telemetry import read_window
 from mooring.cli.failure import NOT_FOUND, UNREACHABLE, Failure
 from mooring.cli.replay_subject import Asked, Period
 from mooring.cli.replay_view import Change, Played
@@ -19,7 +20,8 @@ from mooring.core.analysis import Standard
 from mooring.core.answers import NoAnswer, single_value
 from mooring.core.examination import Phase
 from mooring.core.halves import Halved, History, edges_of
-from mooring.core.judge import Verdict
+from mooring.core.judge import PredictionShift, Verdict
+from mooring.core.judge.shift import WINDOW, OutputWindow, window_before
 from mooring.core.replay import (
     Playing,
     Trial,
@@ -30,7 +32,8 @@ from mooring.core.replay import (
     split_clusters_of,
 )
 from mooring.core.router_counters import Reading, ScrapeLabels
-from mooring.core.tribunal import Measured
+from mooring.core.telemetry import Counted, Watched
+from mooring.core.tribunal import Measured, window_of
 
 #: So many looks are read at once; they are judged one after the other all the same.
 AT_ONCE: Final = 4
@@ -53,7 +56,8 @@ async def play(
         playing, changes, looks = Playing(), list[Change](), 0
         history = await _history(prometheus, trial, labels)
         async for at, read in _measured(prometheus, trial, labels, times):
-            measured = replace(read, history=history)
+            outputs = await _outputs(prometheus, trial, labels, at, step)
+            measured = replace(read, history=history, outputs=outputs)
             evidence, playing = look(trial, playing, at, measured)
             looks += 1
             progress(looks / period.looks)
@@ -83,6 +87,23 @@ async def _trial(
         weights=tuple(spans(period.weights, began)),
         phase=Phase.BAKE if asked.bake else Phase.ROLLOUT,
     )
+
+
+async def _outputs(
+    prometheus: Prometheus, trial: Trial, labels: ScrapeLabels, at: float, step: float
+) -> OutputWindow | None:
+    """The predictions of a window that was over by this look, and not by the one before."""
+    end = window_before(at)
+    rules = (metric.rule for metric in trial.standard.analysis.metrics)
+    shifts = any(isinstance(rule, PredictionShift) for rule in rules)
+    if not shifts or end == window_before(at - step):
+        return None
+    watched = Watched(trial.namespace, trial.deployment, answers=True)
+    found = await read_window(prometheus, [watched], end - WINDOW, end, WINDOW, labels)
+    counted = found.get(watched.key)
+    if not isinstance(counted, Counted) or not counted.scrapes:
+        return None
+    return window_of(counted, end, trial.revision, trial.against)
 
 
 async def _history(prometheus: Prometheus, trial: Trial, labels: ScrapeLabels) -> History | None:

@@ -185,10 +185,12 @@ def _unmeasured(
     rule = wanted.error_rate or wanted.latency
     if rule is not None and spec.traffic.router != ENVOY:
         return _unsignalled(wanted, spec, signals or Signals())
-    if wanted.prediction_shift is not None:
+    observed = spec.monitoring is not None and spec.traffic.router == ENVOY
+    if wanted.prediction_shift is not None and not observed:
         return Gap(
             "NotMeasured",
-            f"metric {wanted.name}: nobody compares the predictions of two revisions yet: use a "
-            "prometheus metric that reads what you measure of them",
+            f"metric {wanted.name}: nobody counts the predictions of both revisions: set "
+            f"spec.monitoring and use router {ENVOY}, or a prometheus metric that reads what you "
+            "measure of them",
         )
     return None

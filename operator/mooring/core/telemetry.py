@@ -36,6 +36,7 @@ _NAME: Final = re.compile(r"[a-z0-9]([-.a-z0-9]*[a-z0-9])?")
 _POD: Final = re.compile(r"(.+)-collector-[a-z0-9]{1,10}-[a-z0-9]{5}")
 _PREFIX: Final = "mooring_telemetry_"
 _COUNTERS: Final = f"{_PREFIX}(requests|rows|feature_rows|output_rows|violations)_total"
+_ANSWERS: Final = f"{_PREFIX}(rows|output_rows)_total"
 _KEPT: Final = (
     "metric", "life", "revision", "traffic", "grid", "cell", "rule", "kind", "feature", "output",
 )  # fmt: skip
@@ -77,11 +78,14 @@ def parts(start: float, end: float, window: float) -> tuple[Part, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """One ModelDeployment whose collector is read; ``features`` is about how many it counts."""
+    """One ModelDeployment whose collector is read; ``features`` is about how many it counts, and
+    ``answers`` whether those are not wanted, but what its revisions answered.
+    """
 
     namespace: str
     deployment: str
     features: int = 20
+    answers: bool = False
 
     def __post_init__(self) -> None:
         for name in (self.namespace, self.deployment):
@@ -142,7 +146,8 @@ def query(
     names = labels or ScrapeLabels()
     where = _where(watched, names)
     only = f',cell=~"{cells}"' if cells is not None else ""
-    counters = f'{{__name__=~"{_COUNTERS}",{where}{only}}}'
+    kinds = _ANSWERS if all(one.answers for one in watched) else _COUNTERS
+    counters = f'{{__name__=~"{kinds}",{where}{only}}}'
     rows = f"{_PREFIX}rows_total{{{where}}}"
     now, before = (_last(counters, at, part.lookback, names) for at in (part.end, part.start))
     counted = f"({now} - ({before} or {now} * 0)) > 0"

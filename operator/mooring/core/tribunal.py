@@ -7,6 +7,7 @@ and tests go through here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -18,6 +19,7 @@ from mooring.core.halves import History, channels_of
 from mooring.core.judge import (
     Analysis,
     Judgement,
+    PredictionShift,
     Scrape,
     State,
     Subject,
@@ -28,8 +30,10 @@ from mooring.core.judge import (
     judge,
 )
 from mooring.core.judge.batch import STALE_TICKS
+from mooring.core.judge.shift import OutputWindow, Predictions, begins, due, take_predictions
 from mooring.core.router_counters import Source
 from mooring.core.scrapes import Memory, take
+from mooring.core.telemetry import Counted
 
 #: Clocks that differ by less are taken as one (seconds): a question takes that long to be answered.
 _SAME_CLOCK = 2.0
@@ -45,7 +49,7 @@ class Measured:
     do not. ``failed``: why the routers' counters could not be read. ``values``: by metric, what a
     free query gave, or why it gave nothing. ``history``: what stable's halves have counted in the
     hours before; None where nobody asked, or there is no answer. ``pods``: the servers' own counts,
-    for an examination that goes by them.
+    for an examination that goes by them. ``outputs``: predictions of a window that is over.
     """
 
     sources: tuple[Source, ...] = ()
@@ -54,6 +58,7 @@ class Measured:
     values: Mapping[str, float | NoAnswer] = field(default_factory=dict)
     history: History | None = None
     pods: signals.Pods = field(default_factory=signals.Pods)
+    outputs: OutputWindow | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +107,37 @@ def calibrated(wanted: Examination, remembered: Remembered | None) -> bool:
     return all(metric.name in phi for metric in wanted.analysis.counted)
 
 
+def window_due(wanted: Examination, remembered: Remembered | None, now: datetime) -> float | None:
+    """The end of the window of predictions that is to be read now; None where none is."""
+    found = _predictions(wanted, _before(wanted, remembered).state)
+    return None if found is None else due(found.until, now.timestamp())
+
+
+def window_of(counted: Counted, end: float, candidate: str, stable: str) -> OutputWindow:
+    """What two revisions answered in a window, on the grid that the candidate is counted on."""
+    best, found = 0.0, OutputWindow(end)
+    for outputs in () if counted.gap else counted.outputs.values():
+        ours, theirs = (
+            {name: cells for (of, name), cells in outputs.items() if of == revision}
+            for revision in (candidate, stable)
+        )
+        rows = sum(sum(cells.values()) for cells in ours.values())
+        if rows > best:
+            best, found = rows, OutputWindow(end, ours, theirs)
+    return found
+
+
+def _predictions(wanted: Examination, state: State) -> Predictions | None:
+    """What is remembered of predictions, from the first window after the rollout began; None where
+    no metric is about them.
+    """
+    if not any(isinstance(metric.rule, PredictionShift) for metric in wanted.analysis.metrics):
+        return None
+    if state.predictions is not None or not math.isfinite(wanted.weights.since):
+        return state.predictions
+    return Predictions(begins(wanted.weights.since))
+
+
 def _before(wanted: Examination, remembered: Remembered | None) -> Remembered:
     """What is remembered of this attempt, or else what status says of it."""
     if remembered is not None and remembered.attempt == wanted.attempt:
@@ -139,6 +175,11 @@ def _prepared(case: Case, now: datetime) -> tuple[Subject, Remembered]:
     if measured.history is not None:
         phi = _phi(wanted.analysis, measured.history)
         before = replace(before, state=before.state.calibrated(wanted.analysis, phi))
+    predictions = _predictions(wanted, before.state)
+    if predictions is not None:
+        windows = (measured.outputs,) if measured.outputs is not None else ()
+        predictions = take_predictions(wanted.analysis, predictions, windows)
+        before = replace(before, state=replace(before.state, predictions=predictions))
     lives, memory = before.lives, before.memory
     scrapes: Mapping[str, Scrape]
     if wanted.groups:

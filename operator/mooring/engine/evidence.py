@@ -26,6 +26,7 @@ from mooring.core.router_counters import Reading, ScrapeLabels
 from mooring.core.signals import PodCounts, Pods
 from mooring.engine.calibration import Calibration
 from mooring.engine.metrics import Metrics
+from mooring.engine.predictions import read_predictions
 from mooring.engine.queue import Key, KeyedQueue
 
 if TYPE_CHECKING:
@@ -103,6 +104,9 @@ class Examiner:
         reading = await self._read(prometheus, wanted)
         values = await self._ask(prometheus, wanted)
         pods = await self._signals(prometheus, wanted)
+        outputs = await read_predictions(
+            prometheus, wanted, self._remembered, self.now(), self.labels
+        )
         histories, pending = await self._histories(prometheus, wanted)
         cases = {
             key: self._case(
@@ -113,6 +117,7 @@ class Examiner:
                     values=values.get(key, {}),
                     history=histories.get(key),
                     pods=pods.get(key, Pods()),
+                    outputs=outputs.get(key),
                 ),
             )
             for key, examination in wanted.items()

@@ -21,7 +21,6 @@ from mooring.core.judge import (
     Weights,
     join,
     overall,
-    predicted,
     problems,
 )
 
@@ -257,9 +256,9 @@ def test_what_is_judged_elsewhere_holds_until_it_is_joined() -> None:
     for _ in range(12):
         judged = rollout.go((200, 1800))
     assert judged.verdict is H
-    assert judged.reason == "predictions: waits for the test of predictions"
-    assert join(judged, [predicted(SHIFT, P, "alike")], rollout.now).verdict is P
-    failed = join(judged, [predicted(SHIFT, F, "PSI 0.4")], rollout.now)
+    assert judged.reason.startswith("predictions: predictions are compared from 100 rows on")
+    assert join(judged, [MetricJudgement("predictions", P, "alike")], rollout.now).verdict is P
+    failed = join(judged, [MetricJudgement("predictions", F, "PSI 0.4")], rollout.now)
     assert failed.verdict is F
     assert failed.state.failure is not None
     assert failed.state.failure.metric == "predictions"

@@ -23,7 +23,7 @@ from mooring.core.judge.settings import (
 from mooring.core.judge.verdicts import Estimate, MetricJudgement, SplitCheck, Verdict, overall
 
 if TYPE_CHECKING:
-    from mooring.core.judge.batch import Judgement, Subject, join, judge, judge_one, predicted
+    from mooring.core.judge.batch import Judgement, Subject, join, judge, judge_one
     from mooring.core.judge.dispersion import Dispersion, dispersion_of, over_dispersion
     from mooring.core.judge.memory import Failure, State
 
@@ -54,14 +54,13 @@ __all__ = [
     "judge_one",
     "over_dispersion",
     "overall",
-    "predicted",
     "problems",
 ]
 
 #: What computes comes when it is first asked for: numpy and scipy cost 33 MiB and half a second,
 #: which an operator that judges nothing, and a command that only reads settings, should not pay.
 _LATER: Final = {
-    "batch": ("Judgement", "Subject", "join", "judge", "judge_one", "predicted"),
+    "batch": ("Judgement", "Subject", "join", "judge", "judge_one"),
     "dispersion": ("Dispersion", "dispersion_of", "over_dispersion"),
     "memory": ("Failure", "State"),
 }

@@ -17,7 +17,15 @@ from mooring.core.judge.memory import WIDTH, Failure, Rows, State
 from mooring.core.judge.pods import Restarts, judge_restarts
 from mooring.core.judge.readings import Tick
 from mooring.core.judge.report import Line, lines, metric_judgement, quantiles_of
-from mooring.core.judge.settings import Analysis, ErrorRate, Latency, Metric, Threshold, problems
+from mooring.core.judge.settings import (
+    Analysis,
+    ErrorRate,
+    Latency,
+    PredictionShift,
+    Threshold,
+    problems,
+)
+from mooring.core.judge.shift import judge_shift
 from mooring.core.judge.split import ALPHA, log_wrong_split
 from mooring.core.judge.thresholds import judge_threshold
 from mooring.core.judge.verdicts import MetricJudgement, SplitCheck, Verdict, overall
@@ -265,6 +273,7 @@ def _conclude(
         streaks=streaks,
         restarts=restarts.memory,
         failure=state.failure,
+        predictions=state.predictions,
     )
     state = _latch(state, judged, restarts, tick.now)
     blocked = _blocked(subject, restarts, split)
@@ -298,9 +307,9 @@ def _metrics(
             streak = subject.state.streaks.get(metric.name, 0)
             one, streaks[metric.name] = judge_threshold(metric, value, streak)
             judged.append(one)
-        else:
-            reason = "waits for the test of predictions"
-            judged.append(predicted(metric, Verdict.INCONCLUSIVE, reason))
+        elif isinstance(metric.rule, PredictionShift):
+            limit, memory = metric.rule.max_psi, subject.state.predictions
+            judged.append(judge_shift(metric, limit, subject.analysis, memory, subject.tick.now))
     return judged, streaks
 
 
@@ -339,10 +348,7 @@ def _blocked(subject: Subject, restarts: Restarts, split: _Split) -> tuple[str, 
 
 
 def join(judgement: Judgement, others: Sequence[MetricJudgement], now: float) -> Judgement:
-    """Puts metrics that were judged elsewhere in their places, such as predictionShift.
-
-    Until they are joined they stand as Inconclusive, and hold. A Fail among them is remembered.
-    """
+    """Puts metrics that were judged elsewhere in their places. A Fail among them is remembered."""
     given = {one.name: one for one in others}
     metrics = tuple(given.get(one.name, one) for one in judgement.metrics)
     state = _latch(judgement.state, metrics, Restarts(()), now)
@@ -351,8 +357,3 @@ def join(judgement: Judgement, others: Sequence[MetricJudgement], now: float) ->
         metrics, failed=failed, blocked=judgement.blocked, fresh=judgement.fresh
     )
     return replace(judgement, metrics=metrics, state=state, verdict=verdict, reason=reason)
-
-
-def predicted(metric: Metric, verdict: Verdict, reason: str) -> MetricJudgement:
-    """A judgement of a metric that is not counted here, for :func:`join`."""
-    return MetricJudgement(metric.name, verdict, reason, guaranteed=metric.guaranteed)

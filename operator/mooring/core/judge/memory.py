@@ -23,6 +23,7 @@ from mooring.core.judge.evidence import (
 )
 from mooring.core.judge.latency import TILTS
 from mooring.core.judge.settings import Analysis
+from mooring.core.judge.shift import Predictions
 
 _VERSION: Final = 1
 #: Router pods that are remembered; further ones are not evidence.
@@ -136,6 +137,7 @@ class State:
     per router pod the numbers that :mod:`mooring.core.judge.windows` lays out. ``rows``,
     ``histograms``: per counted metric. ``streaks``: for free values, how often in a row they were
     inside (positive) or outside (negative). ``restarts``: see :mod:`mooring.core.judge.pods`.
+    ``predictions``: see :mod:`mooring.core.judge.shift`.
     """
 
     settings: str
@@ -151,6 +153,7 @@ class State:
     streaks: Mapping[str, int] = field(default_factory=dict)
     restarts: tuple[float, ...] = ()
     failure: Failure | None = None
+    predictions: Predictions | None = None
 
     @classmethod
     def begin(cls, analysis: Analysis, phi: Mapping[str, float] | None = None) -> Self:
@@ -213,6 +216,8 @@ class State:
             raw["weights"] = list(self.weights)
         times = {"began": self.began, "fresh": self.fresh}
         raw |= {name: value for name, value in times.items() if value is not None}
+        if self.predictions is not None:
+            raw["predictions"] = self.predictions.dump()
         if self.failure is not None:
             lost = self.failure
             raw["failure"] = [lost.metric, lost.reason, lost.at, lost.tick]
@@ -271,6 +276,8 @@ def _read(raw: Any, buckets: int) -> State:
         streaks={str(k): int(v) for k, v in raw.get("streaks", {}).items()},
         restarts=_long(raw.get("restarts", [])),
     )
+    if "predictions" in raw:
+        state = replace(state, predictions=Predictions.load(raw["predictions"]))
     if failure is not None:
         metric, reason, at, tick = failure
         state = replace(state, failure=Failure(str(metric), str(reason), float(at), int(tick)))
