@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Protocol
 from urllib.parse import urlencode
 
@@ -38,12 +39,14 @@ _READ_BUFFER = 2**21
 _TLS_LINGERS = sys.version_info < (3, 12, 7)
 #: Requests under way at once: more than there are workers, and never without bound.
 _CONNECTIONS = 100
-_APPLY = {
-    manager: urlencode({"fieldManager": manager, "force": "true"})
-    for manager in (FIELD_MANAGER, REPLICAS_MANAGER)
-}
 _BY_US = urlencode({"fieldManager": FIELD_MANAGER})
 _METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
+
+
+@cache
+def _apply_query(manager: str) -> str:
+    """The query of a server-side apply, made once for each of the few field managers."""
+    return urlencode({"fieldManager": manager, "force": "true"})
 
 
 @dataclass(eq=False)
@@ -158,7 +161,7 @@ class KubeClient:
             kind,
             "PATCH",
             kind.path(meta.get("namespace"), meta["name"]),
-            query=_APPLY[manager],
+            query=_apply_query(manager),
             body=manifest,
             content_type="application/apply-patch+yaml",
         )
