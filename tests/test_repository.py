@@ -43,7 +43,7 @@ def run_python(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess
     }
     return subprocess.run(
         [sys.executable, *arguments],
-        cwd=cwd, env=environment, check=False, capture_output=True, text=True, timeout=60,
+        cwd=cwd, env=environment, check=False, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
 
 

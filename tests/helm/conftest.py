@@ -40,7 +40,7 @@ def render() -> Render:
     """`helm template` as objects; arguments are Helm's own (--set a=b, -f file)."""
 
     def manifests(*arguments: str) -> list[Manifest]:
-        return [m for m in yaml.safe_load_all(rendered_text(*arguments)) if m]
+        return [m for m in yaml.load_all(rendered_text(*arguments), yaml.CSafeLoader) if m]
 
     return manifests
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,8 +48,13 @@ def _modules() -> list[Path]:
     return sorted(p for p in OPERATOR.rglob("*.py") if "cli" not in p.relative_to(OPERATOR).parts)
 
 
+@functools.cache
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
 def _imports(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(_tree(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name.split(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -87,7 +93,7 @@ def test_the_operator_loads_no_model_and_runs_no_foreign_code() -> None:
     """Threat 8."""
     for path in _modules():
         assert not _LOADS & set(_imports(path)), path
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(_tree(path)):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
                 assert node.func.id not in _RUNS, f"{path}: {node.func.id}"
 
