@@ -18,6 +18,7 @@ OPERATOR = REPOSITORY / "operator" / "mooring"
 #: Who may open connections, and to whom.
 _NETWORK = {
     "adapters/kube.py": "the API server",
+    "adapters/mlflow.py": "the administrator's model registry",
     "adapters/prometheus.py": "the administrator's Prometheus",
     "adapters/prometheus_http.py": "the administrator's Prometheus",
     "adapters/sinks.py": "the administrator's sinks",
