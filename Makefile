@@ -151,7 +151,7 @@ test-apiserver: $(STAMP) ## Against a real kube-apiserver and etcd, S3 server an
 	@$(call RUN_TIER,apiserver,$(STEADY) $(SERVERS) -m "$(APISERVER)")
 
 .PHONY: test-faults
-test-faults: $(STAMP) ## Only the fault runs of test-apiserver: a seeded slice (below 5 minutes)
+test-faults: $(STAMP) ## Only the fault runs of test-apiserver: a seeded slice (below 3 minutes)
 	@$(MOORING_DEV) binaries kubernetes >/dev/null
 	@$(PYTEST) $(STEADY) tests/faults -m faults $(PYTEST_ARGS)
 

@@ -23,6 +23,7 @@ from tests.apiserver.cluster import (
     simple_spec,
     until,
 )
+from tests.apiserver.jobs import BY_JOB, TEMPLATE, finish_job
 from tests.apiserver.pods import Pods
 
 from mooring.adapters import kube
@@ -35,14 +36,6 @@ pytestmark = pytest.mark.apiserver
 
 KEY = "a key of more than sixteen bytes"
 V2 = {"uri": "s3://models/fraud/v2", "digest": "sha256:" + "2" * 64}
-TEMPLATE: Json = {
-    "metadata": {"name": "train"},
-    "template": {
-        "metadata": {"labels": {"team": "risk"}},
-        "spec": {"containers": [{"name": "train", "image": "example.com/train:1"}]},
-    },
-}
-BY_JOB: Json = {"action": {"job": {"templateRef": {"name": "train"}}}, "cooldown": "0s"}
 
 
 async def serving(api: Api, namespace: str, retraining: Json, **changes: Any) -> str:
@@ -75,31 +68,6 @@ async def phase(api: Api, namespace: str, wanted: str) -> Json | None:
 async def stable_uri(api: Api, namespace: str) -> str:
     status = (await api.resource(namespace, "fraud")).get("status") or {}
     return str((status.get("stable") or {}).get("modelUri"))
-
-
-async def finish_job(api: Api, namespace: str, name: str, words: str) -> None:
-    """What a kubelet and the Job controller would write."""
-    job = await api.get(kinds.JOB, namespace, name)
-    assert job is not None
-    template = job["spec"]["template"]
-    pod = {
-        "metadata": {"name": f"{name}-pod", "labels": template["metadata"]["labels"]},
-        "spec": {**template["spec"], "automountServiceAccountToken": False},
-    }
-    await api.create(kinds.POD, namespace, pod)
-    ended = {"exitCode": 0, "message": words, "finishedAt": "2026-01-01T00:00:00Z"}
-    container = {"name": "train", "ready": False, "restartCount": 0, "image": "i", "imageID": "i",
-                 "state": {"terminated": ended}}  # fmt: skip
-    status: Json = {"phase": "Succeeded", "containerStatuses": [container]}
-    await api.patch(kinds.POD, namespace, f"{name}-pod", {"status": status}, "status")
-    moment = job["metadata"]["creationTimestamp"]
-    done = [
-        {"type": kind, "status": "True", "lastTransitionTime": moment, "lastProbeTime": moment}
-        for kind in ("SuccessCriteriaMet", "Complete")
-    ]
-    status = {"startTime": moment, "completionTime": moment, "succeeded": 1, "conditions": done,
-              "uncountedTerminatedPods": {}}  # fmt: skip
-    await api.patch(kinds.JOB, namespace, name, {"status": status}, "status")
 
 
 async def test_a_person_asks_a_job_trains_and_its_model_serves_until_git_says_otherwise(

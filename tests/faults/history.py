@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,18 +16,39 @@ import aiohttp
 from tests.apiserver.cluster import Api, Refused, until
 
 from mooring.core import kinds
-from mooring.core.kinds import CHILD_KINDS, Kind
+from mooring.core.kinds import CHILD_KINDS, OPTIONAL_KINDS, Kind, Ref
+from mooring.core.retrain.ledger import Ledger, joined
 
 Json = dict[str, Any]
 
 #: Given by the API server or by the clock, so they differ from run to run.
-_GIVEN = (kinds.ANNOTATION_PROMOTED_AT, kinds.ANNOTATION_FINGERPRINT, kinds.ANNOTATION_ROUTED)
+_GIVEN = (
+    kinds.ANNOTATION_PROMOTED_AT,
+    kinds.ANNOTATION_FINGERPRINT,
+    kinds.ANNOTATION_ROUTED,
+    kinds.ANNOTATION_ACCEPTED,
+    kinds.ANNOTATION_RETRAINING,  # joined of all records: see _ledger
+)
 #: What the fault "meddled" leaves on an object.
 MEDDLED = "example.com/meddled"
-REQUESTS = Kind(kinds.GROUP, kinds.VERSION, "RetrainingRequest", "retrainingrequests")
-WATCHED = (*CHILD_KINDS, kinds.MODEL_DEPLOYMENT, REQUESTS)
+WATCHED = (*CHILD_KINDS, kinds.MODEL_DEPLOYMENT, kinds.RETRAINING_REQUEST, kinds.JOB)
 #: What the API server promises about resourceVersions of one etcd is used here: they are numbers
 #: that rise over all kinds, so the events of several watches can be put in one order.
+
+
+#: A request's name and key are hashes over the uid of its ModelDeployment; moments differ anyway.
+_BY_RUN = (
+    (re.compile(r"fraud-rr-[a-z0-9]+"), "fraud-rr"),
+    (re.compile(r"\b[0-9a-f]{32}\b"), "KEY"),
+    (re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"), "TIME"),
+)
+
+
+def steady(text: str) -> str:
+    """A text without what differs from run to run. Two requests have one name then, made twice."""
+    for pattern, instead in _BY_RUN:
+        text = pattern.sub(instead, text)
+    return text
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +73,16 @@ class History:
     """Everything that happened to children, ModelDeployments and requests for retraining."""
 
     happenings: list[Happening] = field(default_factory=list)
+    kinds: tuple[Kind, ...] = WATCHED
 
     @contextlib.asynccontextmanager
     async def watch(self, api: Api, namespace: str) -> AsyncIterator[None]:
         """Listens, directly and not through the proxy, until left."""
-        ready = [asyncio.Event() for _ in WATCHED]
+        ready = [asyncio.Event() for _ in self.kinds]
         async with asyncio.TaskGroup() as group:
             tasks = [
                 group.create_task(self._listen(api, namespace, kind, event))
-                for kind, event in zip(WATCHED, ready, strict=True)
+                for kind, event in zip(self.kinds, ready, strict=True)
             ]
             await asyncio.gather(*(event.wait() for event in ready))
             yield
@@ -108,10 +131,21 @@ async def _listed(api: Api, path: str) -> Json | None:
         raise
 
 
+async def _routes(api: Api, namespace: str) -> dict[Ref, Json]:
+    """Children of the kinds that not every cluster has."""
+    found: dict[Ref, Json] = {}
+    for kind in OPTIONAL_KINDS:
+        with contextlib.suppress(Refused):
+            for obj in await api.list(kind, namespace, kinds.LABEL_DEPLOYMENT):
+                found[Ref(kind.name, obj["metadata"]["name"])] = obj
+    return found
+
+
 async def end_state(api: Api, namespace: str) -> Json:
     """Every child without what the API server and the clock give, and the status likewise."""
     found: Json = {}
-    for ref, child in (await api.children(namespace)).items():
+    children = await api.children(namespace) | await _routes(api, namespace)
+    for ref, child in children.items():
         meta = child["metadata"]
         spec = dict(child.get("spec") or {})
         for given in ("clusterIP", "clusterIPs"):
@@ -128,6 +162,7 @@ async def end_state(api: Api, namespace: str) -> Json:
         if version:  # a hash over the namespace, too
             text = json.dumps(found[str(ref)]).replace(version, "VERSION")
             found[str(ref)] = json.loads(text)
+    found["ledger"] = _ledger(children.values())
     resource = await api.get(kinds.MODEL_DEPLOYMENT, namespace, "fraud") or {}
     status = resource.get("status") or {}
     stable, candidate = status.get("stable") or {}, status.get("candidate")
@@ -137,7 +172,18 @@ async def end_state(api: Api, namespace: str) -> Json:
         "candidate": candidate and {k: v for k, v in candidate.items() if k != "since"},
         "conditions": [(c["type"], c["status"], c["reason"]) for c in status.get("conditions", ())],
     }
-    return json.loads(json.dumps(found).replace(namespace, "NAMESPACE"))  # type: ignore[no-any-return]
+    text = steady(json.dumps(found).replace(namespace, "NAMESPACE"))
+    return json.loads(text)  # type: ignore[no-any-return]
+
+
+def _ledger(children: Iterable[Json]) -> Json:
+    """What all records know together of requests; the one before a promotion may know less."""
+    texts = [
+        (child["metadata"].get("annotations") or {}).get(kinds.ANNOTATION_RETRAINING)
+        for child in children
+    ]
+    known = joined(Ledger.from_text(text) for text in texts if text)
+    return dict(json.loads(known.to_text()))
 
 
 def _annotations(annotations: dict[str, str]) -> Json:

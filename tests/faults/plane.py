@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mooring_dev.control_plane import ControlPlane
+from mooring_dev.definitions import gateway_api_definitions
 from mooring_dev.errors import DevError
 from mooring_dev.health import wait_until
 
@@ -18,7 +19,8 @@ def control_plane(folder: Path) -> Iterator[ControlPlane]:
     """A control plane without controllers: nothing but the operator deletes anything."""
     with ControlPlane.start(folder / "control-plane") as plane:
         plane.kubectl("apply", "--server-side", "-f", str(REPOSITORY / "crds"))
-        plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+        routes = gateway_api_definitions() / "gateway.networking.k8s.io_httproutes.yaml"
+        plane.kubectl("apply", "--server-side", "-f", str(routes))
         # Established is said a moment before the storage of the new kinds is open.
         wait_until(
             "the kinds can be listed", lambda: _listed(plane), timeout=30.0, check=lambda: None
@@ -28,7 +30,7 @@ def control_plane(folder: Path) -> Iterator[ControlPlane]:
 
 def _listed(plane: ControlPlane) -> bool:
     try:
-        plane.kubectl("get", "mdep,mrt,cmrt,rr", "-A")
+        plane.kubectl("get", "mdep,mrt,cmrt,rr,httproutes", "-A")
     except DevError:
         return False
     return True

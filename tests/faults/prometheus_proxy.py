@@ -16,7 +16,7 @@ import ssl
 import struct
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
@@ -77,6 +77,7 @@ class PrometheusProxy:
 
     ``seen``: the forms of the queries that came, with the request's headers under ``headers``.
     ``sent``: bytes of the last answer that the client took. ``working``: connections open.
+    ``choose`` is told each query before it is answered, and may set ``fault`` and ``answer``.
     ``host``: where it listens; pods of the local cluster reach the bridge's address, not loopback.
     """
 
@@ -86,6 +87,7 @@ class PrometheusProxy:
     fault: Fault | None = None
     answer: dict[str, Any] | None = None
     swap: Mapping[str, str] = field(default_factory=dict)
+    choose: Callable[[str], None] = lambda text: None
     seen: list[dict[str, Any]] = field(default_factory=list)
     accepted: int = 0
     working: int = 0
@@ -160,6 +162,7 @@ class PrometheusProxy:
             self.redirected += 1
         self.seen.append({**form, "headers": dict(headers), "target": target})
         self.sent = 0
+        self.choose(form.get("query", ""))
         misbehave = _BY_HAND.get(self.fault) if self.fault else None
         if misbehave is not None:
             misbehave(self, connection)

@@ -18,7 +18,8 @@ from typing import Any
 
 import aiohttp
 from aiohttp import web
-from tests.faults.history import MEDDLED
+from tests.faults.history import MEDDLED, steady
+from tests.faults.prometheus_proxy import Fault as Wrong
 
 from mooring.core.kinds import CLUSTER_MODEL_RUNTIME, KIND_BY_NAME, MODEL_RUNTIME
 
@@ -37,6 +38,15 @@ REQUEST_FAULTS = (
     "meddled",  # somebody else changes the object just before it
     "stale",  # carried out, the operator dies, and the next one is shown what was before
 )
+#: What can be done to an answer of Prometheus (tests.faults.prometheus_proxy): costs one tick.
+QUERY_FAULTS = tuple(
+    f"query-{wrong}"
+    for wrong in (
+        Wrong.RESET, Wrong.UNAVAILABLE, Wrong.HANG, Wrong.HTML, Wrong.STATUS_ERROR,
+        Wrong.TRUNCATED, Wrong.EMPTY, Wrong.NAN, Wrong.INF, Wrong.SEVERAL, Wrong.OLD,
+        Wrong.WARNINGS, Wrong.PARTIAL,
+    )
+)  # fmt: skip
 #: What can be done to a watch at its k-th event.
 WATCH_FAULTS = (
     "drop",  # this event is not delivered, and the stream goes on
@@ -82,7 +92,7 @@ class Fault:
         """Reads ``lost@apply:Deployment fraud-xyz:1``; raises ValueError."""
         what, _, place = text.partition("@")
         verb, target, occurrence = place.rsplit(":", 2) if place.count(":") > 1 else ("", "", "")
-        if what not in (*REQUEST_FAULTS, *WATCH_FAULTS) or not occurrence.isdigit():
+        if what not in (*REQUEST_FAULTS, *WATCH_FAULTS, *QUERY_FAULTS) or not occurrence.isdigit():
             raise ValueError(f"{text!r} is no fault: write <what>@<verb>:<Kind name>:<occurrence>")
         return cls(what, Point(verb, target, int(occurrence)))
 
@@ -129,12 +139,14 @@ class Proxy:
 
     def count(self, verb: str, target: str) -> Point:
         """The point that this request or event is."""
+        target = steady(target)
         self._counts[verb, target] += 1
         point = Point(verb, target, self._counts[verb, target])
         self.seen.append(point)
         return point
 
-    def _strike(self, point: Point) -> str | None:
+    def strike(self, point: Point) -> str | None:
+        """What to do wrong here, if anything."""
         found = self.rule(point)
         if found is None and self.fault is not None and self.fault.point == point:
             found = self.fault.what
@@ -153,7 +165,7 @@ class Proxy:
             return await self._watch(request, target)
         if not verb:
             return await self._forward(request, body)
-        what = self._strike(self.count(verb, target))
+        what = self.strike(self.count(verb, target))
         if what is None:
             return await self._forward(request, body)
         return await self._misbehave(what, request, body)
@@ -281,7 +293,7 @@ class Proxy:
         if event["type"] == "BOOKMARK":
             await response.write(line)
             return True
-        what = self._strike(self.count("watch", target))
+        what = self.strike(self.count("watch", target))
         if what is None:
             await response.write(line)
             return True

@@ -142,6 +142,10 @@ class FakeRouters:
                 self._addresses[name] = address
                 return address
 
+    def sends(self, revision: str) -> bool:
+        """Whether any requests go to this revision."""
+        return any(weights.get(revision) for weights in self.weights.values())
+
     def says(self, name: str) -> str:
         """The answer to GET /version, in Envoy's own form."""
         version = self.taken.get(name, "")

@@ -9,17 +9,27 @@ from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from tests.apiserver.cluster import Api, Operator, install, settings
+from tests.apiserver.fake_gateway import FakeGateway
 from tests.apiserver.pods import Pods
-from tests.faults.history import History, Json, end_state
+from tests.faults.history import WATCHED, History, Json, end_state
+from tests.faults.measuring import Measuring
 from tests.faults.oracles import births_and_deaths, judge
-from tests.faults.proxy import REQUEST_FAULTS, WATCH_FAULTS, Fault, Point, Proxy
+from tests.faults.proxy import QUERY_FAULTS, REQUEST_FAULTS, WATCH_FAULTS, Fault, Point, Proxy
 from tests.faults.routers import FakeRouters
-from tests.faults.stories import STORIES, Stage
+from tests.faults.stories import JUDGED, STORIES, Stage
+
+from mooring.core import gateway
+from mooring.core.kinds import OPTIONAL_KINDS
 
 #: How soon what a watch has lost is found; five minutes outside of tests.
 RESYNC = timedelta(seconds=1)
+#: So much is said of a value that differs (characters).
+_SHOWN = 300
+#: A fake Gateway routes as it says; its proxies need no time (a constant of two seconds otherwise).
+gateway.SETTLES = timedelta(seconds=0.3)
 WRITES = ("apply", "scale", "create", "delete", "patch", "patch-status")
 #: Bounds a run that does not come to its end; a busy machine must not (seconds).
 _LONGEST = 300.0
@@ -60,7 +70,8 @@ class Run:
     story: str
     proxy: Proxy
     kubeconfig: Path
-    history: History = field(default_factory=History)
+    history: History = field(default_factory=lambda: History(kinds=(*WATCHED, *OPTIONAL_KINDS)))
+    told: dict[str, Any] = field(default_factory=dict)
     killed: asyncio.Event = field(default_factory=asyncio.Event)
     writes_at_rest: float = 0.0
     breaches: list[str] = field(default_factory=list)
@@ -69,9 +80,8 @@ class Run:
     @contextlib.asynccontextmanager
     async def operator(self) -> AsyncIterator[Operator]:
         """The operator behind the proxy; dead at once when the proxy kills it."""
-        async with Operator.run(
-            self.kubeconfig, settings(self.namespace, resync=RESYNC)
-        ) as running:
+        wanted = settings(self.namespace, resync=RESYNC, **self.told)
+        async with Operator.run(self.kubeconfig, wanted) as running:
 
             def kill() -> None:
                 running.task.cancel()
@@ -86,15 +96,31 @@ class Run:
             self.history.watch(self.api, self.namespace),
             Pods(self.api, self.namespace, every=0.12) as pods,
             FakeRouters(self.api, self.namespace) as routers,
+            FakeGateway(self.api, self.namespace),
+            self._measured(routers) as measuring,
         ):
-            stage = Stage(self.api, self.namespace, pods, routers)
+            stage = Stage(self.api, self.namespace, pods, routers, measuring)
             story = asyncio.ensure_future(STORIES[self.story](stage))
             try:
                 await self._with_operators(story)
             finally:
                 story.cancel()
                 self.breaches = list(dict.fromkeys(routers.breaches))
+            if measuring is not None:
+                self.breaches += measuring.breaches(self.history.in_order())
             return await end_state(self.api, self.namespace)
+
+    @contextlib.asynccontextmanager
+    async def _measured(self, routers: FakeRouters) -> AsyncIterator[Measuring | None]:
+        """A Prometheus where the story is judged by one."""
+        if self.story not in JUDGED:
+            yield None
+            return
+        measuring = Measuring(self.proxy, routers.sends)
+        measuring.server.choose = measuring.answer
+        with measuring.server.run():
+            self.told = {"prometheus": measuring.settings()}
+            yield measuring
 
     async def _with_operators(self, story: asyncio.Future[object]) -> None:
         """One operator after the other until the story is told; then one on what is there."""
@@ -165,7 +191,7 @@ def cases(story: str, places: Iterable[Point]) -> list[Case]:
     for point in sorted(set(places)):
         if "Event" in point.target or (point.verb == "list" and point.occurrence > _LISTS):
             continue
-        classes = WATCH_FAULTS if point.verb == "watch" else REQUEST_FAULTS
+        classes = {"watch": WATCH_FAULTS, "query": QUERY_FAULTS}.get(point.verb, REQUEST_FAULTS)
         found += [Case(story, Fault(what, point)) for what in classes if makes_sense(what, point)]
     return found
 
@@ -214,10 +240,15 @@ def _innermost(error: BaseException) -> str:
     return str(error) or "no end in sight"
 
 
-def _differences(title: str, expected: Json, found: Json) -> list[str]:
-    keys = sorted(set(expected) | set(found))
+def _differences(title: str, expected: Any, found: Any, at: str = "") -> list[str]:
+    """What differs, down to the single value."""
+    if not isinstance(expected, dict) or not isinstance(found, dict):
+        if expected == found:
+            return []
+        was, now = (str(one)[:_SHOWN] for one in (expected, found))
+        return [f"{title} at {at}: {was} became {now}"]
     return [
-        f"{title} at {key}: {expected.get(key)} became {found.get(key)}"
-        for key in keys
-        if expected.get(key) != found.get(key)
+        line
+        for key in sorted(expected.keys() | found.keys())
+        for line in _differences(title, expected.get(key), found.get(key), f"{at}/{key}"[-_SHOWN:])
     ]

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from tests.apiserver.cluster import Api, Json, deploy, until
+from tests.apiserver.jobs import BY_JOB, TEMPLATE, finish_job
 from tests.apiserver.pods import Pods
+from tests.faults.measuring import ANALYSIS, Measuring
 from tests.faults.routers import FakeRouters
 
 from mooring.core import kinds
@@ -23,6 +26,7 @@ from mooring.core.kinds import CHILD_KINDS
 _SECONDS = 90.0
 _EVERY = 0.12
 V1, V2, V3 = (f"s3://models/fraud/v{number}" for number in (1, 2, 3))
+_TRAINED = {"uri": V2, "digest": "sha256:" + "3" * 64}
 _STEPS: list[Json] = [{"weight": 20}, {"pause": {}}, {"weight": 60}]
 
 
@@ -34,6 +38,7 @@ class Stage:
     namespace: str
     pods: Pods
     routers: FakeRouters
+    measuring: Measuring | None = None
 
     async def apply(self, uri: str, *, routers: bool = False, **changes: Any) -> None:
         """``kubectl apply`` of the whole object."""
@@ -101,6 +106,24 @@ class Stage:
             return ""
 
         return str(await until(safely, reason, seconds=_SECONDS, every=_EVERY))
+
+    async def rejects(self, uri: str) -> None:
+        """Waits until the record of a revision of this model says that it is rejected."""
+
+        async def now() -> bool:
+            records = await self.api.list(kinds.CONTROLLER_REVISION, self.namespace)
+            return any(
+                record["data"]["inputs"]["model"]["uri"] == uri
+                and kinds.ANNOTATION_REJECTED in record["metadata"]["annotations"]
+                for record in records
+            )
+
+        await until(now, f"{uri} is rejected", seconds=_SECONDS, every=_EVERY)
+
+    async def job(self) -> str:
+        """The name of the Job, once there is one."""
+        found = await self.api.list(kinds.JOB, self.namespace)
+        return str(found[0]["metadata"]["name"]) if found else ""
 
     async def delete(self) -> None:
         """Deletes it, and plays the garbage collector until nothing of it is left."""
@@ -184,10 +207,51 @@ async def _delete(stage: Stage) -> None:
     await stage.serves(V3)
 
 
+async def _gateway(stage: Stage) -> None:
+    """By steps behind a Gateway, taken back by hand, and then promoted."""
+    rollout = {"steps": _STEPS}
+    gateway = {"parentRefs": [{"name": "public"}], "hostnames": ["fraud.example.com"]}
+    traffic = {"router": "gateway", "gateway": gateway}
+    await stage.apply(V1, traffic=traffic, rollout=rollout)
+    await stage.serves(V1)
+    await stage.apply(V2, traffic=traffic, rollout=rollout)
+    await stage.act("promote", await stage.waits())
+    await stage.serves(V2)
+
+
+async def _evidence(stage: Stage) -> None:
+    """A candidate is promoted by what Prometheus says of it, and the next one rolled back."""
+    assert stage.measuring is not None
+    judged = {"rollout": {"steps": [{"weight": 50, "duration": "1s"}]}, "analysis": ANALYSIS}
+    await stage.apply(V1, routers=True, **judged)
+    await stage.serves(V1)
+    await stage.apply(V2, routers=True, **judged)
+    await stage.serves(V2)
+    stage.measuring.bad = True
+    await stage.apply(V3, routers=True, **judged)
+    await stage.rejects(V3)
+    await stage.serves(V2, "v2 has all the traffic again")
+
+
+async def _retrain(stage: Stage) -> None:
+    """A person asks for another model, a Job trains it, and it takes over."""
+    await stage.api.create(kinds.POD_TEMPLATE, stage.namespace, TEMPLATE)
+    await stage.apply(V1, retraining=BY_JOB)
+    await stage.act("retrain", await stage.serves(V1))
+    job = await until(stage.job, "a Job", seconds=_SECONDS, every=_EVERY)
+    await finish_job(stage.api, stage.namespace, str(job), json.dumps(_TRAINED))
+    await stage.serves(V2)
+
+
 STORIES: dict[str, Story] = {
     "update": _update,
     "canary": _canary,
     "abort": _abort,
     "restart": _restart,
     "delete": _delete,
+    "gateway": _gateway,
+    "evidence": _evidence,
+    "retrain": _retrain,
 }
+#: Those in which Prometheus is asked.
+JUDGED = frozenset({"evidence"})

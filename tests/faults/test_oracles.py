@@ -48,7 +48,27 @@ class Story:
 
     def record(self, revision: str, **annotations: str) -> Story:
         named = {f"{kinds.GROUP}/{key}": value for key, value in annotations.items()}
-        return self.tell("ControllerRevision", f"fraud-{revision}", annotations=named)
+        labels = {kinds.LABEL_REVISION: revision}
+        return self.tell(
+            "ControllerRevision", f"fraud-{revision}", labels=labels, annotations=named
+        )
+
+    def sends(self, **weights: int) -> Story:
+        """By an HTTPRoute."""
+        refs = [{"name": f"fraud-{r}-gateway", "weight": w} for r, w in weights.items()]
+        return self.tell("HTTPRoute", "fraud", spec={"rules": [{"backendRefs": refs}]})
+
+    def judged(self, revision: str, verdict: str, at: str = "2026-01-01T00:00:00Z") -> Story:
+        """A canary with an analysis, and what status says of it."""
+        metrics = [{"name": "score", "verdict": verdict}]
+        found = {"revision": revision, "verdict": verdict, "metrics": metrics, "observedAt": at}
+        self.record(OLD, **{"promotion": "1", "promoted-at": "2026-01-01T00:00:00Z"})
+        self.pods(OLD, 4, 4)
+        spec = {"replicas": 4, "analysis": {"metrics": [{"name": "score"}]}}
+        return self.tell("ModelDeployment", "fraud", spec=spec, status={"analysis": found})
+
+    def promotes(self, revision: str, at: str = "2026-01-01T00:00:02Z") -> Story:
+        return self.record(revision, **{"promotion": "2", "promoted-at": at})
 
     def ready(self, revision: str, ready: int, desired: int, **condition: Any) -> Story:
         status = {
@@ -114,6 +134,26 @@ BAD: dict[str, tuple[str, Callable[[], Story]]] = {
         "I10: spec was written by mooring",
         lambda: Story().asks(managedFields=[{"manager": "mooring", "fieldsV1": {"f:spec": {}}}]),
     ),
+    "weight on nothing behind a Gateway": (
+        "I3: 30 % for ghjk",
+        lambda: Story().asks().pods(OLD, 4, 4).sends(bcdf=100).sends(bcdf=70, ghjk=30),
+    ),
+    "weights of 90 behind a Gateway": (
+        "I3: weights sum to 90",
+        lambda: Story().asks().pods(OLD, 4, 4).sends(bcdf=90),
+    ),
+    "promoted without a Pass": (
+        "I5: ghjk was promoted on Inconclusive",
+        lambda: Story().judged(NEW, "Inconclusive").promotes(NEW),
+    ),
+    "promoted on what was said of another": (
+        "I5: ghjk was promoted on Pass of bcdf",
+        lambda: Story().judged(OLD, "Pass").promotes(NEW),
+    ),
+    "promoted on old evidence": (
+        "I5: ghjk was promoted on evidence of 3600 s ago",
+        lambda: Story().judged(NEW, "Pass").promotes(NEW, "2026-01-01T01:00:00Z"),
+    ),
     "a second request": (
         "I6: 2 requests",
         lambda: (
@@ -130,6 +170,10 @@ def test_a_breach_is_found(name: str) -> None:
     words, told = BAD[name]
     (breach,) = told().breaches
     assert breach.startswith(words)
+
+
+def test_a_promotion_on_fresh_evidence_that_passed_breaks_nothing() -> None:
+    assert Story().judged(NEW, "Pass").promotes(NEW).breaches == []
 
 
 def test_a_revision_that_may_try_again_may_have_more() -> None:
