@@ -51,7 +51,7 @@ from mooring.engine.drift_metrics import DriftMetrics
 from mooring.engine.lease import LeaseLost
 from mooring.engine.queue import Key, KeyedQueue
 from mooring.engine.recorder import Recorder
-from mooring.engine.store import Store
+from mooring.engine.store import ObjectKey, Store
 
 if TYPE_CHECKING:
     from mooring.adapters.prometheus import Prometheus
@@ -102,6 +102,8 @@ class DriftWatch:
         default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="drift")
     )
     _specs: dict[Key, tuple[str, MonitoringSpec | None]] = field(default_factory=dict)
+    #: Versions of ModelDeployments that ask for no monitoring.
+    _passed_over: dict[ObjectKey, tuple[str, str]] = field(default_factory=dict)
     _not_before: float = 0.0
 
     async def run(self) -> None:
@@ -156,9 +158,17 @@ class DriftWatch:
     def _monitored(self) -> list[Monitored]:
         found = []
         keys = set()
-        for key in self.store.all_keys():
-            resource = self.store.get(kinds.MODEL_DEPLOYMENT, key.namespace, key.name)
+        versions = self.store.versions(kinds.MODEL_DEPLOYMENT)
+        self._passed_over = {
+            at: version for at, version in self._passed_over.items() if versions.get(at) == version
+        }
+        for at, version in versions.items():
+            if at in self._passed_over:
+                continue  # reading thousands that are at rest takes a while
+            key = Key(*at)
+            resource = self.store.get(kinds.MODEL_DEPLOYMENT, *at)
             if resource is None or not (resource.get("spec") or {}).get("monitoring"):
+                self._passed_over[at] = version
                 continue
             if resource["metadata"].get("deletionTimestamp"):
                 continue
