@@ -35,12 +35,14 @@ class App:
 
     def load(self, path: Path) -> App:
         model = load_model(path, SESSION)
+        engine = Engine(model.run, 1, self.metrics.observe_run)
         self.service.serve(
             Served(
                 model.signature,
                 RequestDecoder(model.signature),
-                Engine(model.run, 1, self.metrics.observe_run),
+                engine,
                 ResponseEncoder(self.name, "1", model.signature),
+                engine,
             )
         )
         return self

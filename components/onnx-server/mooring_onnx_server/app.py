@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import orjson
 
@@ -19,8 +20,11 @@ from mooring_onnx_server.service import CLIENT_GONE, OWN_FAULT, STOPPED
 from mooring_onnx_server.tensors import shorten
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mooring_onnx_server.asgi import Receive, Scope, Send
-    from mooring_onnx_server.service import Service
+    from mooring_onnx_server.contract import InferRequest
+    from mooring_onnx_server.service import Served, Service
 
 _log = logging.getLogger(__name__)
 
@@ -40,6 +44,10 @@ class Application:
         name, version = service.name, service.version
         self._infer_paths = frozenset(
             {f"/v2/models/{name}/infer", f"/v2/models/{name}/versions/{version}/infer"}
+        )
+        # As they are on the wire, where nothing in them had to be quoted.
+        self._plain_infer_paths = frozenset(
+            path.encode() for path in self._infer_paths if path == quote(path)
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -66,6 +74,37 @@ class Application:
                 self._metrics.observe_unknown_model(time.perf_counter() - started)
         await self._send(send, status, body, headers)
 
+    def answers_now(self, path: bytes) -> bool:
+        """Whether a typical prediction asked for at `path` would be answered without waiting, and
+        its connection go on afterwards.
+        """
+        served = self._service.served
+        if served is None or served.at_once is None or path not in self._plain_infer_paths:
+            return False
+        return served.at_once.inline and self._state.ready
+
+    def infer_now(self, body: bytes) -> tuple[int, bytes, Headers]:
+        """Status, body and headers of the answer to a prediction, of which all bytes are here.
+
+        For bodies of JSON alone, while :meth:`answers_now`. Counts it like any other.
+        """
+        started = self._state.last_request = time.perf_counter()
+        status, answer, headers = 500, b"", _JSON
+        try:
+            served = self._service.loaded()
+            assert served.at_once is not None
+            request = served.decoder.decode(body)
+            values = served.at_once.infer_inline(request)
+            answer, headers = _encoded(served, request, values)
+            status = 200
+        except RequestRefusedError as refusal:
+            status, answer = self._refused(refusal)
+        except Exception:  # noqa: BLE001  a fault of ours is an answer too
+            answer = _own_fault()
+        seconds = time.perf_counter() - started
+        self._metrics.observe_request(status, seconds, len(body), len(answer))
+        return status, answer, headers
+
     async def _infer(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
         state = self._state
@@ -81,16 +120,10 @@ class Application:
                 served = self._service.loaded()
                 request = served.decoder.decode(body, json_length)
                 values = await served.engine.infer(request)
-                if request.binary:
-                    answer, json_length = served.encoder.encode_binary(request, values)
-                    headers = _binary(json_length)
-                else:
-                    answer = served.encoder.encode(request, values)
+                answer, headers = _encoded(served, request, values)
                 status = 200
             except RequestRefusedError as refusal:
-                status, answer = refusal.status, _error(refusal.message)
-                if status == 500:
-                    self._service.complain(refusal.message)
+                status, answer = self._refused(refusal)
                 linger = receive if isinstance(refusal, BodyTooLargeError) else None
             except asyncio.CancelledError:
                 # The grace period is over and the run goes on in its thread, unheard.
@@ -99,13 +132,17 @@ class Application:
                 status = CLIENT_GONE
                 return
             except Exception:  # noqa: BLE001  a fault of ours is an answer too
-                _log.exception("a request failed inside the server")
-                answer = _error(OWN_FAULT)
+                answer = _own_fault()
             await self._send(send, status, answer, headers, linger)
         finally:
             state.in_flight -= 1
             seconds = time.perf_counter() - started
             self._metrics.observe_request(status, seconds, len(body), len(answer))
+
+    def _refused(self, refusal: RequestRefusedError) -> tuple[int, bytes]:
+        if refusal.status == 500:
+            self._service.complain(refusal.message)
+        return refusal.status, _error(refusal.message)
 
     def _route(self, method: str, path: str) -> tuple[int, dict[str, Any]]:
         """Answers everything but inference and metrics.
@@ -165,6 +202,18 @@ class Application:
             await discard_rest(linger, self._limit)
             body = b""
         await send({"type": "http.response.body", "body": body})
+
+
+def _encoded(served: Served, request: InferRequest, values: Sequence[Any]) -> tuple[bytes, Headers]:
+    if not request.binary:
+        return served.encoder.encode(request, values), _JSON
+    answer, json_length = served.encoder.encode_binary(request, values)
+    return answer, _binary(json_length)
+
+
+def _own_fault() -> bytes:
+    _log.exception("a request failed inside the server")
+    return _error(OWN_FAULT)
 
 
 def _error(message: str) -> bytes:

@@ -43,6 +43,25 @@ class Engine:
         self._typical_seconds = INLINE_SECONDS
         self._in_doubt = False
 
+    @property
+    def inline(self) -> bool:
+        """Whether a typical run is done on the event loop now."""
+        return self._typical_seconds < INLINE_SECONDS and not self._in_doubt
+
+    def infer_inline(self, request: InferRequest) -> Sequence[Any]:
+        """As :meth:`infer`, on the event loop: for a typical request, while :attr:`inline`."""
+        started = time.perf_counter()
+        values = self._run(request.outputs, request.feeds)
+        seconds = time.perf_counter() - started
+        self._observe(seconds)
+        # Too long on the wall is the model's slowness, or a CPU that had others to serve: the
+        # next run, in the pool, tells which.
+        if seconds >= INLINE_SECONDS:
+            self._in_doubt = True
+        else:
+            self._learn(seconds)
+        return values
+
     async def infer(self, request: InferRequest) -> Sequence[Any]:
         """The outputs' values, in the order of `request.outputs`.
 
@@ -53,24 +72,18 @@ class Engine:
         for array in request.feeds.values():
             elements += array.size
         typical = elements <= INLINE_ELEMENTS
-        if typical and self._typical_seconds < INLINE_SECONDS and not self._in_doubt:
-            started = time.perf_counter()
-            values = self._run(request.outputs, request.feeds)
-            seconds = cpu_seconds = time.perf_counter() - started
-            # Too long on the wall is the model's slowness, or a CPU that had others to serve:
-            # the next run, in the pool, tells which.
-            self._in_doubt = seconds >= INLINE_SECONDS
-        else:
-            loop = asyncio.get_running_loop()
-            values, seconds, cpu_seconds = await loop.run_in_executor(
-                self._pool, self._timed, request
-            )
-            if typical:
-                self._in_doubt = False
+        if typical and self.inline:
+            return self.infer_inline(request)
+        loop = asyncio.get_running_loop()
+        values, seconds, cpu_seconds = await loop.run_in_executor(self._pool, self._timed, request)
         self._observe(seconds)
-        if typical and not self._in_doubt:
-            self._typical_seconds += _SMOOTHING * (cpu_seconds - self._typical_seconds)
+        if typical:
+            self._in_doubt = False
+            self._learn(cpu_seconds)
         return values
+
+    def _learn(self, seconds: float) -> None:
+        self._typical_seconds += _SMOOTHING * (seconds - self._typical_seconds)
 
     def _timed(self, request: InferRequest) -> tuple[list[Any], float, float]:
         # CPU time decides about inlining: wall time would count waiting for the GIL and

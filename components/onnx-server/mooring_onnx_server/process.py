@@ -34,6 +34,7 @@ from mooring_onnx_server.request import RequestDecoder
 from mooring_onnx_server.response import ResponseEncoder
 from mooring_onnx_server.service import Infers, Served, Service
 from mooring_onnx_server.state import Phase, ServerState
+from mooring_onnx_server.whole import protocol_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -136,11 +137,13 @@ class _Process:
     async def _begin(self, model: Model) -> Engine:
         settings = self._settings
         engine = Engine(model.run, settings.parallel_runs, self._metrics.observe_run)
+        answering = self._batching(engine, model)
         served = Served(
             model.signature,
             RequestDecoder(model.signature),
-            self._batching(engine, model),
+            answering,
             ResponseEncoder(settings.model_name, settings.model_version, model.signature),
+            engine if answering is engine else None,
         )
         if self._grpc is not None:
             await self._grpc.begin(model.signature)
@@ -211,7 +214,7 @@ class _Process:
     def _http_config(self) -> uvicorn.Config:
         return uvicorn.Config(
             self._application,
-            http="httptools",
+            http=protocol_for(self._application),
             loop="uvloop",
             ws="none",
             lifespan="off",

@@ -42,6 +42,17 @@ class Infers(Protocol):
         """
 
 
+class InfersInline(Protocol):
+    """Answers typical requests without waiting for anything, at times: the engine."""
+
+    @property
+    def inline(self) -> bool:
+        """Whether it does so now."""
+
+    def infer_inline(self, request: InferRequest) -> Sequence[Any]:
+        """As :meth:`Infers.infer`, right on the event loop."""
+
+
 @dataclass(frozen=True, slots=True)
 class Served:
     """A model with everything that answers for it."""
@@ -50,6 +61,8 @@ class Served:
     decoder: RequestDecoder
     engine: Infers
     encoder: ResponseEncoder
+    at_once: InfersInline | None = None
+    """None where requests wait for others, to be batched."""
 
 
 class Service:
