@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from functools import cache
 
 import numpy as np
 import pytest
@@ -17,6 +17,7 @@ CHANCE = np.random.default_rng(20_261_121)
 SCORES = CHANCE.beta(1, 2, 60_000)
 
 
+@cache
 def reference(*, calibrated: bool = False) -> Reference:
     (score,) = references({"score": SCORES})
     calibration = None
@@ -31,14 +32,21 @@ def reference(*, calibrated: bool = False) -> Reference:
 
 def labels(scores: FloatArray, positive: BoolArray, come: BoolArray) -> Labels:
     """As collectors count them: all predictions, and the labels that have come."""
-    cells = reference().outputs[0].grid.numeric_cells(scores)
-    predicted = Counter(("score", int(cell)) for cell in cells)
-    found = Counter(
-        ("score", int(cell), "1" if yes else "0")
-        for cell, yes, there in zip(cells, positive, come, strict=True)
-        if there
+    grid = reference().outputs[0].grid
+    cells = grid.numeric_cells(scores)
+
+    def counted(rows: BoolArray) -> dict[int, float]:
+        found = np.bincount(cells[rows], minlength=grid.cells)
+        return {int(cell): float(found[cell]) for cell in np.flatnonzero(found)}
+
+    return Labels(
+        {("score", cell): count for cell, count in counted(every(cells.size)).items()},
+        {
+            ("score", cell, label): count
+            for label, rows in (("1", positive), ("0", ~positive))
+            for cell, count in counted(rows & come).items()
+        },
     )
-    return Labels(dict(predicted), dict(found))
 
 
 def calibrated_world(
