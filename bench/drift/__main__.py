@@ -39,19 +39,31 @@ console = Console(highlight=False)
     type=click.Choice(PEERS),
     help="Ask these alone; what OUTPUT has of the others on the same rows is kept.",
 )
+@click.option(
+    "--missing", is_flag=True, help="Leave out what OUTPUT has of all of these peers already."
+)
 @click.option("--without-peers", is_flag=True, help="Judge with this project alone.")
 @click.option("--timeout", default=420.0, show_default=True, help="Seconds for each peer.")
 @click.option("--output", type=click.Path(path_type=Path), default=RESULTS, show_default=True)
 def main(
-    only: str | None, peers: tuple[str, ...], without_peers: bool, timeout: float, output: Path
+    only: str | None,
+    peers: tuple[str, ...],
+    missing: bool,
+    without_peers: bool,
+    timeout: float,
+    output: Path,
 ) -> None:
     """False alarms, power, season and speed, on the same rows for every tool."""
     tools: dict[str, str] = {OURS: version("mooring-operator")}
     rows: dict[str, dict[str, Any]] = {}
+    earlier = json.loads(output.read_text()) if output.exists() else None
+    known = earlier["cases"] if earlier and missing else {}
     with tempfile.TemporaryDirectory(prefix="mooring-bench-drift-") as temporary:
         folder = Path(temporary)
         for place, case in enumerate(cases()):
             if only and only not in case.name and only not in case.question:
+                continue
+            if all(peer in known.get(case.name, ()) for peer in peers or PEERS):
                 continue
             _write(folder / f"{place:02}.npz", case)
             found = judge(case)
@@ -64,7 +76,6 @@ def main(
                     "seconds given counts": round(found.seconds, 4),
                 },
             }
-        earlier = json.loads(output.read_text()) if output.exists() else None
         if earlier and (peers or without_peers):
             _keep(earlier, tools, rows)
         for peer in () if without_peers else peers or PEERS:

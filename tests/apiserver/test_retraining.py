@@ -254,3 +254,26 @@ async def test_a_sink_is_told_again_after_500_with_the_same_id_and_once_after_20
         found["spec"]["idempotencyKey"]
     }
     assert receiver.events[0][0] == receiver.events[1][0]
+
+
+async def test_requests_that_have_ended_go_beyond_the_limit(
+    cluster: ControlPlane, api: Api, namespace: str
+) -> None:
+    wanted = {"action": {"none": {}}, "cooldown": "0s", "historyLimit": 1}
+    names = []
+    async with Operator.run(cluster.kubeconfig, settings(namespace)) as operator:
+        async with Pods(api, namespace):
+            stable = await serving(api, namespace, wanted)
+            for token in ("1", "2"):
+                await verb(api, namespace, f"retrain/{stable}/{token}")
+                found = await until(lambda: phase(api, namespace, "Pending"), "asked")
+                names.append(found["metadata"]["name"])
+                given_up = {"status": {"phase": "Failed", "message": "no data"}}
+                await api.patch(kinds.RETRAINING_REQUEST, namespace, names[-1], given_up, "status")
+
+            async def kept() -> bool:
+                return [r["metadata"]["name"] for r in await requests(api, namespace)] == names[1:]
+
+            await until(kept, "the older one is gone")
+            await operator.settled()
+            assert await kept()
