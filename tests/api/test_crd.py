@@ -158,6 +158,7 @@ def test_what_makes_a_revision_has_no_default() -> None:
         "spec.retraining.minDataWindow",
         "spec.retraining.cooldown",
         "spec.retraining.deadline",
+        "spec.retraining.historyLimit",
         "spec.retraining.budget",
         "spec.retraining.budget.perMonth",
         "spec.retraining.budget.maxInFlight",
