@@ -78,6 +78,13 @@ print(sorted(set(banned) & set(sys.modules)))
     assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
 
 
+def test_the_lock_of_node_packages_names_no_address() -> None:
+    locks = [p for p in tracked_files() if p.name == "package-lock.json"]
+    assert locks
+    for lock in locks:
+        assert "://" not in lock.read_text(), f"{lock.relative_to(ROOT)} names an address"
+
+
 def test_lock_files_name_no_index_and_hash_every_pin() -> None:
     locks = [p for p in tracked_files() if re.fullmatch(r"(requirements|dev)\.txt", p.name)]
     assert locks

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import re
+import shutil
 import socket
 import ssl
 import struct
@@ -18,7 +20,9 @@ from typing import Any
 
 import botocore.loaders
 import pytest
+from tests.fetcher.object_stores import Bucket, Container
 
+from mooring_dev.stores import AzureServer, GcsServer, azure_server, gcs_server
 from mooring_fetcher.credentials import Credentials
 from mooring_fetcher.failure import PermanentFailure, TransientFailure
 from mooring_fetcher.fetch import Run
@@ -438,3 +442,33 @@ def _certificate(folder: Path) -> tuple[Path, Path]:
         )
     )
     return pem, secret
+
+
+@pytest.fixture(scope="session")
+def gcs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GcsServer]:
+    """fake-gcs-server, which speaks Google Cloud Storage's JSON API."""
+    with gcs_server(tmp_path_factory.mktemp("gcs")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def azure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AzureServer]:
+    """Azurite, Microsoft's emulator of Azure Blob Storage."""
+    if not (shutil.which("node") and shutil.which("npm")):
+        pytest.skip("Azurite needs Node.js, and this machine has none")
+    with azure_server(tmp_path_factory.mktemp("azure")) as server:
+        yield server
+
+
+@pytest.fixture
+def bucket(gcs: GcsServer, request: pytest.FixtureRequest) -> Bucket:
+    return Bucket(gcs.endpoint, _of_its_own(request))
+
+
+@pytest.fixture
+def container(azure: AzureServer, request: pytest.FixtureRequest) -> Container:
+    return Container(azure, _of_its_own(request))
+
+
+def _of_its_own(request: pytest.FixtureRequest) -> str:
+    return "b" + hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:20]
