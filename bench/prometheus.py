@@ -73,8 +73,8 @@ def targets(count: int, *, latency: bool) -> list[Target]:
     ]  # fmt: skip
 
 
-def exported(found: list[Target], *, latency: bool) -> bytes:
-    """The series of both routers of each, as Envoy names them."""
+def exported(found: list[Target], *, latency: bool, times: int = 1) -> bytes:
+    """The series of both routers of each, as Envoy names them; counters are ``times`` as high."""
     lines = []
     for target in found:
         for router in ("abcde", "fghij"):
@@ -87,17 +87,20 @@ def exported(found: list[Target], *, latency: bool) -> bytes:
                     address = f"10.88.{place}.7:8080"
                     labels = f'{common},envoy_endpoint_address="{address}"'
                     lines += [
-                        f"envoy_cluster_endpoint_rq_{kind}{{{labels}}} {n}" for kind, n in _KINDS
+                        f"envoy_cluster_endpoint_rq_{kind}{{{labels}}} {n * times}"
+                        for kind, n in _KINDS
                     ]
                 lines.append(f"envoy_cluster_membership_total{{{common}}} 2")
                 lines.append(f"envoy_cluster_outlier_detection_ejections_active{{{common}}} 0")
                 if latency:
                     lines += [
-                        f'envoy_cluster_canary_upstream_rq_time_bucket{{{common},le="{e:g}"}} {n}'
-                        for n, e in enumerate(EDGES)
+                        f'envoy_cluster_canary_upstream_rq_time_bucket{{{common},le="{e:g}"}} '
+                        f"{n * times}"
+                        for n, e in enumerate(target.edges)
                     ]
                     bucket = f'{common},le="+Inf"'
-                    lines.append(f"envoy_cluster_canary_upstream_rq_time_bucket{{{bucket}}} 99")
+                    name = f"envoy_cluster_canary_upstream_rq_time_bucket{{{bucket}}}"
+                    lines.append(f"{name} {99 * times}")
     return ("\n".join(lines) + "\n").encode()
 
 
