@@ -21,8 +21,8 @@ from pathlib import Path
 from tests.apiserver.cluster import Api
 from tests.faults.runs import Case, Undisturbed, record, try_case
 
-#: A run takes about a second of CPU here and as much of the API server's, and six seconds in all.
-AT_ONCE = 2 * (os.cpu_count() or 1)
+#: A run takes a second of CPU here and one of the API server's, and some eight seconds in all.
+AT_ONCE = 3 * (os.cpu_count() or 1)
 #: A process is replaced after so many cases, with whatever has piled up in it.
 _CASES_PER_PROCESS = 40
 
