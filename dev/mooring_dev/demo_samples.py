@@ -191,6 +191,8 @@ class Asking:
             self._process.kill()
             self._process.wait()
         self._reader.join(_END_SECONDS)
+        if self._process.stdout is not None and not self._reader.is_alive():
+            self._process.stdout.close()
         if error is None and not self._counts:
             raise DevError("The requests did not end.")
         if error is None and self._errors:

@@ -15,7 +15,6 @@ from typing import Self
 
 from mooring_dev.binaries import ensure
 from mooring_dev.demo_client import EXEC_ENVIRONMENT, Client
-from mooring_dev.demo_store import example_file
 
 PROGRAMS = Path(__file__).parent / "faulty"
 
@@ -58,19 +57,7 @@ class Requests:
             self.sent, self.failed = counts["sent"], counts["failed"]
             self.first_failure, self.why = counts["first_failure"], counts["why"]
 
-    def become(self, **changes: float) -> None:
-        """Tells the program what its requests are like from now on."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(changes) + "\n")
-        self._process.stdin.flush()
-
 
 def steady(client: Client, url: str, rate: float = 20) -> Requests:
     """Requests at a constant rate (a second), whatever becomes of them."""
     return Requests(client, "load.py", url, str(rate))
-
-
-def payments(client: Client, url: str) -> Requests:
-    """Payments as those of the drift example; ``become`` changes what they are like."""
-    sources = [example_file("onnx", "make_model.py"), example_file("drift", "payments.py")]
-    return Requests(client, "payments.py", *(source.read_text() for source in sources), url)
