@@ -321,6 +321,7 @@ def test_without_a_secret_that_nobody_can_guess_there_are_no_names(keys: dict[st
     "keys",
     [
         {"token": "ya29.a0AfH6"},
+        {"MLFLOW_TRACKING_TOKEN": "ya29.a0AfH6"},
         {"username": "me", "password": "correct horse"},
         {".dockerconfigjson": '{"auths": {"registry.example.com": {"auth": "bWU6c2VjcmV0"}}}'},
         {"AZURE_STORAGE_CONNECTION_STRING": "AccountName=a;AccountKey=c2VjcmV0IQ==;"},
