@@ -190,6 +190,7 @@ class Process:
             health.leading = True
             self.metrics.leader.set(1)
             async with asyncio.TaskGroup() as group:
+                group.create_task(self._close_queue())
                 group.create_task(recorder.run())
                 for tick in ticks:
                     group.create_task(tick())
@@ -209,6 +210,13 @@ class Process:
         finally:
             await lock.release()
             await api.close()  # type: ignore[no-untyped-call]
+
+    async def _close_queue(self) -> None:
+        """Ends with the workers, so that none of them goes on waiting."""
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.queue.close()
 
     async def _intake(self, resync: Resync, discovery: Discovery) -> None:
         """Kopf's watches. Should they end (an error in the stream is fatal to kopf), begin anew;

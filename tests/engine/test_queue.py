@@ -311,3 +311,14 @@ class QueueModel(RuleBasedStateMachine):
 
 TestQueueModel = QueueModel.TestCase
 TestQueueModel.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+
+
+async def test_a_worker_whose_cancellation_was_lost_ends_when_the_queue_is_closed() -> None:
+    queue = KeyedQueue()
+    waiting = asyncio.create_task(queue.get())
+    await asyncio.sleep(0)
+    queue.close()
+    await asyncio.wait({waiting}, timeout=5)
+    assert waiting.cancelled()
+    with pytest.raises(asyncio.CancelledError):
+        await queue.get()

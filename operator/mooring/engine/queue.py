@@ -49,6 +49,15 @@ class KeyedQueue:
         self._failures: dict[Key, int] = {}
         self._order = itertools.count()
         self._wake = asyncio.Event()
+        self._closed = False
+
+    def close(self) -> None:
+        """Nothing is given out any more: whoever waits for a key ends as if it were cancelled.
+
+        A cancellation can be lost in a request that runs out of time at the same moment.
+        """
+        self._closed = True
+        self._wake.set()
 
     def add(self, key: Key) -> None:
         """Asks for a look at the key as soon as a worker is free."""
@@ -92,6 +101,8 @@ class KeyedQueue:
     async def get(self) -> Key:
         """The next key; it stays with the caller until :meth:`done`."""
         while True:
+            if self._closed:
+                raise asyncio.CancelledError
             self._move_due()
             if self._ready:
                 key = self._ready.popleft()
