@@ -190,7 +190,7 @@ demo: $(STAMP) ## Cluster, operator, a model that serves and one that cannot
 	@$(MOORING_DEV) demo
 
 .PHONY: story
-story: $(STAMP) ## A good canary promoted and a bad one rolled back, on a real Prometheus
+story: $(STAMP) ## A good canary promoted, a bad one rolled back; drift found, retrained, promoted
 	@$(MOORING_DEV) story
 
 .PHONY: cluster-up

@@ -10,6 +10,7 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,11 +106,14 @@ def demo(name: str, *, no_color: bool) -> None:
     farewell(timeline, story.cluster)
 
 
-def set_up(timeline: Timeline, name: str) -> tuple[Story, S3Server]:
-    """A cluster with Mooring in it, a model store with the example's models, and a client."""
+def set_up(timeline: Timeline, name: str, settings: Sequence[str] = ()) -> tuple[Story, S3Server]:
+    """A cluster with Mooring in it, a model store with the example's models, and a client.
+
+    ``settings`` are values of the chart.
+    """
     cluster, built = _cluster_and_images(timeline, name)
     with timeline.chapter("Mooring, by its Helm chart"):
-        demo_chart.install(cluster, built)
+        demo_chart.install(cluster, built, settings)
         arguments = ("get", "deployments,clustermodelruntimes", "-n", demo_chart.NAMESPACE)
         timeline.shell(f"kubectl {' '.join(arguments)}", cluster.kubectl(*arguments))
     with timeline.chapter("A model store (S3), with two versions of a model"):

@@ -1,7 +1,9 @@
 """The story: models that are judged while they take traffic, told as a timeline.
 
 A good model goes through its canary to the end; a bad one is rolled back by itself on what the
-routers counted. Everything it shows is asked of the cluster and its Prometheus at that moment.
+routers counted. Meanwhile the data of a second model is watched: it moves, a Job makes the model
+anew, and that is promoted (``story_retraining``). Everything it shows is asked of the cluster and
+its Prometheus at that moment.
 """
 
 from __future__ import annotations
@@ -12,8 +14,7 @@ from typing import Any
 
 import click
 
-from mooring_dev import demo, demo_chart, images, prometheus, steps
-from mooring_dev.cluster import Cluster
+from mooring_dev import demo, prometheus, steps, story_retraining
 from mooring_dev.demo import NAMESPACE, Story
 from mooring_dev.demo_client import service_url
 from mooring_dev.demo_model import condition, is_true, read_manifests
@@ -24,6 +25,10 @@ from mooring_dev.s3 import S3Server
 
 #: How often the operator looks, and Prometheus scrapes.
 INTERVAL = "5s"
+_SETTINGS = (
+    f"config.prometheus.url={prometheus.IN_CLUSTER_URL}",
+    f"config.prometheus.interval={INTERVAL}",
+)
 STEPS = [{"weight": 10, "duration": "20s"}, {"weight": 50, "duration": "30s"}]
 #: Seconds between two requests of one stream.
 _PAUSE = 0.05
@@ -34,7 +39,7 @@ _PATIENCE = 240.0
 @click.option("--name", default="default", show_default=True, help="The cluster to use or make.")
 @click.option("--no-color", is_flag=True, help="No colours (NO_COLOR in the environment does too).")
 def story(name: str, *, no_color: bool) -> None:
-    """A good canary is promoted, a bad one is rolled back by itself.
+    """A good canary promoted, a bad one rolled back; drift found, a model made anew, promoted.
 
     The cluster stays, with everything in it; `make cluster-down` removes it. Exit codes: 0 it went
     as told, 1 it did not, with a message that says where.
@@ -42,29 +47,31 @@ def story(name: str, *, no_color: bool) -> None:
     if no_color:
         steps.no_colour()
     timeline = Timeline(colour=not no_color)
-    told, store = demo.set_up(timeline, name)
-    with timeline.chapter("Prometheus, and an operator that reads it"):
-        _install_prometheus(told.cluster)
-    with timeline.chapter("A model serves, and says what the next one is judged by"):
-        _first_model(told)
-    with timeline.chapter("A good model: promoted on evidence"):
-        _good_model(told)
-    with timeline.chapter("A bad model: it fails for what it has never learnt"):
-        _bad_model(told, store)
+    told, store = demo.set_up(timeline, name, _SETTINGS)
+    with ExitStack() as running:
+        trainer = story_retraining.Trainer(told.cluster.name)
+        running.callback(trainer.end)
+        with timeline.chapter("Prometheus, which scrapes every five seconds"):
+            prometheus.install(told.cluster)
+        with timeline.chapter("A model whose data is watched"):
+            asking, watched = story_retraining.watched_model(told, store, running)
+        with timeline.chapter("A model that says what the next one is judged by"):
+            _first_model(told)
+        with timeline.chapter("A good model: promoted on evidence"):
+            _good_model(told)
+        with timeline.chapter("A bad model: it fails for what it has never learnt"):
+            _bad_model(told, store)
+        with timeline.chapter("The data of the watched model moves"):
+            story_retraining.data_moves(told, asking, watched)
+        with timeline.chapter("A Job makes that model anew"):
+            trainer.wait()
+            story_retraining.job_trains(told)
+        with timeline.chapter("What it made goes through the canary"):
+            story_retraining.new_model(told, store)
+    if asking.failed:
+        raise DevError(f"{asking.failed} of {asking.sent} requests failed: {asking.failures[0]}")
+    timeline.good(f"{asking.sent} requests for samples in all, none failed.")
     demo.farewell(timeline, told.cluster)
-
-
-def _install_prometheus(cluster: Cluster) -> None:
-    prometheus.install(cluster)
-    built = images.load(cluster)
-    demo_chart.install(
-        cluster,
-        built,
-        (
-            f"config.prometheus.url={prometheus.IN_CLUSTER_URL}",
-            f"config.prometheus.interval={INTERVAL}",
-        ),
-    )
 
 
 def _first_model(told: Story) -> None:
