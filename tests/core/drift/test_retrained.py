@@ -86,13 +86,9 @@ def test_the_window_in_which_the_data_changed_is_no_part_of_the_base() -> None:
     assert sum(memory.base.counts["amount"]) == 3 * 2000
 
 
-def test_a_base_begins_after_the_last_change_or_with_the_first_where_nothing_else_is_there() -> (
-    None
-):
-    assert after_change((4 * HOUR, 4 * HOUR), 5 * HOUR, HOUR) == 4 * HOUR
-    assert after_change((4 * HOUR, 4 * HOUR), 6 * HOUR, HOUR) == 5 * HOUR
-    assert after_change((3 * HOUR, 4 * HOUR), 6 * HOUR, HOUR) == 5 * HOUR
-    assert after_change((3 * HOUR, 4 * HOUR), 5 * HOUR, HOUR) == 3 * HOUR
+def test_there_is_no_base_until_a_window_after_the_change_is_over() -> None:
+    assert after_change(4 * HOUR, 5 * HOUR, HOUR) is None
+    assert after_change(4 * HOUR, 6 * HOUR, HOUR) == 5 * HOUR
 
 
 def test_a_feature_whose_sum_was_just_above_0_does_not_bring_the_old_world_into_the_base() -> None:

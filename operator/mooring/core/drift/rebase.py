@@ -76,17 +76,16 @@ class Base:
         )
 
 
-def after_change(changes: tuple[float, float], start: float, window: float) -> float:
+def after_change(last_change: float, start: float, window: float) -> float | None:
     """Where a base begins that ends at ``start``: after the window in which the data changed, which
-    holds some of what was before, if another window is over since.
+    holds some of what was before. None as long as no other window is over: that one alone would
+    alarm against what follows.
 
-    ``changes`` are the first and the last change point of what alarms. A base is what the data is
-    like now, so it is the last one that counts; features that moved together may differ by a
-    window, since chance leaves a sum just above 0.
+    ``last_change`` is the latest change point of what alarms: features that moved together may
+    differ by a window, since chance leaves a sum just above 0.
     """
-    first, last = changes
-    pure = last + window
-    return pure if pure + window <= start else first
+    pure = last_change + window
+    return pure if pure + window <= start else None
 
 
 def spans(

@@ -150,8 +150,10 @@ def rebasing(
         facts = report.facts
         changed = facts.change_point.timestamp() if facts and facts.change_point else None
         if changed is not None:
-            last = memory.features.last_change
-            changed = after_change((changed, last or changed), start, watch.window)
+            last = memory.features.last_change or changed
+            changed = after_change(last, start, watch.window)
+            if changed is None:
+                return ()
         return spans(changed, start, watch.window, broken)
     began, captured = memory.began, watch.captured
     if base is not None or began is None or captured is None or start < began + captured:
