@@ -92,7 +92,7 @@ DIFFERENT: list[dict[str, Any]] = [
     {"affinity": {"podAntiAffinity": {}}},
     {"affinity": {"nodeAffinity": {}}},
     {"tolerations": [{"operator": "Exists"}]},
-    {"tolerations": [{}]},
+    {"tolerations": [{"key": "gpu"}]},
     {"serviceAccountName": "own"},
     {"priorityClassName": "high"},
     {
