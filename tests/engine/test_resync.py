@@ -29,6 +29,13 @@ class Server:
         self.errors: list[ApiError] = []
         self.listed: list[tuple[str, str | None, str]] = []
         self.before_get: Any = lambda: None
+        self.hidden: list[Kind] = []
+
+    async def serves(self, kind: Kind) -> bool:
+        """Each kind that is hidden is shown the next time."""
+        shown = kind not in self.hidden
+        self.hidden = [one for one in self.hidden if one != kind]
+        return shown
 
     def put(self, obj: Json) -> Json:
         self.objects[obj["kind"], obj["metadata"]["name"]] = obj
@@ -177,6 +184,16 @@ async def test_the_first_list_is_tried_until_it_succeeds_even_when_it_expires_ha
     await asyncio.wait_for(setting.resync.seed(), 5)
     assert await setting.queue.get() == FRAUD
     assert len(setting.done) == 1, "said once, when all was there"
+
+
+async def test_nothing_is_watched_before_discovery_shows_what_can_be_listed_already(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resync_module, "_RETRY_SECONDS", 0.0)
+    setting.server.hidden = [kinds.MODEL_RUNTIME]
+    await asyncio.wait_for(setting.resync.seed(), 5)
+    assert setting.server.hidden == []
+    assert len(setting.done) == 1
 
 
 async def test_a_comparison_whose_continue_token_expired_is_tried_again_soon(

@@ -65,11 +65,18 @@ class Resync:
     _hurried: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def seed(self) -> None:
-        """Fills the store, trying until it succeeds. Until then nothing may be decided."""
+        """Fills the store, trying until it succeeds. Until then nothing may be decided.
+
+        A definition that has just been made can be listed some moments before discovery shows it,
+        and who watches afterwards looks there once.
+        """
         while True:
             try:
                 for kind in self._kinds():
                     await self.take_in(kind)
+                    while kind.group == kinds.GROUP and not await self.client.serves(kind):
+                        log.info("discovery does not show %s yet; looking again", kind.plural)
+                        await asyncio.sleep(_RETRY_SECONDS)
             except ApiError as error:
                 hint = " (are Mooring's definitions installed?)" if error.status == 404 else ""
                 log.warning("cannot list %s yet: %s%s; trying again", kind.plural, error, hint)
