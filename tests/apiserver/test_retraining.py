@@ -46,6 +46,12 @@ async def serving(api: Api, namespace: str, retraining: Json, **changes: Any) ->
     return str(status["stable"]["revision"])
 
 
+async def outcome(api: Api, namespace: str, wanted: str) -> bool:
+    """Whether the last request is known to have come to this."""
+    status = (await api.resource(namespace, "fraud"))["status"]
+    return bool(status["retraining"].get("outcome") == wanted)
+
+
 async def verb(api: Api, namespace: str, action: str) -> None:
     await api.patch(
         kinds.MODEL_DEPLOYMENT, namespace, "fraud",
@@ -273,6 +279,8 @@ async def test_requests_that_have_ended_go_beyond_the_limit(
                 names.append(found["metadata"]["name"])
                 given_up = {"status": {"phase": "Failed", "message": "no data"}}
                 await api.patch(kinds.RETRAINING_REQUEST, namespace, names[-1], given_up, "status")
+                # Until that is seen, the request is in flight, and another verb is refused.
+                await until(lambda: outcome(api, namespace, "Failed"), "its end is seen")
 
             async def kept() -> bool:
                 return [r["metadata"]["name"] for r in await requests(api, namespace)] == names[1:]
