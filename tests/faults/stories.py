@@ -23,7 +23,7 @@ from tests.faults.routers import FakeRouters
 from mooring.core import kinds
 from mooring.core.kinds import CHILD_KINDS
 
-_SECONDS = 90.0
+_SECONDS = 240.0
 _EVERY = 0.12
 V1, V2, V3 = (f"s3://models/fraud/v{number}" for number in (1, 2, 3))
 _TRAINED = {"uri": V2, "digest": "sha256:" + "3" * 64}
@@ -97,8 +97,9 @@ class Stage:
         async def now() -> str:
             status = await self.status()
             reasons = {c["type"]: c["reason"] for c in status.get("conditions") or ()}
-            candidate = status.get("candidate") or {}
-            return str(candidate.get("revision", "")) if reasons["Reconciling"] == reason else ""
+            name = str((status.get("candidate") or {})["revision"])
+            waiting = reasons["Reconciling"] == reason
+            return name if waiting and await self._recorded(name, status) else ""
 
         async def safely() -> str:
             with contextlib.suppress(KeyError):
@@ -106,6 +107,16 @@ class Stage:
             return ""
 
         return str(await until(safely, reason, seconds=_SECONDS, every=_EVERY))
+
+    async def _recorded(self, revision: str, status: Json) -> bool:
+        """Whether the record is at the step that status tells of. Status is written first; where
+        the operator dies between the two, a verb would mean the step before.
+        """
+        record = await self.api.get(kinds.CONTROLLER_REVISION, self.namespace, f"fraud-{revision}")
+        if record is None:
+            return False
+        plan = json.loads(record["metadata"]["annotations"][kinds.ANNOTATION_ROLLOUT])
+        return bool(plan["index"] == status["rollout"]["step"] - 1)
 
     async def rejects(self, uri: str) -> None:
         """Waits until the record of a revision of this model says that it is rejected."""
