@@ -7,15 +7,46 @@ of the router, and the window would be lost. Here each life of each endpoint sta
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol, Self, TypeVar
 
 from mooring.core.router_counters import Attempts
 
 _NOTHING: Final = Attempts()
 #: Endpoints remembered after they went. Beyond it, those that went first are only in the sum.
 _REMEMBERED: Final = 200
+
+
+class Addable(Protocol):
+    """Counts that can be added up."""
+
+    def plus(self, other: Self, /) -> Self:
+        """Both together."""
+        ...
+
+
+C = TypeVar("C", bound=Addable)
+
+
+def past_lives(
+    ended: C, last: Mapping[str, C], now: Mapping[str, C], fell: Callable[[C, C], bool]
+) -> tuple[C, Mapping[str, C]]:
+    """After another look: the sum of the lives that are over, and the last counts of each name.
+
+    ``fell(before, now)`` tells a new life. A name that is away keeps its counts, since it may come
+    back with them; of more than are remembered, those that went first are only in the sum.
+    """
+    away: dict[str, C] = {}
+    for name, before in last.items():
+        present = now.get(name)
+        if present is None:
+            away[name] = before
+        elif fell(before, present):
+            ended = ended.plus(before)
+    for name in list(away)[: max(0, len(away) - _REMEMBERED)]:
+        ended = ended.plus(away.pop(name))
+    return ended, {**away, **now} if away else now
 
 
 def _fell(before: Attempts, now: Attempts) -> bool:
@@ -35,17 +66,7 @@ class Lives:
 
     def seen(self, endpoints: Mapping[str, Attempts]) -> Lives:
         """After another scrape. Counts that fell are of a new life."""
-        ended = self.ended
-        away: dict[str, Attempts] = {}
-        for name, before in self.last.items():
-            now = endpoints.get(name)
-            if now is None:
-                away[name] = before
-            elif _fell(before, now):
-                ended = ended.plus(before)
-        for name in list(away)[: max(0, len(away) - _REMEMBERED)]:
-            ended = ended.plus(away.pop(name))
-        return Lives(ended, {**away, **endpoints} if away else endpoints)
+        return Lives(*past_lives(self.ended, self.last, endpoints, _fell))
 
     def sum(self, endpoints: Mapping[str, Attempts]) -> Attempts:
         """All lives together; under way is what the present ``endpoints`` say."""

@@ -19,12 +19,11 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from mooring.core.answers import Answer, NoAnswer
+from mooring.core.endpoint_lives import past_lives
 from mooring.core.judge.readings import Counters, Scrape
 from mooring.core.promql import MAX_LENGTH, BadQuery, confine
 from mooring.core.router_counters import ScrapeLabels
 
-#: Pods remembered after they went. Beyond it, those that went first are only in the sum.
-_REMEMBERED: Final = 200
 _SELECTOR: Final = re.compile(r"\{\{\s*selector\s*\}\}")
 _BY: Final = re.compile(r"\{\{\s*by\s*\}\}")
 _POD: Final = re.compile(r"(.+)-[a-z0-9]{1,10}-[a-z0-9]{5}")
@@ -213,17 +212,7 @@ class Lives:
 
     def seen(self, pods: Mapping[str, Counters]) -> Lives:
         """After another look. Counts that fell are of a new life."""
-        ended = self.ended
-        away: dict[str, Counters] = {}
-        for name, before in self.last.items():
-            now = pods.get(name)
-            if now is None:
-                away[name] = before
-            elif _fell(before, now):
-                ended = ended.plus(before)
-        for name in list(away)[: max(0, len(away) - _REMEMBERED)]:
-            ended = ended.plus(away.pop(name))
-        return Lives(ended, {**away, **pods})
+        return Lives(*past_lives(self.ended, self.last, pods, _fell))
 
     @property
     def sum(self) -> Counters:
