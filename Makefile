@@ -114,7 +114,6 @@ lint-generated: $(STAMP) ## Generated files (CRDs, chart, manifests, locks) are 
 	@$(BIN)/python -m mooring.api.crd --check
 	@$(BIN)/python -m mooring.api.reference --check
 	@$(BIN)/python dev/copy_crds.py --check
-	@$(BIN)/python -m mooring.api.reference --check
 	@$(BIN)/python dev/generate_chart_reference.py --check
 	@$(BIN)/python dev/generate_rollout_table.py --check
 	@$(BIN)/python dev/check_locks.py
