@@ -2,37 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
+from tests.listening import Handler, listening
 
 from mooring.adapters.mlflow import MlflowRegistry, RegistryAccess
 from mooring.core.registry import UNAVAILABLE, Answer, NotRegistered, Registered
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 CHAMPION = "mlflow://fraud@champion"
 
 
-@contextlib.asynccontextmanager
-async def listening(answer: Handler) -> AsyncIterator[str]:
-    app = web.Application()
-    app.router.add_get("/{path:.*}", answer)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
-
-
 async def resolved(answer: Handler, uri: str = CHAMPION, **access: Any) -> Answer:
-    async with listening(answer) as url:
+    async with listening("GET", answer) as url:
         client = MlflowRegistry(RegistryAccess(url, **{"timeout": 2.0, **access}))
         try:
             return await client.resolve(uri)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from aiohttp import web
+from tests.listening import listening
 
 from mooring.adapters.sinks import Sink, SinkClient, read_key, signature
 from mooring.core.retrain.event import Delivery
@@ -20,23 +19,9 @@ from mooring.engine.metrics import Metrics
 from mooring.engine.queue import Key, KeyedQueue
 from mooring.settings import SettingsError, load
 
-Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 TOKEN = "/var/run/secrets/kubernetes.io/serviceaccount/token"
 TAKEN = "{name: a, url: 'https://x/', signingKeyFile: /k}"
 KEY = Key("shop", "fraud")
-
-
-@contextlib.asynccontextmanager
-async def listening(answer: Answer) -> AsyncIterator[str]:
-    app = web.Application()
-    app.router.add_post("/{path:.*}", answer)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
 
 
 @pytest.fixture
@@ -84,7 +69,7 @@ async def test_a_redirect_is_not_followed(key: Path) -> None:
         asked.append(request.path)
         return web.Response(status=307, headers={"Location": "/metadata"})
 
-    async with listening(elsewhere) as url:
+    async with listening("POST", elsewhere) as url:
         assert await post(f"{url}/events", key) == "answered 307: redirects are not followed"
     assert asked == ["/events"]
 
@@ -94,7 +79,7 @@ async def test_only_2xx_is_a_success(key: Path, status: int, said: str) -> None:
     async def answer(request: web.Request) -> web.Response:
         return web.Response(status=status, text="x" * 1_000_000 if status != 204 else None)
 
-    async with listening(answer) as url:
+    async with listening("POST", answer) as url:
         assert await post(url + "/", key) == said
 
 
@@ -103,7 +88,7 @@ async def test_one_that_says_nothing_is_given_up(key: Path) -> None:
         await asyncio.sleep(60)
         return web.Response()
 
-    async with listening(silent) as url:
+    async with listening("POST", silent) as url:
         assert await post(url + "/", key, seconds=0.1) == "did not answer within 0.1 s"
     assert (await post("http://127.0.0.1:9/", key)).startswith("cannot be reached")
 
@@ -115,7 +100,7 @@ async def test_an_attempt_is_made_once_and_its_answer_brings_the_key_back(key: P
         asked.append(request.headers["webhook-id"])
         return web.Response(status=500)
 
-    async with listening(answer) as url:
+    async with listening("POST", answer) as url:
         queue, fence, metrics = KeyedQueue(), Fence(), Metrics()
         fence.open_for_ever()
         client = SinkClient({"a": Sink("a", url + "/", key, namespaces=("shop",))})
