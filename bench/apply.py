@@ -44,7 +44,7 @@ CHILDREN = (
 )  # fmt: skip
 CHILDREN_PER_OBJECT = 8  # two Services
 _SELECTOR = "app.kubernetes.io/managed-by=mooring"
-_READS = ("get", "list")
+_READS = ("get", "list", "watch", "discover")
 #: A time, and a hash over it: they differ from run to run.
 _GIVEN = ("mooring.dev/routed-since", "mooring.dev/fingerprint")
 _METRIC = re.compile(r"^mooring_api_requests_total\{(?P<labels>.*)\} (?P<value>\S+)$", re.MULTILINE)
@@ -79,6 +79,11 @@ class Operator:
             if 'verb="apply"' in match["labels"] and 'code="201"' in match["labels"]
         )
 
+    def number(self, name: str) -> float:
+        """A metric, all its labels together."""
+        line = re.compile(rf"^{name}(\{{.*\}})? (\S+)$", re.MULTILINE)
+        return sum(float(match[2]) for match in line.finditer(self.metrics()))
+
     def memory(self) -> tuple[float, float]:
         """Resident memory now and at its highest, in MiB."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
@@ -110,8 +115,10 @@ def _free_port() -> int:
 
 
 @contextmanager
-def operator(control_plane: ControlPlane, log: Path) -> Iterator[Operator]:
-    """Runs the operator as a process of its own, with its Lease."""
+def operator(control_plane: ControlPlane, log: Path, patience: float = 25.0) -> Iterator[Operator]:
+    """Runs the operator as a process of its own, with its Lease, for ``patience`` seconds at most
+    until it leads.
+    """
     port = _free_port()
     config = log.with_suffix(".yaml")
     config.write_text(yaml.safe_dump({"port": port}))
@@ -125,7 +132,7 @@ def operator(control_plane: ControlPlane, log: Path) -> Iterator[Operator]:
     try:
         _until(
             lambda: _leads(running, log),
-            25,
+            patience,
             lambda: "the operator does not lead: " + log.read_text()[-3000:],
         )
         yield running
@@ -152,7 +159,7 @@ def _until(
     while time.monotonic() - started < seconds:
         if condition():
             return time.monotonic() - started
-        time.sleep(0.5)
+        time.sleep(0.2)
     raise click.ClickException(message if isinstance(message, str) else message())
 
 
@@ -224,6 +231,7 @@ class Result:
     events_per_object: float
     idle_seconds: int
     idle_writes: int
+    idle_writes_to: str
 
 
 def run(count: int, idle: int, *, kill: bool) -> tuple[Result, dict[str, Any]]:
@@ -279,7 +287,7 @@ def _wait_for(
     while time_of_quiet < 3:  # statuses and events follow the children
         time.sleep(1)
         now = running.requests()
-        time_of_quiet = time_of_quiet + 1 if _writes(now) == _writes(before) else 0
+        time_of_quiet = time_of_quiet + 1 if writes(now) == writes(before) else 0
         before = now
     return seconds, before
 
@@ -304,7 +312,7 @@ def _idle(
         load=round(load, 1),
         rss_mib=round(rss, 1),
         peak_rss_mib=round(peak, 1),
-        writes_per_object=round(_writes(requests) / count, 2),
+        writes_per_object=round(writes(requests) / count, 2),
         reads_per_object=round(
             sum(n for (verb, _), n in requests.items() if verb in _READS) / count, 2
         ),
@@ -312,14 +320,24 @@ def _idle(
             sum(n for (_, kind), n in requests.items() if kind == "Event") / count, 2
         ),
         idle_seconds=idle,
-        idle_writes=_writes(after) - _writes(requests),
+        idle_writes=writes(after - requests),
+        idle_writes_to=", ".join(f"{n} {v} {kind}" for v, kind, n in _written(after - requests)),
     )
     return result, end_state(control_plane)
 
 
-def _writes(requests: Counter[tuple[str, str]]) -> int:
+def writes(requests: Counter[tuple[str, str]]) -> int:
     """Writes to anything but Events; Lease renewals are not among the counted requests."""
-    return sum(n for (verb, kind), n in requests.items() if verb not in _READS and kind != "Event")
+    return sum(n for _, _, n in _written(requests))
+
+
+def _written(requests: Counter[tuple[str, str]]) -> list[tuple[str, str, int]]:
+    """Those writes by verb and kind."""
+    return [
+        (verb, kind, n)
+        for (verb, kind), n in sorted(requests.items())
+        if verb not in _READS and kind != "Event"
+    ]
 
 
 @click.command()
@@ -365,6 +383,7 @@ def _show(results: list[Result], same: bool | None) -> None:
         "Event writes per object": "events_per_object",
         "seconds watched afterwards": "idle_seconds",
         "writes in that time": "idle_writes",
+        "  to": "idle_writes_to",
     }
     for title, name in rows.items():
         table.add_row(title, *(str(getattr(result, name)) for result in results))

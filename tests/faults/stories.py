@@ -98,8 +98,7 @@ class Stage:
             status = await self.status()
             reasons = {c["type"]: c["reason"] for c in status.get("conditions") or ()}
             name = str((status.get("candidate") or {})["revision"])
-            waiting = reasons["Reconciling"] == reason
-            return name if waiting and await self._recorded(name, status) else ""
+            return name if reasons["Reconciling"] == reason else ""
 
         async def safely() -> str:
             with contextlib.suppress(KeyError):
@@ -107,16 +106,6 @@ class Stage:
             return ""
 
         return str(await until(safely, reason, seconds=_SECONDS, every=_EVERY))
-
-    async def _recorded(self, revision: str, status: Json) -> bool:
-        """Whether the record is at the step that status tells of. Status is written first; where
-        the operator dies between the two, a verb would mean the step before.
-        """
-        record = await self.api.get(kinds.CONTROLLER_REVISION, self.namespace, f"fraud-{revision}")
-        if record is None:
-            return False
-        plan = json.loads(record["metadata"]["annotations"][kinds.ANNOTATION_ROLLOUT])
-        return bool(plan["index"] == status["rollout"]["step"] - 1)
 
     async def rejects(self, uri: str) -> None:
         """Waits until the record of a revision of this model says that it is rejected."""

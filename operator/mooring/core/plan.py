@@ -148,7 +148,7 @@ def stalled(observed: Observed, reason: str, message: str) -> Plan:
 
 def _next_look(observed: Observed, situation: Situation) -> datetime | None:
     """When to list pods again: after a quarter of the time already waited, within bounds."""
-    if situation.promoted or situation.rejected or situation.begun:
+    if situation.promoted or situation.rejected or situation.begun or situation.postponed:
         return observed.now  # what follows from it can be done at once
     lacking = any(
         situation.capacity(r).exists

@@ -32,6 +32,7 @@ class Situation:
     ``promoted`` and ``rejected`` name what this decision itself brings about. ``held_to`` is what
     revisions are judged by, if anything; ``examination`` what is to be measured next, ``evidence``
     what was found of it. ``resolution`` is how far a model's name in a registry was followed.
+    ``postponed``: a verb waits for the next decision, since status was ahead of the records.
     """
 
     history: History
@@ -63,6 +64,7 @@ class Situation:
     evidence: Evidence | None = None
     retraining: Retraining | None = None
     resolution: Resolution | None = None
+    postponed: bool = False
 
     @property
     def serving(self) -> Revision | None:

@@ -24,6 +24,7 @@ from mooring.core.retrain.ledger import joined
 from mooring.core.retrain.work import closings, work
 from mooring.core.revision import History, Revision, canonical_inputs, name_hash, read_history
 from mooring.core.situation import Situation, routed_revision
+from mooring.core.told import is_ahead
 from mooring.core.verbs import Action, Outcome, Scene, parse_action, take
 
 
@@ -42,7 +43,11 @@ def understand(observed: Observed, resource: ModelDeployment) -> Situation:
     history = without_outdated(history, desk)
     want = wanted(history, desk, inputs)
     target = history.target(want.inputs)
-    verb = _take_verb(observed, history, target, desk)
+    action = _action(observed)
+    postponed = isinstance(action, Action) and is_ahead(observed.status, history, action)
+    verb = action if isinstance(action, Outcome) else None
+    if isinstance(action, Action) and not postponed:
+        verb = take(action, Scene(history, history.stable, target, observed.now, desk))
     if verb is not None:
         if verb.revision is not None:
             history = history.with_revision(verb.revision)
@@ -52,7 +57,8 @@ def understand(observed: Observed, resource: ModelDeployment) -> Situation:
             verb = None
     found = _Found(history, target, blocked=resolution.blocked)
     if resolution.known:
-        found = _named(_found(observed, resource, found, want), inputs, resolution)
+        late = "" if postponed else observed.action or ""
+        found = _named(_found(observed, resource, found, want, late), inputs, resolution)
     history, target = found.history, found.target
     first = _first_serving(observed, history, target)
     if first is not None:
@@ -63,6 +69,7 @@ def understand(observed: Observed, resource: ModelDeployment) -> Situation:
         situation,
         blocked=found.blocked,
         verb=verb,
+        postponed=postponed,
         created=found.created,
         promoted=promoted,
         resolution=resolution if resolution.needed else None,
@@ -82,8 +89,13 @@ class _Found:
     blocked: CannotRender | None = None
 
 
-def _found(observed: Observed, resource: ModelDeployment, found: _Found, want: Wanted) -> _Found:
-    """The target, made where there is no record of these inputs, or a restart of them is due."""
+def _found(
+    observed: Observed, resource: ModelDeployment, found: _Found, want: Wanted, late: str
+) -> _Found:
+    """The target, made where there is no record of these inputs, or a restart of them is due.
+
+    ``late`` is a verb that was given before such a record could be.
+    """
     history, target = found.history, found.target
     if target is None or _restart_pending(history, target):
         nonce = target.restart if target else None
@@ -91,7 +103,8 @@ def _found(observed: Observed, resource: ModelDeployment, found: _Found, want: W
             created = _new_revision(observed, want.resource(resource), history, want.inputs, nonce)
         except CannotRender as error:
             return replace(found, blocked=error)
-        created = replace(created, adopted=want.adopted)
+        marks = _too_early(late, observed.name, created.hash)
+        created = replace(created, adopted=want.adopted, acknowledged=marks)
         return replace(
             found, history=history.with_revision(created), target=created, created=created
         )
@@ -182,16 +195,14 @@ def _pin_routers(observed: Observed, resource: ModelDeployment, history: History
     return history
 
 
-def _take_verb(
-    observed: Observed, history: History, target: Revision | None, desk: Desk
-) -> Outcome | None:
+def _action(observed: Observed) -> Action | Outcome | None:
+    """The verb that somebody gave; refused where it cannot be read."""
     if observed.action is None:
         return None
     try:
-        action = parse_action(observed.action, observed.name)
+        return parse_action(observed.action, observed.name)
     except ValueError as error:
         return Outcome(Action("unknown", "", observed.action[:80]), False, str(error))
-    return take(action, Scene(history, history.stable, target, observed.now, desk))
 
 
 def _said_before(observed: Observed, outcome: Outcome) -> bool:
@@ -243,18 +254,17 @@ def _new_revision(
         history.next_sequence,
         full,
         rendered,
-        acknowledged=_too_early(observed, name),
     )
 
 
-def _too_early(observed: Observed, name: str) -> tuple[str, ...]:
+def _too_early(action: str, deployment: str, revision: str) -> tuple[str, ...]:
     """The mark of a verb that is older than the record which it names.
 
     Nobody can have meant this record. It is the verb of an earlier one of the same inputs, which
     the history limit has taken, and with it the acknowledgement.
     """
     try:
-        action = parse_action(observed.action or "", observed.name)
+        parsed = parse_action(action, deployment)
     except ValueError:
         return ()
-    return (action.mark,) if action.revision == name else ()
+    return (parsed.mark,) if parsed.revision == revision else ()
