@@ -35,6 +35,37 @@ def test_no_kubeconfig_ends_with_4_and_names_where_it_looked(tmp_path: Path) -> 
     )
 
 
+@pytest.mark.parametrize("command", [["export"], ["crds", "--apply"], ["get", "fraud"]])
+def test_every_command_that_asks_a_cluster_finds_it_in_the_same_way(
+    tmp_path: Path, command: list[str]
+) -> None:
+    missing = tmp_path / "none"
+    found = CliRunner().invoke(main, command, env={"KUBECONFIG": str(missing)})
+    assert found.exit_code == 4
+    assert last_line(found.output).startswith(f"Error: there is no kubeconfig at {missing}")
+    found = CliRunner().invoke(main, [*command, "--context", "other", "-n", "shop", "--help"])
+    assert found.exit_code == 0
+    assert "--kubeconfig FILE" in found.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["get", "../pods"], "'../pods' cannot be the name of a ModelDeployment"),
+        (["promote", "fraud?dryRun=All", "--revision", "x"], "cannot be the name of a Model"),
+        (["list", "-n", "shop/pods"], "'shop/pods' cannot be the name of a namespace"),
+        (["get", "fraud", "-n", ".."], "'..' cannot be the name of a namespace"),
+    ],
+)
+def test_a_name_never_becomes_another_path(
+    api: FakeApi, mooring: Mooring, arguments: list[str], words: str
+) -> None:
+    found = mooring(*arguments)
+    assert found.exit_code == 2
+    assert words in last_line(found.output)
+    assert api.patches == []
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

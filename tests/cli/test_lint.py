@@ -53,6 +53,11 @@ def test_a_good_file_ends_with_0(file: Path) -> None:
         (12, ("  replicas: 2", "  rollout:\n    steps:\n    - {weight: 5, pause: {}}"),
          "spec.rollout.steps[0]: set exactly one of"),
         (9, ("name: onnx", "name: [onnx]"), "spec.runtime.name: must be text"),
+        (9, ("name: onnx", "version: 2\n    name: onnx"), "spec.runtime.version: must be text (in"),
+        (11, ("  replicas: 2", "  rollout:\n    progressDeadline: 600"),
+         "spec.rollout.progressDeadline: is 600, but must be a duration such as 30s"),
+        (12, ("  replicas: 2", "  analysis:\n    metrics:\n    - {name: p95, latency: {max: 300}}"),
+         "spec.analysis.metrics[0].latency.max: is 300, but must be a positive time such as 300ms"),
     ],
 )  # fmt: skip
 def test_every_problem_is_named_with_its_line(
@@ -62,6 +67,33 @@ def test_every_problem_is_named_with_its_line(
     found = lint(file)
     assert found.exit_code == 1
     assert found.stdout.startswith(f"{file}:{line}: {message}"), found.stdout
+
+
+@pytest.mark.parametrize("text", ["", "# nothing yet\n", "---\n---\n", "kind: Service\n"])
+def test_a_file_without_resources_of_ours_is_not_said_to_be_right(file: Path, text: str) -> None:
+    file.write_text(text)
+    found = lint(file)
+    assert found.exit_code == 0
+    last = found.stderr.splitlines()[-1]
+    assert last == "Nothing was checked: there is no resource of mooring.dev here."
+
+
+def test_a_file_that_is_no_text_is_a_problem_and_hides_no_other(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_bytes(b"a: \xff")
+    (tmp_path / "b.yaml").write_text(GOOD.replace("uri", "url"))
+    found = lint(tmp_path)
+    assert found.exit_code == 1
+    first, *others = found.stdout.splitlines()
+    assert first == f"{tmp_path}/a.yaml: this is not UTF-8 text (byte 4), which Kubernetes reads"
+    assert [line.split(": ")[0] for line in others] == [
+        f"{tmp_path}/b.yaml:6",
+        f"{tmp_path}/b.yaml:7",
+    ]
+
+
+@pytest.mark.parametrize("text", [GOOD.replace("\n", "\r\n"), "\ufeff" + GOOD])
+def test_line_ends_and_marks_of_other_systems_do_no_harm(text: str) -> None:
+    assert lint("-", stdin=text).exit_code == 0
 
 
 def test_several_documents_and_other_kinds_are_told_apart(file: Path) -> None:

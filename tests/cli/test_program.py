@@ -41,7 +41,7 @@ def test_every_command_says_what_it_does(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["status", "lint", "promote", "abort", "undo", "restart", "retrain"]
+    "name", ["status", "lint", "promote", "abort", "undo", "restart", "retrain", "export", "crds"]
 )
 def test_commands_made_for_scripts_document_their_exit_codes(name: str) -> None:
     assert "Exit codes: 0 " in " ".join(CliRunner().invoke(main, [name, "--help"]).output.split())

@@ -7,7 +7,7 @@ same words that the API server uses: both come from the same rules.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -17,7 +17,7 @@ from mooring.api.modeldeployment import ModelDeployment
 from mooring.api.modeldeployment_status import ModelDeploymentStatus
 from mooring.api.modelruntime import ClusterModelRuntime, ModelRuntime, RuntimeTemplate
 from mooring.api.retrainingrequest import RetrainingRequest
-from mooring.api.schema_types import RULE_ERROR, ApiModel
+from mooring.api.schema_types import RULE_ERROR, ApiModel, Rule
 
 Resource = ModelDeployment | ModelRuntime | ClusterModelRuntime | RetrainingRequest
 KINDS: Mapping[str, type[ModelDeployment | ModelRuntime | ClusterModelRuntime | RetrainingRequest]]
@@ -124,6 +124,8 @@ def _lines(
         return [f"{path}{field}: {text}".lstrip(".: ") for field, text in context["failures"]]
     if error["type"] == "extra_forbidden":
         return [f"{path}: {_unknown_field(model, location)}"]
+    if error["type"] == "string_type" and (rule := _broken(model, location, error["input"])):
+        return [f"{path}: is {_shown(error['input'])}, but {rule.message}"]
     words = _WORDS.get(error["type"])
     return [f"{path}: {words(context, error['input']) if words else error['msg']}".lstrip(": ")]
 
@@ -145,6 +147,32 @@ def _child(model: type[BaseModel], name: str) -> type[BaseModel] | None:
     """The model of this field; None for a scalar, a map, or a field that does not exist."""
     field = next((f for f in model.model_fields.values() if f.alias == name), None)
     return _model_in(field.annotation) if field else None
+
+
+def _broken(model: type[BaseModel], location: tuple[int | str, ...], value: Any) -> Rule | None:
+    """The rule of this field of text that a bare number would break in quotes, too: a duration
+    lacks its unit then, and quotes would not help.
+    """
+    *above, name = location
+    current: type[BaseModel] | None = model
+    for part in above:
+        if isinstance(part, str) and current is not None:
+            current = _child(current, part)
+    fields = current.model_fields.values() if current else ()
+    field = next((f for f in fields if f.alias == name), None)
+    if field is None or not isinstance(value, int | float):
+        return None
+    rules = _rules((*field.metadata, field.annotation))
+    return next((rule for rule in rules if not rule.check(str(value))), None)
+
+
+def _rules(annotations: Iterable[Any]) -> Iterator[Rule]:
+    """The rules of a field, those within `X | None` and `Annotated[X, …]` as well."""
+    for annotation in annotations:
+        if isinstance(annotation, Rule):
+            yield annotation
+        for name in ("__args__", "__metadata__"):
+            yield from _rules(getattr(annotation, name, ()))
 
 
 def _unknown_field(model: type[BaseModel], location: tuple[int | str, ...]) -> str:

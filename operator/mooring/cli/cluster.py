@@ -10,6 +10,7 @@ import contextlib
 import difflib
 import json
 import os
+import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from mooring.cli.failure import (
     NOT_FOUND,
     NOT_INSTALLED,
     UNREACHABLE,
+    USAGE,
     Failure,
 )
 from mooring.cli.words import plain
@@ -39,6 +41,7 @@ Json = dict[str, Any]
 
 FIELD_MANAGER = "mooring-cli"
 _MERGE = "application/merge-patch+json"
+_APPLY = "application/apply-patch+yaml"
 _CONNECT_SECONDS = 5.0
 _READ_SECONDS = 30.0
 #: The server ends a watch after this time, and a connection that is silent for longer is dead:
@@ -49,6 +52,8 @@ _CHUNK = 500
 #: Who comes without credentials (or with a login plugin that failed) is this user.
 _ANONYMOUS = '"system:anonymous"'
 _TLS = "TLS failed"
+#: What may stand in a path: names of Kubernetes are narrower, and that is the API server's affair.
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 _IN_CLUSTER_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
@@ -80,7 +85,7 @@ class Cluster:
     def get(self, kind: Kind, name: str) -> Json:
         """One object of the namespace; raises Failure NOT_FOUND naming near ones."""
         try:
-            return self._json("GET", kind.path(self.namespace, name))
+            return self._json("GET", self._path(kind, name))
         except _Answer as answer:
             if answer.status == 404 and answer.of_object:
                 raise self._not_found(kind, name) from answer
@@ -118,11 +123,20 @@ class Cluster:
         body = {"metadata": {"annotations": dict(annotations)}}
         query = {"fieldManager": FIELD_MANAGER}
         try:
-            return self._json("PATCH", kind.path(self.namespace, name), query=query, body=body)
+            return self._json("PATCH", self._path(kind, name), query=query, body=body)
         except _Answer as answer:
             if answer.status == 404 and answer.of_object:
                 raise self._not_found(kind, name) from answer
             raise self._failure(answer, f"patch {kind.plural}", kind) from answer
+
+    def apply(self, kind: Kind, body: Json, manager: str) -> Json:
+        """Server-side apply of one whole object, as this field manager, which wins conflicts."""
+        path = self._path(kind, body["metadata"]["name"])
+        query = {"fieldManager": manager, "force": "true"}
+        try:
+            return self._json("PATCH", path, query=query, body=body, content_type=_APPLY)
+        except _Answer as answer:
+            raise self._failure(answer, f"apply {kind.plural}", kind) from answer
 
     def version(self) -> Json:
         """What the API server says of itself."""
@@ -171,6 +185,12 @@ class Cluster:
             return [obj["metadata"]["name"] for obj in self.objects(kind, labels=labels)[0]]
         return []
 
+    def _path(self, kind: Kind, name: str) -> str:
+        """Of one object; raises Failure for a name that would become another path."""
+        if not _NAME.fullmatch(name):
+            raise Failure(f"{name!r} cannot be the name of a {kind.name}", USAGE)
+        return kind.path(self.namespace, name)
+
     def _lines(self, path: str, query: Mapping[str, str]) -> Iterator[Json]:
         response = self._send("GET", path, query, None, read_seconds=_WATCH_READ_SECONDS)
         try:
@@ -191,8 +211,9 @@ class Cluster:
         *,
         query: Mapping[str, str] | None = None,
         body: Json | None = None,
+        content_type: str = _MERGE,
     ) -> Json:
-        response = self._send(method, path, query or {}, body)
+        response = self._send(method, path, query or {}, body, content_type=content_type)
         with _as_unreachable(self.server):
             text = response.data
         try:
@@ -210,12 +231,13 @@ class Cluster:
         query: Mapping[str, str],
         body: Json | None,
         read_seconds: float = _READ_SECONDS,
+        content_type: str = _MERGE,
     ) -> BaseHTTPResponse:
         import urllib3
 
         headers = {"Accept": "application/json", "User-Agent": "kubectl-mooring"}
         if body is not None:
-            headers["Content-Type"] = _MERGE
+            headers["Content-Type"] = content_type
         with self._lock:
             headers |= _authorization(self._configuration)
         with _as_unreachable(self.server):
@@ -367,10 +389,13 @@ def connect(target: Target) -> Cluster:
     """The cluster that the options, the environment or the pod name. Asks it nothing yet.
 
     Raises:
-        Failure: NO_CONFIGURATION when there is no kubeconfig, or none that can be read.
+        Failure: NO_CONFIGURATION when there is no kubeconfig, or none that can be read; USAGE for a
+            namespace that none can be called.
     """
     from kubernetes.client import Configuration
 
+    if target.namespace and not _NAME.fullmatch(target.namespace):
+        raise Failure(f"{target.namespace!r} cannot be the name of a namespace", USAGE)
     configuration = Configuration()
     paths = target.kubeconfig or os.environ.get("KUBECONFIG") or "~/.kube/config"
     if any(Path(path).expanduser().exists() for path in paths.split(os.pathsep) if path):

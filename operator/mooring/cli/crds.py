@@ -5,14 +5,17 @@ Helm installs a chart's CRDs once and never upgrades them; the chart runs this b
 
 from __future__ import annotations
 
-import asyncio
-from typing import Any
+import time
+from typing import TYPE_CHECKING, Any
 
 import click
 import yaml
 
-from mooring.api.crd import rendered_files
+from mooring.cli.options import cluster_options
 from mooring.core.kinds import Kind
+
+if TYPE_CHECKING:
+    from mooring.cli.cluster import Cluster, Target
 
 _CRD = Kind(
     "apiextensions.k8s.io",
@@ -34,51 +37,45 @@ _PAUSE_SECONDS = 0.5
     show_default=True,
     help="Seconds to wait for each of them.",
 )
-@click.option(
-    "--kubeconfig", type=click.Path(exists=True, dir_okay=False), help="Where the cluster is."
-)
-def crds(apply: bool, timeout: float, kubeconfig: str | None) -> None:
+@cluster_options
+def crds(apply: bool, timeout: float, target: Target) -> None:
     """Print the CRDs as YAML, fit for `kubectl apply --server-side -f -`, or apply them.
 
     Applying takes the right to get, create and patch the four CRDs, and nothing else.
+
+    Exit codes: 0 printed, or all established; 2 wrong usage; 3 not established in time. 4 to 6: the
+    cluster could not be asked, see mooring --help.
     """
+    from mooring.api.crd import rendered_files
+
     files = rendered_files()
-    if apply:
-        asyncio.run(_apply([yaml.safe_load(text) for text in files.values()], timeout, kubeconfig))
-    else:
+    if not apply:
         click.echo("---\n".join(files.values()), nl=False)
+        return
+    from mooring.cli.cluster import connect
+
+    cluster = connect(target)
+    for text in files.values():
+        _apply(cluster, yaml.safe_load(text), timeout)
 
 
-async def _apply(
-    definitions: list[dict[str, Any]], patience: float, kubeconfig: str | None
-) -> None:
-    from mooring.adapters.kube import ApiError, KubeClient, load_configuration
-    from mooring.engine.lease import Fence
+def _apply(cluster: Cluster, definition: dict[str, Any], patience: float) -> None:
+    from mooring.cli.failure import TIMEOUT, Failure
 
-    fence = Fence()
-    fence.open_for_ever()  # no lease is needed: applying the same twice is harmless
-    client = KubeClient(await load_configuration(kubeconfig), fence)
-    try:
-        for definition in definitions:
-            name = definition["metadata"]["name"]
-            try:
-                await client.apply(_CRD, definition, manager=_MANAGER)
-            except ApiError as error:
-                raise click.ClickException(f"cannot apply the CRD {name}: {error}") from error
-            try:
-                async with asyncio.timeout(patience):
-                    while not _established(await client.get(_CRD, None, name)):
-                        await asyncio.sleep(_PAUSE_SECONDS)
-            except TimeoutError as error:
-                raise click.ClickException(
-                    f"the CRD {name} was not established in {patience:g} s: "
-                    f"see kubectl get crd {name} -o yaml"
-                ) from error
-            click.echo(f"{name} is established")
-    finally:
-        await client.close()
+    name = definition["metadata"]["name"]
+    cluster.apply(_CRD, definition, _MANAGER)
+    end = time.monotonic() + patience
+    while not _established(cluster.get(_CRD, name)):
+        if time.monotonic() > end:
+            raise Failure(
+                f"the CRD {name} was not established in {patience:g} s: "
+                f"see kubectl get crd {name} -o yaml",
+                TIMEOUT,
+            )
+        time.sleep(_PAUSE_SECONDS)
+    click.echo(f"{name} is established")
 
 
-def _established(definition: dict[str, Any] | None) -> bool:
-    conditions = ((definition or {}).get("status") or {}).get("conditions") or []
+def _established(definition: dict[str, Any]) -> bool:
+    conditions = (definition.get("status") or {}).get("conditions") or []
     return any(c["type"] == "Established" and c["status"] == "True" for c in conditions)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -68,7 +68,7 @@ def lint(files: tuple[Path, ...], output: str, no_color: bool) -> None:
 
     from mooring.cli.output import console, data
 
-    reports = [check(name, text) for name, text in _texts(files)]
+    reports = list(_reports(files))
     problems = [problem for report in reports for problem in report.problems]
     checked = sum(report.checked for report in reports)
     skipped = [note for report in reports for note in report.skipped]
@@ -83,27 +83,39 @@ def lint(files: tuple[Path, ...], output: str, no_color: bool) -> None:
         for note in skipped:
             click.echo(f"skipped: {note}", err=True)
         if not problems:
-            what = "resource is" if checked == 1 else "resources are"
-            click.echo(f"{checked} {what} as the cluster wants.", err=True)
+            click.echo(_summary(checked), err=True)
     sys.exit(FAILED if problems else DONE)
 
 
-def _texts(files: tuple[Path, ...]) -> Iterator[tuple[str, str]]:
+def _summary(checked: int) -> str:
+    """How it ended without a problem; nothing to check must not read as if all were well."""
+    from mooring.api import GROUP
+
+    if not checked:
+        return f"Nothing was checked: there is no resource of {GROUP} here."
+    return f"{checked} resource{' is' if checked == 1 else 's are'} as the cluster wants."
+
+
+def _reports(files: tuple[Path, ...]) -> Iterator[Report]:
     for file in files:
         if str(file) == "-":
-            yield "<stdin>", sys.stdin.read()
+            yield _check("<stdin>", sys.stdin.buffer.read)
         elif file.is_dir():
             found = sorted(p for p in file.rglob("*") if p.suffix in _SUFFIXES and p.is_file())
-            yield from ((str(path), _read(path)) for path in found)
+            yield from (_check(str(path), path.read_bytes) for path in found)
         else:
-            yield str(file), _read(file)
+            yield _check(str(file), file.read_bytes)
 
 
-def _read(path: Path) -> str:
+def _check(file: str, read: Callable[[], bytes]) -> Report:
+    """A file that cannot be read is a problem of its own, and keeps no other from being read."""
     try:
-        return path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise click.UsageError(f"{path} cannot be read: {error}") from error
+        return check(file, read().decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        message = f"this is not UTF-8 text (byte {error.start + 1}), which Kubernetes reads"
+    except OSError as error:
+        message = f"cannot be read: {error.strerror}"
+    return Report((Problem(file, None, "", message),), 0, ())
 
 
 def check(file: str, text: str) -> Report:

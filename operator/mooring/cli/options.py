@@ -32,15 +32,17 @@ class Duration(click.ParamType[timedelta]):
             self.fail(str(error), param, ctx)
 
 
-def cluster_options(command: _Command) -> _Command:
-    """``-n``, ``--context`` and ``--kubeconfig``, passed on as one ``target``."""
+def cluster_options(
+    command: _Command, *, namespace: str = "Namespace; by default that of the context."
+) -> _Command:
+    """``-n`` (with this help), ``--context`` and ``--kubeconfig``, passed on as one ``target``."""
     return _target(
         click.option(
             "-n",
             "--namespace",
             default="",
             shell_complete=_complete_namespace,
-            help="Namespace; by default that of the context.",
+            help=namespace,
         )(
             click.option("--context", default="", help="Context of the kubeconfig to use.")(
                 click.option(
