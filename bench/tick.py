@@ -34,6 +34,7 @@ from mooring.core.router_counters import Target
 from mooring.engine.evidence import Examiner
 from mooring.engine.metrics import Metrics
 from mooring.engine.queue import Key, KeyedQueue
+from mooring.process import collect_rarely
 from mooring_dev.binaries import PROMETHEUS_VERSION
 
 _SCRAPES = 15.0
@@ -124,6 +125,7 @@ async def measure(
 @click.option("--json", "as_json", is_flag=True, help="Print the numbers as JSON.")
 def main(rollouts: int, ticks: int, *, latency: bool, as_json: bool) -> None:
     """Measure what a whole tick of judging costs."""
+    collect_rarely()  # as the operator's process does
     edges = tuple(map(float, LATENCY_EDGES_MS)) if latency else ()
     wanted = [replace(target, edges=edges) for target in targets(rollouts, latency=False)]
     size = max(1, rollouts // 10)
