@@ -65,7 +65,7 @@ def rolling_out() -> Json:
         "rollout": {
             "revision": CANDIDATE, "stage": "Waiting", "step": 2, "steps": 6,
             "doing": "weight 25 for 20m", "since": at(-8), "until": at(12),
-            "waitingFor": "the step to last its 20m", "next": "step 3: weight 50 for 30m",
+            "waitingFor": "the step's time to be over", "next": "step 3: weight 50 for 30m",
         },
         "router": {
             "kind": "envoy", "version": "7f3c2a", "taken": "7f3c2a",

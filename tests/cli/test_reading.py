@@ -245,7 +245,7 @@ def test_a_rollout_that_waits_is_worth_knowing_and_no_fault() -> None:
     found = told(objects.rolling_out())
     assert found.ready
     assert [(f.about, f.reason, f.message) for f in found.findings] == [
-        ("rollout", "Waiting", "waits for the step to last its 20m")
+        ("rollout", "Waiting", "waits for the step's time to be over")
     ]
 
 
@@ -299,7 +299,7 @@ def test_a_retrained_model_that_rolls_out_is_told_with_what_its_rollout_waits_fo
             "retraining",
             f"RetrainingRequest fraud-rr-1 led to revision {CANDIDATE}, which is rolling out",
         ),
-        ("rollout", "waits for the step to last its 20m"),
+        ("rollout", "waits for the step's time to be over"),
     ]
 
 

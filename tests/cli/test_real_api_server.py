@@ -115,7 +115,7 @@ def test_everything_that_status_may_hold_is_shown(mooring: Mooring) -> None:
         f"stable {STABLE}  weight 75 % (measured 76 %)  3/3 pods ready",
         f"candidate {CANDIDATE}  weight 25 % (measured 24 %)",
         "rollout Waiting  step 2 of 6: weight 25 for 20m",
-        "waits for: the step to last its 20m",
+        "waits for: the step's time to be over",
         "next: step 3: weight 50 for 30m",
         "router envoy  2/2 ready  routes 7f3c2a taken",
         f"rejected {REJECTED}",

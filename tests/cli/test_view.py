@@ -19,6 +19,7 @@ from mooring.cli.estimates import interval, readings, seconds
 from mooring.cli.line import line
 from mooring.cli.snapshot import Snapshot
 from mooring.cli.view import Scene, tree
+from mooring.core.rollout import RULES
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -39,7 +40,7 @@ def paused() -> Snapshot:
     status["phase"] = "Paused"
     status["rollout"] = {
         "stage": "Paused", "step": 5, "steps": 6, "doing": "pause", "since": at(-90),
-        "waitingFor": "waiting for somebody to say promote", "next": "step 6: weight 50 for 30m",
+        "waitingFor": "somebody to say promote", "next": "step 6: weight 50 for 30m",
     }  # fmt: skip
     return Snapshot(objects.deployment(status), objects.all_pods())
 
@@ -49,7 +50,7 @@ def scaling() -> Snapshot:
     status["candidate"] = objects.candidate(weight=0, measuredWeight=None)
     status["rollout"] = {
         "stage": "Scaling", "step": 1, "steps": 6, "doing": "weight 5 for 10m", "deadline": at(4),
-        "waitingFor": "1 of 2 pods to become ready", "maxAvailable": 1,
+        "waitingFor": "the step's pods", "maxAvailable": 1,
     }  # fmt: skip
     status["router"] = {
         "kind": "envoy", "version": "8a", "taken": "7f", "routers": {"desired": 2, "ready": 1},
@@ -174,8 +175,8 @@ def test_a_log_gets_the_same_in_one_line(case: str) -> None:
 def test_the_line_of_a_rollout_tells_weights_pods_step_and_what_it_waits_for() -> None:
     assert line(CASES["rolling-out"]) == (
         "RollingOut; stable hcqmvwrtzb 75% 3/3; candidate bkdzxfpnlt 25% 1/2; step 2 of 6 Waiting: "
-        "weight 25 for 20m; 25 % of the traffic goes to revision bkdzxfpnlt; waits for the step to "
-        "last its 20m"
+        "weight 25 for 20m; 25 % of the traffic goes to revision bkdzxfpnlt; waits for the step's "
+        "time to be over"
     )
 
 
@@ -257,3 +258,9 @@ def test_metrics_stand_in_the_order_of_the_spec() -> None:
     metrics = list(reversed(objects.evidence()["metrics"]))
     found = readings(Snapshot(objects.judged(metrics=metrics)))
     assert [reading.name for reading in found] == ["errors", "p95", "approved"]
+
+
+def test_the_rollouts_shown_here_wait_for_what_the_operator_says() -> None:
+    said = {rule.awaits for rule in RULES}
+    shown = {found.part("rollout").get("waitingFor", "") for found in CASES.values()}
+    assert shown - said <= {"pods"}

@@ -80,7 +80,7 @@ def test_a_rollout_in_a_step_is_neither_done_nor_failed(mooring: Mooring) -> Non
     found = mooring("status", "fraud", "--timeout", "0s")
     assert found.exit_code == 3
     assert found.output.splitlines()[-1] == (
-        "not rolled-out within 0s: waits for the step to last its 20m"
+        "not rolled-out within 0s: waits for the step's time to be over"
     )
     assert mooring("status", "fraud", "--timeout", "0s", "--for", "ready").exit_code == 0
 

@@ -7,6 +7,8 @@ from datetime import timedelta
 import pytest
 from tests.core.world import World
 
+from mooring.core.rollout import RULES, Move, Rule
+
 V2, V3 = "s3://models/fraud/v2", "s3://models/fraud/v3"
 DEADLINE = {"progressDeadline": "10m", "revisionHistoryLimit": 10}
 STEPS = DEADLINE | {"steps": [{"weight": 5, "duration": "10m"}]}
@@ -389,3 +391,12 @@ def test_a_route_is_never_moved_off_pods_that_answer_onto_none() -> None:
     world.run_pods(candidate, ready=1)
     world.settle()
     assert world.routed() == candidate
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.reason)
+def test_status_names_what_a_rollout_waits_for_where_it_waits_and_only_there(rule: Rule) -> None:
+    waits = rule.move in (Move.WAIT, Move.DWELL, Move.HOLD)
+    assert bool(rule.awaits) == waits
+    # Shown after "waits for".
+    assert not rule.awaits.startswith(("wait", "until"))
+    assert " is " not in rule.awaits

@@ -177,7 +177,7 @@ def test_a_pause_waits_for_promote_for_as_long_as_it_takes() -> None:
     world.wait(hours=100)
     run(world)
     assert world.route() == {stable: 90, candidate: 10}
-    assert world.status["rollout"]["waitingFor"] == "the step waits for promote"
+    assert world.status["rollout"]["waitingFor"] == "somebody to say promote"
     assert world.reason("Stalled") == ""
     world.act(f"promote/{candidate}/1")
     run(world)

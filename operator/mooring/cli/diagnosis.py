@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from mooring.cli.cluster import Json
 from mooring.cli.estimates import ongoing, readings, sentence, told
 from mooring.cli.snapshot import ROLES, Snapshot, leaves
-from mooring.cli.words import awaited, clock, moment, plain
+from mooring.cli.words import clock, moment, plain
 from mooring.core import kinds, pods
 
 _EVENTS_SHOWN = 5
@@ -115,7 +115,7 @@ def _retraining(snapshot: Snapshot) -> Iterable[Finding]:
 def _rollout(snapshot: Snapshot) -> Iterable[Finding]:
     """A rollout that waits is no fault; but who asks wants to know that it does."""
     rollout = snapshot.part("rollout")
-    waiting = awaited(rollout.get("waitingFor"))
+    waiting = plain(rollout.get("waitingFor"))
     if waiting:
         stage = plain(rollout.get("stage")) or plain(snapshot.status.get("phase")) or "RollingOut"
         yield Finding("rollout", stage, f"waits for {waiting}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mooring.cli.cluster import Json
 from mooring.cli.estimates import summary
 from mooring.cli.snapshot import ROLES, Snapshot
-from mooring.cli.words import awaited, plain
+from mooring.cli.words import plain
 
 
 def line(snapshot: Snapshot) -> str:
@@ -17,7 +17,7 @@ def line(snapshot: Snapshot) -> str:
     verdict = summary(snapshot)
     if verdict:
         parts.append(f"analysis {verdict}")
-    waiting = awaited(snapshot.part("rollout").get("waitingFor"))
+    waiting = plain(snapshot.part("rollout").get("waitingFor"))
     message = plain(status.get("message"))
     if message:
         parts.append(message)

@@ -13,7 +13,7 @@ import click
 
 from mooring.cli.failure import DONE, FAILED, INTERRUPTED, NOT_FOUND, TIMEOUT, Failure
 from mooring.cli.options import Duration, cluster_options, name_argument, output_option
-from mooring.cli.words import awaited, plain, span
+from mooring.cli.words import plain, span
 
 if TYPE_CHECKING:
     from mooring.cli.cluster import Target
@@ -148,7 +148,7 @@ def _too_late(snapshot: Snapshot, goal: str, timeout: timedelta) -> Verdict:
     elif snapshot.unseen:
         why = "the operator has not looked at the newest spec: is it running?"
     else:
-        waiting = awaited(snapshot.part("rollout").get("waitingFor"))
+        waiting = plain(snapshot.part("rollout").get("waitingFor"))
         why = f"waits for {waiting}" if waiting else plain(snapshot.status.get("message"))
     return Verdict(TIMEOUT, f"not {goal} within {span(timeout)}: {why}")
 

@@ -19,7 +19,6 @@ from mooring.cli.cluster import Json
 from mooring.cli.snapshot import ROLES, Snapshot, leaves
 from mooring.cli.words import (
     age,
-    awaited,
     clock,
     count,
     moment,
@@ -161,7 +160,7 @@ def _rollout(scene: Scene) -> Iterable[Tree]:
     branch = Tree(_step(rollout))
     branch.children.extend(Tree(line) for line in _times(rollout, scene.now))
     if rollout.get("waitingFor"):
-        branch.add(Text(f"waits for: {awaited(rollout['waitingFor'])}"))
+        branch.add(Text(f"waits for: {plain(rollout['waitingFor'])}"))
     if rollout.get("next"):
         branch.add(Text(f"next: {plain(rollout['next'])}"))
     yield branch

@@ -20,11 +20,6 @@ def visible(text: str) -> str:
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
-def awaited(text: object) -> str:
-    """What is waited for, to stand after "waits for": some say "waiting for" themselves."""
-    return plain(text).removeprefix("waiting for ")
-
-
 def moment(text: object) -> datetime | None:
     """A time as the API writes it; None for anything else."""
     if not isinstance(text, str):

@@ -80,7 +80,8 @@ class Facts:
 class Rule:
     """One row: when it holds, this move, for this reason, which people may read.
 
-    ``stage`` is the word for status.
+    ``stage`` is the word for status, and ``awaits`` what it waits for there, to stand after "waits
+    for": empty where it goes on at once.
     """
 
     reason: str
@@ -88,6 +89,7 @@ class Rule:
     when: Callable[[Facts], bool]
     move: Move
     message: str
+    awaits: str = ""
 
 
 RULES: tuple[Rule, ...] = (
@@ -119,6 +121,7 @@ RULES: tuple[Rule, ...] = (
         lambda f: f.paused,
         Move.HOLD,
         "paused by hand: resume or abort it",
+        "somebody to say resume or abort",
     ),
     Rule(
         "Complete",
@@ -147,14 +150,23 @@ RULES: tuple[Rule, ...] = (
         lambda f: f.last,
         Move.WAIT,
         "waiting for the candidate's pods, to give it all the traffic",
+        "the candidate's pods, to give it all the traffic",
     ),
-    Rule("Scaling", "Scaling", lambda f: not f.staffed, Move.WAIT, "waiting for the step's pods"),
+    Rule(
+        "Scaling",
+        "Scaling",
+        lambda f: not f.staffed,
+        Move.WAIT,
+        "waiting for the step's pods",
+        "the step's pods",
+    ),
     Rule(
         "Routing",
         "Routing",
         lambda f: not f.taken,
         Move.WAIT,
         "waiting until every router has taken the step's routes",
+        "every router to take the step's routes",
     ),
     Rule(
         "StepBegins",
@@ -169,6 +181,7 @@ RULES: tuple[Rule, ...] = (
         lambda f: f.pause,
         Move.HOLD,
         "the step waits for promote",
+        "somebody to say promote",
     ),
     Rule(
         "PassedEarly",
@@ -183,6 +196,7 @@ RULES: tuple[Rule, ...] = (
         lambda f: not f.elapsed,
         Move.DWELL,
         "the step's time is not over",
+        "the step's time to be over",
     ),
     Rule(
         "NoData",
@@ -190,6 +204,7 @@ RULES: tuple[Rule, ...] = (
         lambda f: f.judged and not f.measured,
         Move.HOLD,
         "the step's time is over, and there are no fresh measurements to go on by",
+        "fresh measurements to go on by",
     ),
     Rule(
         "Inconclusive",
@@ -204,6 +219,7 @@ RULES: tuple[Rule, ...] = (
         lambda f: f.judged and f.final and not f.passed and not f.promote_inconclusive,
         Move.HOLD,
         "promotion waits until the evidence passes: promote or abort it to decide by hand",
+        "the evidence to pass, or somebody to say promote or abort",
     ),
     Rule("StepDone", "Waiting", lambda f: True, Move.NEXT, "the step's time is over"),
 )

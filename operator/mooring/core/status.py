@@ -145,8 +145,9 @@ def _rollout(situation: Situation) -> Manifest | None:
         "stage": _stage(situation),
         "maxAvailable": situation.progress.most_available,
         "progressedAt": format_time(situation.progress.since),
-        "waitingFor": situation.rule.message,
     }
+    if situation.rule.awaits:
+        found["waitingFor"] = situation.rule.awaits
     plan = candidate.rollout
     if plan is not None and plan.steps:
         found["steps"] = len(plan.steps)
@@ -176,7 +177,7 @@ def _bake(situation: Situation) -> Manifest | None:
         "revision": situation.stable.hash,
         "stage": "Baking",
         "until": format_time(situation.baking_until),
-        "waitingFor": f"revision {situation.previous.hash} is kept to take the traffic back",
+        "waitingFor": f"the bake to be over; {situation.previous.hash} can take the traffic back",
     }
 
 
