@@ -60,6 +60,16 @@ class Serving:
             for piece in read_feedback({"id": f"r{self._asked}", "labels": labels}):
                 assert self.telemetry.label(piece, 1.0) == "joined"
 
+    def ask_and_tell(self, requests: int, *, error: float) -> None:
+        """The same with labels that are numbers, whose errors have this standard deviation."""
+        for number in range(requests):
+            values = self._chance.beta(1, 2, 20)
+            body = infer(*[[1.0]] * 20, id=f"n{number}")
+            self.telemetry.count(self.revision, "live", exchange(body, answer(*values)), 0.0)
+            truth = values + self._chance.normal(0, error, 20)
+            for piece in read_feedback({"id": f"n{number}", "labels": truth.tolist()}):
+                assert self.telemetry.label(piece, 1.0) == "joined"
+
     def __call__(self) -> str:
         self.telemetry.flush()
         own = f'{{namespace="shop",pod="{POD}",'
@@ -102,7 +112,7 @@ def test_labels_that_turn_against_a_model_ask_for_a_new_one(tmp_path: Path, turn
             labels = 'sum(mooring_telemetry_outcomes_total{pod="' + POD + '"}) > 900'
             prometheus.wait_for(labels)
             found = asyncio.run(measured(prometheus, page, timedelta(minutes=10)))
-    assert found["performance_problem"] == ""
+    assert found["performance_problem"].startswith("labels of output score are truth values")
     accuracy = found["performance"]["accuracy"]
     assert 900 < accuracy.samples < 1100
     assert "labels for 50%" in accuracy.note or "labels for 49%" in accuracy.note
@@ -113,3 +123,25 @@ def test_labels_that_turn_against_a_model_ask_for_a_new_one(tmp_path: Path, turn
         request = world.requests[only_request(world)]["spec"]
         assert request["trigger"]["type"] == "Performance"
         assert "below 0.6" in request["trigger"]["message"]
+
+
+def test_errors_that_have_grown_ask_for_a_new_model(tmp_path: Path) -> None:
+    trigger = {"performance": {"metric": "rmse", "above": 0.1}}
+    world = serving(retraining(trigger))
+    page = Serving(world.status["stable"]["revision"])
+    with Exporter(page).run() as exporter:
+        with running(tmp_path / "prometheus", {exporter.address: ("/metrics", {})}) as prometheus:
+            prometheus.wait_for("mooring_telemetry_rows_total or up")
+            page.ask_and_tell(50, error=0.2)
+            counted = 'sum(mooring_telemetry_labelled_rows_total{pod="' + POD + '"}) == 1000'
+            prometheus.wait_for(counted)
+            found = asyncio.run(measured(prometheus, page, timedelta(minutes=10)))
+    mae, rmse = found["performance"]["mae"], found["performance"]["rmse"]
+    assert rmse.samples == mae.samples == 1000
+    assert rmse.lower < 0.2 < rmse.upper
+    assert mae.lower < 0.2 * np.sqrt(2 / np.pi) < mae.upper
+    world.retraining = replace(world.retraining, **found)
+    world.settle()
+    message = world.requests[only_request(world)]["spec"]["trigger"]["message"]
+    assert message.startswith("rmse is 0.")
+    assert message.endswith("labels for 100% of the predictions), above 0.1")

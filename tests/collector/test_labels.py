@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -10,8 +11,10 @@ import numpy as np
 import pytest
 from tests.collector.references import answer, exchange, infer, reference, telemetry
 
+from mooring.core.drift.building import categorical_grid
+from mooring.core.drift.reference import Reference, feature_reference
 from mooring_collector.app import Application
-from mooring_collector.feedback import InvalidFeedback, Waiting, read_feedback
+from mooring_collector.feedback import Feedback, InvalidFeedback, Prediction, Waiting, read_feedback
 from mooring_collector.service import Service
 from mooring_collector.settings import Bounds
 from mooring_collector.telemetry import Telemetry, Traffic
@@ -26,7 +29,21 @@ def observed(found: Telemetry, name: str, *scores: float, at: float = 0.0,
 
 
 def label(found: Telemetry, at: float = 1.0, **piece: Any) -> list[str]:
-    return [found.label(one, at) for one in read_feedback(piece)]
+    return [taken(found, one, at) for one in read_feedback(piece)]
+
+
+def taken(found: Telemetry, one: Feedback, at: float) -> str:
+    try:
+        return found.label(one, at)
+    except InvalidFeedback as refusal:
+        return str(refusal)
+
+
+def kinds() -> Reference:
+    """The reference of a model that answers with classes."""
+    texts = ["cat"] * 700 + ["dog"] * 300
+    output = feature_reference(categorical_grid("kind", texts), texts, "string")
+    return Reference(reference().features, (output,))
 
 
 def outcomes(found: Telemetry, revision: str = "aa") -> dict[tuple[str, int, str], int]:
@@ -81,9 +98,9 @@ def test_what_a_shadow_answered_gets_the_label_too() -> None:
     found = telemetry(feedback={"maturity": 60})
     observed(found, "one", 0.25)
     observed(found, "one", 0.75, revision="bb", traffic="shadow")
-    assert label(found, id="one", label="cat") == ["joined"]
-    assert outcomes(found) == {("score", _cell(0.25), "cat"): 1}
-    assert outcomes(found, "bb") == {("score", _cell(0.75), "cat"): 1}
+    assert label(found, id="one", label=True) == ["joined"]
+    assert outcomes(found) == {("score", _cell(0.25), "1"): 1}
+    assert outcomes(found, "bb") == {("score", _cell(0.75), "1"): 1}
 
 
 def test_feedback_that_carries_its_score_and_revision_needs_no_memory() -> None:
@@ -91,23 +108,26 @@ def test_feedback_that_carries_its_score_and_revision_needs_no_memory() -> None:
     found.revision("aa")
     assert label(found, revision="aa", score=0.25, label=1) == ["joined"]
     assert label(found, revision="zz", score=0.25, label=1) == ["unknown"]
-    assert label(found, revision="aa", score="much", label=1) == ["refused"]
-    assert label(found, revision="aa", output="other", score=0.25, label=1) == ["refused"]
+    (wrong,) = label(found, revision="aa", score="much", label=1)
+    assert wrong == "output score is a number: a score of it is one"
+    (other,) = label(found, revision="aa", output="other", score=0.25, label=1)
+    assert other == "output is one of score"
+    assert found.revision("aa").feedback == {"joined": 1, "refused": 2}
     assert outcomes(found) == {("score", _cell(0.25), "1"): 1}
 
 
 def test_a_flood_of_labels_ends_in_one_series() -> None:
-    found = telemetry(bounds=Bounds(names=3))
+    found = telemetry(kinds(), bounds=Bounds(names=3))
     found.revision("aa")
     for number in range(50):
-        label(found, revision="aa", score=0.25, label=f"l{number}")
+        label(found, revision="aa", score="cat", label=f"l{number}")
     assert {name for _, _, name in outcomes(found)} == {"l0", "l1", "l2", "(other)"}
 
 
 def test_the_oldest_predictions_make_room_and_memory_stays_as_it_is() -> None:
     waiting = Waiting(1024, 1)
     for number in range(10_000):
-        waiting.put(str(number), 0, (number % 60,), float(number))
+        waiting.put(str(number), Prediction(0, (number % 60,), float(number)))
     found = [number for number in range(10_000) if waiting.take(str(number)) is not None]
     assert len(found) <= 1024
     assert len(found) > 900
@@ -116,10 +136,11 @@ def test_the_oldest_predictions_make_room_and_memory_stays_as_it_is() -> None:
 
 
 def test_cells_come_back_as_they_were_put() -> None:
-    waiting = Waiting(64, 3)
-    waiting.put("a", 7, (0, -1, 65_000), 1.5)
+    waiting = Waiting(64, 3, 1)
+    kept = Prediction(7, (0, -1, 65_000), 1.5, (0.1,))
+    waiting.put("a", kept)
     assert waiting.take("b") is None
-    assert waiting.take("a") == (7, (0, -1, 65_000), 1.5)
+    assert waiting.take("a") == kept
     assert waiting.take("a") is None
 
 
@@ -130,10 +151,11 @@ def test_cells_come_back_as_they_were_put() -> None:
         ({}, "neither the id"),
         ({"id": 3, "label": 1}, "are texts"),
         ({"id": "x" * 300, "label": 1}, "at most 256"),
-        ({"id": "x"}, "a label is a class"),
-        ({"id": "x", "label": 0.5}, "a label is a class"),
-        ({"id": "x", "label": ""}, "a label is a class"),
-        ({"id": "x", "label": {"a": 1}}, "a label is a class"),
+        ({"id": "x"}, "a label is a text"),
+        ({"id": "x", "label": math.nan}, "is finite"),
+        ({"id": "x", "label": 10**400}, "is finite"),
+        ({"id": "x", "label": ""}, "a label is a text"),
+        ({"id": "x", "label": {"a": 1}}, "a label is a text"),
         ({"id": "x", "labels": []}, "a list of 1 to 64"),
         ({"score": 0.5, "label": 1}, "names its revision"),
         ({"score": [1], "revision": "a", "label": 1}, "a number or a text"),
@@ -166,7 +188,7 @@ async def test_feedback_over_http_says_what_became_of_each_piece() -> None:
     assert {key: said[key] for key in ("joined", "late", "unknown", "refused")} == {
         "joined": 1, "late": 0, "unknown": 1, "refused": 1,
     }  # fmt: skip
-    assert "a label is a class" in said["errors"][0]
+    assert "a label is a text" in said["errors"][0]
     assert 'mooring_telemetry_feedback_total{revision="aa",result="joined"} 1' in text
     assert 'mooring_telemetry_feedback_total{revision="",result="unknown"} 1' in text
 

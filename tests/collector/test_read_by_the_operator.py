@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from datetime import UTC, datetime, timedelta
+
 from prometheus_client.parser import text_string_to_metric_families
 from tests.collector.references import answer, exchange, exposed, infer, telemetry
+from tests.collector.test_labels import label
 
+from mooring.core.retrain import measuring
+from mooring.core.router_counters import ScrapeLabels
 from mooring.core.telemetry import Part, Watched, query
 
 QUESTION = query([Watched("shop", "fraud")], Part(0.0, 3600.0, 3600.0))
@@ -35,3 +41,26 @@ def test_a_collector_that_nobody_has_asked_is_seen_to_be_there() -> None:
 
     (rows,) = [line for line in text.splitlines() if line.startswith("mooring_telemetry_rows")]
     assert rows.endswith(',revision=""} 0')
+
+
+def test_every_counter_of_labels_is_asked_for_with_all_that_tells_its_series_apart() -> None:
+    found = telemetry()
+    found.count("aa", "live", exchange(infer([1, 2, 3]), answer(0.5)), 0.0)
+    label(found, revision="aa", score=0.5, label=1)
+    what = measuring.Measurement("aa", "r", timedelta(hours=1), "shop", "fraud")
+    text = measuring.query(what, datetime(2026, 1, 1, tzinfo=UTC), ScrapeLabels())
+    (names,) = set(re.findall('__name__=~"([^"]+)"', text))
+    kept = set(text.split("max by (", 1)[1].split(")", 1)[0].split(","))
+    asked = []
+
+    for family in text_string_to_metric_families(exposed(found)):
+        if re.fullmatch(names, f"{family.name}_total"):
+            asked.append(family.name)
+            for one in family.samples:
+                # Of one revision; what shadows and matched requests were answered is not asked for.
+                assert set(one.labels) <= kept | {"revision", "traffic"}, one
+
+    assert {name.removeprefix("mooring_telemetry_") for name in asked} == {
+        "outcomes", "output_rows", "labelled_rows", "absolute_errors", "squared_errors",
+        "quartic_errors",
+    }  # fmt: skip

@@ -75,9 +75,10 @@ class Application:
         except TooLarge:
             telemetry.refuse()
             return _json(413, {"error": f"at most {MOST_FEEDBACK_BYTES} bytes at a time"})
-        except ValueError:
+        except ValueError as error:
             telemetry.refuse()
-            return _json(400, {"error": "the body is not JSON"})
+            # NaN and 1e999 end here, too: the parser names their place.
+            return _json(400, {"error": f"the body is not JSON: {error}"})
         pieces = raw if isinstance(raw, list) else [raw]
         if len(pieces) > MOST_FEEDBACK:
             telemetry.refuse()
@@ -93,11 +94,16 @@ class Application:
                 results["refused"] += 1
                 errors.append(str(error))
                 continue
-            results.update(telemetry.label(one, now) for one in labels)
+            for one in labels:
+                try:
+                    results[telemetry.label(one, now)] += 1
+                except InvalidFeedback as error:
+                    results["refused"] += 1
+                    errors.append(str(error))
         answer: dict[str, Any] = dict(results)
         if errors:
             answer["errors"] = errors[:_SHOWN_ERRORS]
-        return _json(400 if len(errors) == len(pieces) and pieces else 200, answer)
+        return _json(400 if errors and results.total() == len(errors) else 200, answer)
 
 
 async def _body(receive: Receive) -> bytes:

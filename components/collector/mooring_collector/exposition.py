@@ -10,13 +10,13 @@ import asyncio
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import accumulate, islice
 
 import numpy as np
 
 from mooring_collector import __version__
-from mooring_collector.counts import SIZE_EDGES, Sizes
+from mooring_collector.counts import SIZE_EDGES
 from mooring_collector.telemetry import Revision, Telemetry
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -41,7 +41,7 @@ async def exposition(telemetry: Telemetry, *, held_bytes: int, exchanges: int, l
 
 
 def _lines(telemetry: Telemetry, held_bytes: int, exchanges: int, lag: float) -> Iterator[str]:
-    for part in (_requests, _features, _outputs, _violations, _sizes, _feedback):
+    for part in (_requests, _features, _outputs, _violations, _sizes, _feedback, _errors):
         yield from map(_with_life, part(telemetry))
     yield from _own(held_bytes, exchanges, lag)
 
@@ -131,16 +131,19 @@ def _sizes(telemetry: Telemetry) -> Iterator[str]:
         yield from _head(name, "histogram", f"Bodies of {about} that were looked at.")
         for shown, revision in _revisions(telemetry):
             sizes = revision.request_sizes if part == "request" else revision.answer_sizes
-            yield from _histogram(name, f'revision="{shown}"', sizes)
+            labels = f'revision="{shown}"'
+            yield from _histogram(name, labels, SIZE_EDGES, sizes.counts, sizes.total)
 
 
-def _histogram(name: str, labels: str, sizes: Sizes) -> Iterator[str]:
-    counts = list(accumulate(sizes.counts))
+def _histogram(
+    name: str, labels: str, edges: Sequence[float], bins: Sequence[int], total: float
+) -> Iterator[str]:
+    counts = list(accumulate(bins))
     if not counts[-1]:
         return
-    for edge, count in zip((*SIZE_EDGES, "+Inf"), counts, strict=True):
+    for edge, count in zip((*edges, "+Inf"), counts, strict=True):
         yield f'{name}_bucket{{{labels},le="{edge}"}} {count}'
-    yield f"{name}_sum{{{labels}}} {sizes.total}"
+    yield f"{name}_sum{{{labels}}} {total}"
     yield f"{name}_count{{{labels}}} {counts[-1]}"
 
 
@@ -160,6 +163,37 @@ def _feedback(telemetry: Telemetry) -> Iterator[str]:
                 f'label="{_text(label)}"'
             )
             yield f"{name}{{{labels}}} {count}"
+
+
+def _errors(telemetry: Telemetry) -> Iterator[str]:
+    grid = _text(telemetry.settings.grid)
+    for part, about in (
+        ("labelled_rows", "Labels that are numbers, by the output's cell that they belong to."),
+        ("absolute_errors", "Sum of |prediction - label|, by the output's cell."),
+        ("squared_errors", "Sum of (prediction - label)^2, by the output's cell."),
+        ("quartic_errors", "Sum of (prediction - label)^4, by the output's cell."),
+    ):
+        name = f"{_PREFIX}{part}_total"
+        yield from _head(name, "counter", about)
+        for shown, revision in _revisions(telemetry):
+            for output, sums in list(revision.errors.items()):
+                start = f'{name}{{revision="{shown}",grid="{grid}",output="{_text(output)}",cell="'
+                values = {
+                    "labelled_rows": sums.rows,
+                    "absolute_errors": sums.absolute,
+                    "squared_errors": sums.squared,
+                    "quartic_errors": sums.quartic,
+                }[part]
+                yield from (
+                    f'{start}{cell}"}} {values[cell]}' for cell in np.flatnonzero(sums.rows)
+                )
+    name = f"{_PREFIX}absolute_error"
+    yield from _head(name, "histogram", "Labels that are numbers, by |prediction - label|.")
+    for shown, revision in _revisions(telemetry):
+        for output, sums in list(revision.errors.items()):
+            labels = f'revision="{shown}",grid="{grid}",output="{_text(output)}"'
+            total = float(sums.absolute.sum())
+            yield from _histogram(name, labels, sums.edges, sums.bins, total)
 
 
 def _own(held_bytes: int, exchanges: int, lag: float) -> Iterator[str]:

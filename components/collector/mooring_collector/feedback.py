@@ -3,40 +3,70 @@
 A prediction is found by the id of its request. The table is set-associative: an id has four places,
 and when all are taken the oldest prediction makes room. So memory is bounded exactly, and nothing
 is ever swept. Ids are kept as keyed 64-bit hashes only.
+
+A label is a class or a number, and which of them an output takes, its grid says: see :func:`held`.
 """
 
 from __future__ import annotations
 
+import math
 import secrets
 from array import array
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, Literal
 
 from mooring_collector.counts import MOST_ROWS
+from mooring_collector.settings import Column
 
 Result = Literal["joined", "late", "unknown", "refused"]
 _WAYS = 4
 _LONGEST_ID = 256
 _NO_CELL = 0xFFFF
+#: What the table may take: a million predictions of a model with four outputs.
+_MOST_BYTES = 64 << 20
+_TRUTH = frozenset({"0", "1", "true", "false", "True", "False"})
+#: The class of all labels that are numbers and no truth values: they have no series of their own.
+NUMBER = "(number)"
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One row's prediction.
+
+    Attributes:
+        revision: number of the revision that made it.
+        cells: the cell of each output, numbers first; -1 is none.
+        when: seconds.
+        numbers: the outputs that are numbers, as they were.
+    """
+
+    revision: int
+    cells: tuple[int, ...]
+    when: float
+    numbers: tuple[float, ...] = ()
 
 
 class Waiting:
-    """Predictions that wait for their labels: id to (revision, cells of the outputs, time)."""
+    """Predictions that wait for their labels, by id: at most ``limit`` of them, in 64 MiB.
 
-    def __init__(self, limit: int, outputs: int) -> None:
-        self._sets = max(1, limit // _WAYS)
+    ``outputs`` are all that have cells; the first ``numbers`` of them are kept as numbers, too.
+    """
+
+    def __init__(self, limit: int, outputs: int, numbers: int = 0) -> None:
+        most = _MOST_BYTES // (18 + 2 * outputs + 8 * numbers)
+        self._sets = max(1, min(limit, most) // _WAYS)
         slots = self._sets * _WAYS
-        self._outputs = outputs
+        self._outputs, self._width = outputs, numbers
         self._key = secrets.token_bytes(16)
         self._keys = array("Q", bytes(8 * slots))
         self._times = array("d", bytes(8 * slots))
         self._revisions = array("H", bytes(2 * slots))
         self._cells = array("H", bytes(2 * slots * outputs))
+        self._numbers = array("d", bytes(8 * slots * numbers))
 
-    def put(self, name: str, revision: int, cells: Sequence[int], now: float) -> None:
+    def put(self, name: str, prediction: Prediction) -> None:
         """Keeps a prediction; the last one of a name counts."""
         key = self._hash(name)
         base = key % self._sets * _WAYS
@@ -47,12 +77,16 @@ class Waiting:
                 break
             if self._times[place] < self._times[slot]:
                 slot = place
-        self._keys[slot], self._times[slot], self._revisions[slot] = key, now, revision
+        self._keys[slot], self._times[slot] = key, prediction.when
+        self._revisions[slot] = prediction.revision
         start = slot * self._outputs
-        for place, cell in enumerate(cells):
+        for place, cell in enumerate(prediction.cells):
             self._cells[start + place] = cell if 0 <= cell < _NO_CELL else _NO_CELL
+        start = slot * self._width
+        for place, number in enumerate(prediction.numbers):
+            self._numbers[start + place] = number
 
-    def take(self, name: str) -> tuple[int, tuple[int, ...], float] | None:
+    def take(self, name: str) -> Prediction | None:
         """Gives a prediction and forgets it; None when it is not there."""
         key = self._hash(name)
         base = key % self._sets * _WAYS
@@ -65,7 +99,9 @@ class Waiting:
                     -1 if cell == _NO_CELL else cell
                     for cell in self._cells[start : start + self._outputs]
                 )
-                return self._revisions[slot], cells, when
+                start = slot * self._width
+                numbers = tuple(self._numbers[start : start + self._width])
+                return Prediction(self._revisions[slot], cells, when, numbers)
         return None
 
     def _hash(self, name: str) -> int:
@@ -79,10 +115,22 @@ def slot_name(request: str, row: int, copy: bool) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Label:
+    """What was true: a class by its name, a number, or either.
+
+    ``text`` is empty for a number that names no class, such as 0.5; ``number`` is None for a text
+    or a truth value.
+    """
+
+    text: str
+    number: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Feedback:
     """One label: of a row of a request by its id, or with the score that it belongs to."""
 
-    label: str
+    label: Label
     request: str = ""
     row: int = 0
     revision: str = ""
@@ -126,15 +174,52 @@ def read_feedback(raw: Any) -> list[Feedback]:
     ]
 
 
-def _label(raw: Any) -> str:
+def _label(raw: Any) -> Label:
     if isinstance(raw, bool):
-        return "1" if raw else "0"
-    if isinstance(raw, float) and raw.is_integer() and abs(raw) < 1e9:
-        raw = int(raw)
-    if isinstance(raw, int) or (isinstance(raw, str) and 0 < len(raw) <= 64):
-        return str(raw)[:64]
-    raise InvalidFeedback("a label is a class: a text of 1 to 64 characters, a whole number, true "
-                          "or false")  # fmt: skip
+        return Label("1" if raw else "0")
+    if isinstance(raw, str) and 0 < len(raw) <= 64:
+        return Label(raw)
+    if not isinstance(raw, int | float):
+        raise InvalidFeedback("a label is a text of 1 to 64 characters, a number, true or false")
+    try:
+        number = float(raw)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise InvalidFeedback("a label that is a number is finite: leave out what is not known")
+    whole = isinstance(raw, int) or (number.is_integer() and abs(number) < 1e9)
+    return Label(str(int(raw))[:64] if whole else "", number)
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a label says of one prediction: the class it counts as, and the error if it has one."""
+
+    label: str
+    error: float | None = None
+
+
+def held(column: Column, label: Label, predicted: float | None) -> Held | str:
+    """Holds a label against a prediction; or why that cannot be, as a sentence for its sender.
+
+    A class is held against names and whole numbers. A number is held against numbers, and those
+    that are 0 or 1, true or false, count as a score's truth, too.
+    """
+    if not column.numeric:
+        return Held(label.text) if label.text else (
+            f"output {column.name} is a class: its label is a text, a whole number, true or false, "
+            f"not {label.number:g}"
+        )  # fmt: skip
+    if label.number is not None:
+        if predicted is None or not math.isfinite(predicted):
+            return f"the prediction of output {column.name} was no finite number"
+        return Held(label.text if label.text in _TRUTH else NUMBER, predicted - label.number)
+    if label.text in _TRUTH:
+        return Held(label.text)
+    return (
+        f"output {column.name} is a number: its label is a number, true or false, "
+        f"not the text {label.text!r}"
+    )
 
 
 class Outcomes:

@@ -6,7 +6,7 @@ One thread (the event loop's) reads and writes it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -18,12 +18,17 @@ from mooring_collector.errors import UnreadableBody
 from mooring_collector.extraction import Extractor, Table, digest
 from mooring_collector.feedback import (
     Feedback,
+    InvalidFeedback,
+    Label,
     Outcomes,
+    Prediction,
     Result,
     Waiting,
+    held,
     slot_name,
 )
-from mooring_collector.settings import Bounds, Settings
+from mooring_collector.regression import ErrorSums
+from mooring_collector.settings import Bounds, Column, Settings
 from mooring_collector.tensors import rows_of
 
 Traffic = Literal["live", "shadow", "match"]
@@ -64,6 +69,28 @@ class Revision:
     request_sizes: Sizes = field(default_factory=Sizes)
     answer_sizes: Sizes = field(default_factory=Sizes)
     feedback: Counter[Result] = field(default_factory=Counter)
+    errors: dict[str, ErrorSums] = field(default_factory=dict)
+
+    def take(self, places: Sequence[tuple[Column, int, float | None]], label: Label) -> None:
+        """Counts a label of a prediction, given as (output, cell, number) for each output.
+
+        Raises:
+            InvalidFeedback: no output takes such a label; nothing is counted.
+        """
+        problems, taken = [], False
+        for column, cell, number in places:
+            found = held(column, label, number)
+            if isinstance(found, str):
+                problems.append(found)
+                continue
+            taken = True
+            self.outcomes.add(column.name, cell, found.label)
+            if found.error is not None and column.grid is not None:
+                if column.name not in self.errors:
+                    self.errors[column.name] = ErrorSums(column.grid)
+                self.errors[column.name].add(cell, found.error)
+        if problems and not taken:
+            raise InvalidFeedback(problems[0])
 
 
 class Telemetry:
@@ -77,8 +104,8 @@ class Telemetry:
         self._outputs = Extractor(settings.outputs, whole=False)
         self._waiting: Waiting | None = None
         if settings.maturity > 0:
-            columns = len(self._outputs.numeric) + len(self._outputs.texts)
-            self._waiting = Waiting(settings.labels, columns)
+            numbers = len(self._outputs.numeric)
+            self._waiting = Waiting(settings.labels, numbers + len(self._outputs.texts), numbers)
         self.revisions: dict[str, Revision] = {}
 
     def revision(self, name: str) -> Revision:
@@ -144,9 +171,12 @@ class Telemetry:
         cells = outputs.add(answer)
         request = own_id or exchange.request_id
         if self._waiting is not None and request and cells:
-            for row, found in enumerate(cells):
+            for row, (found, numbers) in enumerate(
+                zip(cells, answer.numbers.tolist(), strict=True)
+            ):
                 name = slot_name(request, row, traffic == "shadow")
-                self._waiting.put(name, revision.number, found, now)
+                kept = Prediction(revision.number, found, now, tuple(numbers))
+                self._waiting.put(name, kept)
         return "answered"
 
     def _count_features(self, revision: Revision, table: Table) -> None:
@@ -160,7 +190,12 @@ class Telemetry:
     # --- labels ---------------------------------------------------------------------------------
 
     def label(self, feedback: Feedback, now: float) -> Result:
-        """Counts one label."""
+        """Counts one label.
+
+        Raises:
+            InvalidFeedback: it is not of the kind that the outputs have, which is counted. Its
+                prediction goes on waiting for another.
+        """
         if feedback.score is not None:
             return self._label_score(feedback)
         found = self._join(feedback, now, copy=False)
@@ -173,17 +208,27 @@ class Telemetry:
     def _join(self, feedback: Feedback, now: float, *, copy: bool) -> Result:
         if self._waiting is None:
             return "unknown"
-        found = self._waiting.take(slot_name(feedback.request, feedback.row, copy))
+        name = slot_name(feedback.request, feedback.row, copy)
+        found = self._waiting.take(name)
         if found is None:
             return "unknown"
-        number, cells, when = found
-        revision = next(r for r in self.revisions.values() if r.number == number)
-        result: Result = "late" if now - when > self.settings.maturity else "joined"
-        revision.feedback[result] += 1
+        revision = next(r for r in self.revisions.values() if r.number == found.revision)
+        result: Result = "late" if now - found.when > self.settings.maturity else "joined"
         if result == "joined":
-            for column, cell in zip(revision.outputs["live"].columns(), cells, strict=True):
-                if cell >= 0:
-                    revision.outcomes.add(column.name, cell, feedback.label)
+            columns = revision.outputs["live"].columns()
+            numbers = (*found.numbers, *[None] * (len(columns) - len(found.numbers)))
+            places = [
+                (column, cell, number)
+                for column, cell, number in zip(columns, found.cells, numbers, strict=True)
+                if cell >= 0
+            ]
+            try:
+                revision.take(places, feedback.label)
+            except InvalidFeedback:
+                self._waiting.put(name, found)
+                self._refused(revision)
+                raise
+        revision.feedback[result] += 1
         return result
 
     def _label_score(self, feedback: Feedback) -> Result:
@@ -191,26 +236,34 @@ class Telemetry:
         if revision is None:
             self.revision("").feedback["unknown"] += 1
             return "unknown"
-        columns = revision.outputs["live"].columns()
-        wanted = [one for one in columns if not feedback.output or one.name == feedback.output]
-        score = feedback.score
-        if len(wanted) != 1 or wanted[0].grid is None:
-            return self._refused(revision)
-        column, grid = wanted[0], wanted[0].grid
-        if column.numeric:
-            if isinstance(score, str):
-                return self._refused(revision)
-            cell = grid.cell(float(score))
-        else:
-            text = str(score)
-            cell = grid.category(digest(text) if column.hashed else text)
-        revision.outcomes.add(column.name, cell, feedback.label)
+        try:
+            revision.take([self._place(revision, feedback)], feedback.label)
+        except InvalidFeedback:
+            self._refused(revision)
+            raise
         revision.feedback["joined"] += 1
         return "joined"
 
-    def _refused(self, revision: Revision) -> Result:
+    def _place(self, revision: Revision, feedback: Feedback) -> tuple[Column, int, float | None]:
+        """The output that the score of this feedback is of, its cell, and it as a number."""
+        columns = revision.outputs["live"].columns()
+        known = [one.name for one in columns if one.grid is not None]
+        wanted = [name for name in known if not feedback.output or name == feedback.output]
+        if len(wanted) != 1:
+            raise InvalidFeedback(f"output is one of {', '.join(known) or 'none'}")
+        column = next(one for one in columns if one.name == wanted[0])
+        grid, score = column.grid, feedback.score
+        assert grid is not None
+        if not column.numeric:
+            text = str(score)
+            return column, grid.category(digest(text) if column.hashed else text), None
+        if isinstance(score, str):
+            raise InvalidFeedback(f"output {column.name} is a number: a score of it is one")
+        number = _as_float(score)
+        return column, grid.cell(number), number
+
+    def _refused(self, revision: Revision) -> None:
         revision.feedback["refused"] += 1
-        return "refused"
 
     def refuse(self) -> None:
         """Counts feedback that cannot be read."""
@@ -242,6 +295,13 @@ class Telemetry:
                     features[column.name] = known[int(cell)] if 0 <= cell < len(known) else None
                 found.append(shown | {"features": features})
         return found
+
+
+def _as_float(score: float) -> float:
+    try:
+        return float(score)
+    except OverflowError:  # of an integer of hundreds of digits
+        return float("inf")
 
 
 def _finite(value: float) -> float | None:

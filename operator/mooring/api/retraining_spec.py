@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field, Strict
 
@@ -59,13 +59,33 @@ class DriftTrigger(ApiModel):
     """How long drift must have lasted. Example: 3h."""
 
 
+MAE: Final = "mae"
+RMSE: Final = "rmse"
+ERRORS: Final = (MAE, RMSE)
+"""Metrics of which less is better."""
+
+
 class PerformanceTrigger(ApiModel):
     """Asks when the model does worse than it should."""
 
     metric: Annotated[str, Field(min_length=1, max_length=63)]
-    """A metric of spec.monitoring. Example: accuracy."""
-    below: Annotated[float, Strict(), Field(allow_inf_nan=False)]
+    """accuracy, precision, recall, auc, estimatedAccuracy, mae or rmse."""
+    below: Annotated[float, Strict(), Field(allow_inf_nan=False)] | None = None
     """The least that is good enough. Example: 0.9."""
+    above: Annotated[float, Strict(), Field(ge=0, allow_inf_nan=False)] | None = None
+    """The largest mae or rmse that is good enough, in the output's unit."""
+
+    rules = (
+        Rule(
+            cel="self.metric in ['mae', 'rmse'] ? has(self.above) && !has(self.below) : "
+            "has(self.below) && !has(self.above)",
+            message="mae and rmse are errors and need above; all other metrics need below",
+            check=lambda t: (
+                (t.above is not None, t.below is not None)
+                == (t.metric in ERRORS, t.metric not in ERRORS)
+            ),
+        ),
+    )
 
 
 class NewDataTrigger(ApiModel):

@@ -220,7 +220,10 @@ def _calibrated(file: str, score: Column, answer: FeatureReference, label: Colum
         label.numbers is None
         or not np.isin(label.numbers[np.isfinite(label.numbers)], (0.0, 1.0)).all()
     ):
-        raise Failure(f"{file}, column {label.name}: labels must be 0 or 1, or empty")
+        raise Failure(
+            f"{file}, column {label.name}: labels must be 0 or 1, or empty; "
+            f"those of a regression are left out (--exclude {label.name})"
+        )
     known = np.isfinite(label.numbers)
     cells = answer.grid.numeric_cells(score.numbers)
     size = answer.grid.cells

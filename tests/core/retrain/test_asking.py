@@ -232,6 +232,30 @@ def test_performance_asks_when_it_is_below_with_certainty(upper: float, asks: bo
         assert evidence[0]["samples"] == 500
 
 
+@pytest.mark.parametrize(("lower", "asks"), [(12.1, True), (12.0, False), (8.0, False)])
+def test_errors_ask_when_they_are_above_with_certainty(lower: float, asks: bool) -> None:
+    world = serving(retraining({"performance": {"metric": "mae", "above": 12}}))
+    world.retraining = replace(
+        world.retraining, performance={"mae": PerformanceFacts(13.5, lower, 15, 500)}
+    )
+    world.settle()
+    assert bool(world.requests) == asks
+    if asks:
+        trigger = world.requests[only_request(world)]["spec"]["trigger"]
+        assert trigger["message"] == ("mae is 13.5 (between 12.1 and 15, 500 samples), above 12")
+
+
+def test_errors_ask_again_after_they_were_seen_to_be_small() -> None:
+    world = serving(retraining({"performance": {"metric": "rmse", "above": 12}}, cooldown="0s"))
+    for value, count in ((14.0, 1), (14.5, 1), (12.5, 1), (11.9, 1), (14.0, 2)):
+        world.wait(minutes=5)
+        found = PerformanceFacts(value, value - 0.6, value + 0.6, 900)
+        world.retraining = replace(world.retraining, performance={"rmse": found})
+        world.settle()
+        fail(world)
+        assert len(world.requests) == count, value
+
+
 def test_new_data_asks_when_there_is_enough_and_again_when_there_was_less() -> None:
     trigger: dict[str, Any] = {"newData": {"query": "q", "atLeast": 100}}
     world = serving(retraining(trigger, cooldown="0s"))

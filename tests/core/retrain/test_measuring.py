@@ -66,12 +66,17 @@ def test_counts_of_other_grids_and_odd_answers_are_left_out() -> None:
             "outcomes|g|x|score|1": 9.0,
             "outcomes|g|3|a|b|0": 2.0,
             "outcomes": 9.0,
+            "labelled_rows|g|3|score|": 4.0,
+            "absolute_errors|g|3|score|": 1.5,
+            "absolute_errors|other|3|score|": 9.0,
         },
         None,
         (),
     )
     assert read(keyed, "g") == Labels(
-        {("score", 3): 10.0}, {("score", 3, "1"): 4.0, ("a|b", 3, "0"): 2.0}
+        {("score", 3): 10.0},
+        {("score", 3, "1"): 4.0, ("a|b", 3, "0"): 2.0},
+        {("score", 3, "labelled_rows"): 4.0, ("score", 3, "absolute_errors"): 1.5},
     )
     assert isinstance(read(replace(keyed, warnings=("partial",)), "g"), NoAnswer)
 
@@ -114,7 +119,10 @@ def test_what_was_measured_of_another_revision_asks_for_nothing() -> None:
 
 @pytest.mark.parametrize(
     ("metric", "words"),
-    [("accuracy", "no label has come"), ("f1", "use one of accuracy, precision, recall, auc")],
+    [
+        ("accuracy", "no label has come"),
+        ("f1", "use one of accuracy, precision, recall, auc, mae, rmse"),
+    ],
 )
 def test_what_cannot_be_measured_is_said(metric: str, words: str) -> None:
     world = serving(retraining({"performance": {"metric": metric, "below": 0.9}}))

@@ -3,8 +3,9 @@
 Labels do not come for every prediction, and seldom evenly: those of refused loans never do. So each
 figure is weighted by how often the traffic fell into a cell, and not by how often a label did. Its
 bounds hold with 99.9 %, so that a look every few minutes at a day of labels finds no bad model
-where there is none. Without labels accuracy is *estimated* from what scores meant in the reference,
-under a name of its own, since that is blind to a world that has changed.
+where there is none. An output that is a number has errors, too
+(:mod:`mooring.core.retrain.errors`). Without labels accuracy is *estimated* from what scores meant
+in the reference, under a name of its own, since that is blind to a world that has changed.
 """
 
 from __future__ import annotations
@@ -16,17 +17,29 @@ from typing import Final
 
 import numpy as np
 
+from mooring.api.retraining_spec import MAE, RMSE
 from mooring.core.drift.arrays import FloatArray
 from mooring.core.drift.outputs import estimated_accuracy
 from mooring.core.drift.performance import Outcomes, figures
 from mooring.core.drift.reference import FeatureReference, Reference
+from mooring.core.retrain.errors import Errors, mean_absolute, root_mean_squared
 from mooring.core.retrain.facts import PerformanceFacts
-from mooring.core.retrain.measuring import ACCURACY, ESTIMATED, Labels
+from mooring.core.retrain.measuring import (
+    ABSOLUTE,
+    ACCURACY,
+    ESTIMATED,
+    QUARTIC,
+    ROWS,
+    SQUARED,
+    Labels,
+)
 
 #: 99.9 % on both sides.
 _CERTAIN: Final = 3.29
 _THRESHOLD: Final = 0.5
 _YES: Final = frozenset({"1", "true", "True"})
+#: The class of labels that are other numbers than 0 and 1, as collectors call it.
+_NUMBER: Final = "(number)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +64,21 @@ def measured(labels: Labels, reference: Reference) -> Told:
     if not of_cell:
         return Told(found, "no label has come (POST /feedback of the collector)")
     if output.grid.kind == "categorical":
-        return Told(found | _of_classes(output, rows, of_cell))
+        said = f"output {output.name} is a class, and has {ACCURACY} alone"
+        return Told(found | _of_classes(output, rows, of_cell), said)
+    found |= _of_errors(output, rows, labels)
     odd = sorted({label for _, label in of_cell} - _YES - {"0", "false", "False"})
+    if _NUMBER in odd:
+        said = f"labels of output {output.name} are numbers: they have {MAE} and {RMSE}"
+        return Told(found, said)
     if odd:
         return Told(
             found,
             f"label {odd[0]!r} of output {output.name} is neither 0 nor 1, true nor false: a score "
             "can be held against no other",
         )
-    return Told(found | _of_scores(output, rows, of_cell))
+    none = f"labels of output {output.name} are truth values: {MAE} and {RMSE} need numbers"
+    return Told(found | _of_scores(output, rows, of_cell), "" if MAE in found else none)
 
 
 def _output(labels: Labels, reference: Reference) -> FeatureReference | None:
@@ -116,6 +135,31 @@ def _of_scores(
     return {name: _facts(*one, labelled, traffic) for name, one in found.items()}
 
 
+def _of_errors(
+    output: FeatureReference, rows: FloatArray, labels: Labels
+) -> dict[str, PerformanceFacts]:
+    """Errors of predictions that are numbers, where labels are, too."""
+
+    def summed(what: str) -> FloatArray:
+        cells = range(output.grid.ordered)
+        return np.array([labels.errors.get((output.name, cell, what), 0.0) for cell in cells])
+
+    errors = Errors(
+        rows[: output.grid.ordered],
+        summed(ROWS),
+        summed(ABSOLUTE),
+        summed(SQUARED),
+        summed(QUARTIC),
+    )
+    note = _note(errors.labelled, rows)
+    samples = int(errors.labelled.sum())
+    return {
+        name: PerformanceFacts(one.value, one.lower, one.upper, samples, note)
+        for name, one in ((MAE, mean_absolute(errors)), (RMSE, root_mean_squared(errors)))
+        if one is not None
+    }
+
+
 def _share(traffic: FloatArray, labelled: FloatArray, right: FloatArray) -> tuple[float, float]:
     """A share weighted by the traffic, and how many labels drawn evenly would be as telling."""
     known = labelled > 0
@@ -140,12 +184,16 @@ def _effective(traffic: FloatArray, labelled: FloatArray, counted: FloatArray) -
     return float((weight * counted).sum()) ** 2 / squares if squares > 0 else 0.0
 
 
+def _note(labelled: FloatArray, traffic: FloatArray) -> str:
+    covered = labelled.sum() / max(float(traffic.sum()), 1.0)
+    return f"labels for {min(covered, 1.0):.0%} of the predictions"
+
+
 def _facts(
     value: float, effective: float, labelled: FloatArray, traffic: FloatArray
 ) -> PerformanceFacts:
     """With the interval of Wilson for as many labels as these are worth."""
-    covered = labelled.sum() / max(float(traffic.sum()), 1.0)
-    note = f"labels for {min(covered, 1.0):.0%} of the predictions"
+    note = _note(labelled, traffic)
     samples = int(labelled.sum())
     if effective <= 0 or not np.isfinite(value):
         return PerformanceFacts(value if np.isfinite(value) else 0.0, 0.0, 1.0, samples, note)

@@ -1,19 +1,21 @@
 """How well the model does: what is asked of Prometheus about its labels, and the answer.
 
-Collectors count each label by the cell of the score (or of the class) that was predicted. Numbers
-are differences of raw counters of one process each, as those of windows are
-(:mod:`mooring.core.telemetry`). What is made of them is in :mod:`mooring.core.retrain.figures`.
+Collectors count each label by the cell of the score (or of the class) that was predicted, and where
+it is a number, sum powers of its prediction's error there. Numbers are differences of raw counters
+of one process each, as those of windows are (:mod:`mooring.core.telemetry`). What is made of them
+is in :mod:`mooring.core.retrain.figures`.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
 from mooring.api import MonitoringSpec, RetrainingSpec, parse_duration
+from mooring.api.retraining_spec import MAE, RMSE
 from mooring.core.answers import Keyed, NoAnswer, Reason
 from mooring.core.router_counters import KEY, ScrapeLabels
 
@@ -28,7 +30,13 @@ _PREFIX: Final = "mooring_telemetry_"
 ACCURACY: Final = "accuracy"
 ESTIMATED: Final = "estimatedAccuracy"
 MEASURED: Final = (ACCURACY, "precision", "recall", "auc")
-KNOWN: Final = (*MEASURED, ESTIMATED)
+KNOWN: Final = (*MEASURED, MAE, RMSE, ESTIMATED)
+#: What collectors sum of errors.
+ROWS: Final = "labelled_rows"
+ABSOLUTE: Final = "absolute_errors"
+SQUARED: Final = "squared_errors"
+QUARTIC: Final = "quartic_errors"
+_SUMMED: Final = (ROWS, ABSOLUTE, SQUARED, QUARTIC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +71,8 @@ def query(what: Measurement, now: datetime, labels: ScrapeLabels) -> str:
     end = now.timestamp()
     start = end - what.span.total_seconds()
     where = (
-        f'__name__=~"{_PREFIX}(outcomes|output_rows)_total",{labels.namespace}="{what.namespace}",'
+        f'__name__=~"{_PREFIX}({"|".join(("outcomes", "output_rows", *_SUMMED))})_total",'
+        f'{labels.namespace}="{what.namespace}",'
         f'{labels.pod}=~"{what.deployment.replace(".", "[.]")}-collector-.+",'
         f'revision="{what.revision}",traffic=~"|live"'
     )
@@ -81,10 +90,16 @@ def query(what: Measurement, now: datetime, labels: ScrapeLabels) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """Predictions by (output, cell), and labels by (output, cell, label), on one grid."""
+    """What collectors have counted on one grid.
+
+    ``predicted`` are predictions by (output, cell), ``labelled`` labels by (output, cell, label).
+    ``errors``: of labels that are numbers their count and the sums of powers of |error|, by
+    (output, cell, what is summed).
+    """
 
     predicted: Mapping[tuple[str, int], float]
     labelled: Mapping[tuple[str, int, str], float]
+    errors: Mapping[tuple[str, int, str], float] = field(default_factory=dict)
 
 
 def read(keyed: Keyed, grid: str) -> Labels | NoAnswer:
@@ -93,6 +108,7 @@ def read(keyed: Keyed, grid: str) -> Labels | NoAnswer:
         return NoAnswer(Reason.INCOMPLETE, f"Prometheus warns: {keyed.warnings[0]}")
     predicted: dict[tuple[str, int], float] = defaultdict(float)
     labelled: dict[tuple[str, int, str], float] = defaultdict(float)
+    errors: dict[tuple[str, int, str], float] = defaultdict(float)
     for text, value in keyed.values.items():
         metric, found, cell, *rest = *text.split("|", 3), "", ""
         if found != grid or not (cell.isascii() and cell.isdigit() and len(cell) < 6):
@@ -101,6 +117,8 @@ def read(keyed: Keyed, grid: str) -> Labels | NoAnswer:
         output, _, label = rest[0].rpartition("|")
         if metric == "outcomes":
             labelled[output, int(cell), label] += value
+        elif metric in _SUMMED:
+            errors[output, int(cell), metric] += value
         else:
             predicted[output, int(cell)] += value
-    return Labels(dict(predicted), dict(labelled))
+    return Labels(dict(predicted), dict(labelled), dict(errors))

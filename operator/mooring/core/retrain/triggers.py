@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from mooring.api import RetrainingSpec, RetrainingTrigger, parse_duration
+from mooring.api.retraining_spec import PerformanceTrigger
 from mooring.core.clock import format_time, parse_time
 from mooring.core.retrain.facts import RetrainingFacts
 from mooring.core.retrain.ledger import (
@@ -84,12 +85,10 @@ def _is_over(entry: Entry, spec: RetrainingSpec, facts: RetrainingFacts) -> bool
     if entry.trigger == PERFORMANCE:
         metric = entry.episode.rpartition("/")[0]
         found = facts.performance.get(metric)
-        floors = [
-            t.performance.below
-            for t in triggers
-            if t.performance and t.performance.metric == metric
+        asked = [
+            t.performance for t in triggers if t.performance and t.performance.metric == metric
         ]
-        return found is not None and found.value >= max(floors, default=found.value)
+        return found is not None and all(_good(found.value, one) for one in asked)
     if entry.trigger == NEW_DATA:
         return any(
             (rows := _rows(facts, t.new_data.query, entry.at)) is not None
@@ -138,8 +137,7 @@ def _say(
         lasting = parse_duration(trigger.drift.for_) if trigger.drift.for_ else timedelta(0)
         return _drift(lasting, ledger, revision, facts, now)
     if trigger.performance is not None:
-        metric, floor = trigger.performance.metric, trigger.performance.below
-        return _performance(metric, floor, ledger, revision, facts)
+        return _performance(trigger.performance, ledger, revision, facts)
     if trigger.schedule is not None:
         return _schedule(trigger.schedule, ledger, now)
     if trigger.new_data is not None:
@@ -174,9 +172,16 @@ def _drift(
     return Pulled((pull,))
 
 
+def _good(value: float, asked: PerformanceTrigger) -> bool:
+    """Whether a metric with this value is as good as it should be."""
+    enough = asked.below is None or value >= asked.below
+    return enough and (asked.above is None or value <= asked.above)
+
+
 def _performance(
-    metric: str, floor: float, ledger: Ledger, revision: str, facts: RetrainingFacts
+    asked: PerformanceTrigger, ledger: Ledger, revision: str, facts: RetrainingFacts
 ) -> Pulled:
+    metric = asked.metric
     if metric not in KNOWN:
         words = f"there is no performance metric {metric}: use one of {', '.join(KNOWN)}"
         return Pulled(waiting=words)
@@ -185,21 +190,23 @@ def _performance(
     if found is None:
         why = f": {facts.performance_problem}" if ours and facts.performance_problem else ""
         return Pulled(waiting=f"performance metric {metric} is not measured yet{why}")
-    if found.upper >= floor:
+    # The end of the interval that is best for the model: only then it is bad with certainty.
+    if _good(found.lower if asked.below is None else found.upper, asked):
         return Pulled()
-    asked = _of(ledger.asked(revision, PERFORMANCE), metric)
+    before = _of(ledger.asked(revision, PERFORMANCE), metric)
     open_one = _open(ledger, revision, PERFORMANCE, metric)
     if open_one is not None:
         return Pulled(waiting=_asked_before(open_one))
+    limit = f"above {asked.above:.4g}" if asked.below is None else f"below {asked.below:.4g}"
     message = (
         f"{metric} is {found.value:.4g} (between {found.lower:.4g} and {found.upper:.4g}, "
-        f"{found.samples} samples{'; ' if found.note else ''}{found.note}), below {floor:.4g}"
+        f"{found.samples} samples{'; ' if found.note else ''}{found.note}), {limit}"
     )
     evidence = {
         "feature": metric, "statistic": "value", "value": f"{found.value:.6g}",
         "samples": found.samples,
     }  # fmt: skip
-    pull = Pull(PERFORMANCE, f"{metric}/{_next_number(asked)}", message, evidence=(evidence,))
+    pull = Pull(PERFORMANCE, f"{metric}/{_next_number(before)}", message, evidence=(evidence,))
     return Pulled((pull,))
 
 
