@@ -50,8 +50,8 @@ LASTING: dict[str, Callable[[], Callable[[Point], str | None]]] = {
     "429 on 20 %": partial(_some, "throttled", share=0.2),
     "500, 503 and resets on 10 %": partial(_some, "error", "unavailable", "reset", share=0.1),
     "half of the JSON on 10 %": partial(_some, "truncated", share=0.1),
-    "all of them on 15 %": partial(
-        _some, "error", "unavailable", "reset", "truncated", "lost", share=0.15
+    "all of them on 30 %": partial(
+        _some, "error", "unavailable", "reset", "truncated", "lost", share=0.3
     ),
 }
 

@@ -6,6 +6,7 @@ decision. Connections, TLS, tokens and proxies are the client library's.
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -32,6 +33,11 @@ _READ_SECONDS = 60.0
 #: Versions count etcd's revisions, and the first of them is never an object's.
 _NO_VERSION = "1"
 _WRITE_SECONDS = 15.0
+#: A read that failed at once is tried again after so long (seconds). A round reads each thing that
+#: it is about to take away; were one failure the end of it, it would seldom get through behind an
+#: API server that fails now and then.
+_READ_AGAIN = (0.1, 0.4)
+_FAILED_AT_ONCE = 2.0
 #: A watch event can be as large as an object, and objects go up to a few MiB.
 _READ_BUFFER = 2**21
 #: Before that version asyncio leaves a TLS connection open whose request was cancelled: aiohttp
@@ -65,6 +71,11 @@ class ApiError(Exception):
     def refused(self) -> bool:
         """Whether the request itself is at fault, so that repeating it will not help."""
         return self.status in (400, 403, 405, 413, 422)
+
+    @property
+    def passing(self) -> bool:
+        """Whether the server or the way to it failed, or an answer came in part."""
+        return self.status in (0, 500, 502, 503, 504) or self.reason == "NotJson"
 
 
 class Fence(Protocol):
@@ -227,7 +238,7 @@ class KubeClient:
     async def get(self, kind: Kind, namespace: str | None, name: str) -> Json | None:
         """The whole object, or None."""
         try:
-            return await self._request("get", kind, "GET", kind.path(namespace, name))
+            return await self._read("get", kind, kind.path(namespace, name))
         except ApiError as error:
             if error.status == 404:
                 return None
@@ -237,7 +248,7 @@ class KubeClient:
         """Whether the API server knows this kind, by its discovery."""
         group = Kind(kind.group, kind.version, kind.name, "")
         try:
-            found = await self._request("discover", kind, "GET", group.path(None))
+            found = await self._read("discover", kind, group.path(None))
         except ApiError as error:
             if error.status in (403, 404):
                 return False
@@ -259,8 +270,8 @@ class KubeClient:
             query["labelSelector"] = label_selector
         accept = _METADATA_LIST if metadata_only else "application/json"
         while True:
-            page = await self._request(
-                "list", kind, "GET", kind.path(namespace), query=urlencode(query), accept=accept
+            page = await self._read(
+                "list", kind, kind.path(namespace), query=urlencode(query), accept=accept
             )
             items = page.get("items") or []
             for item in items:
@@ -271,6 +282,27 @@ class KubeClient:
             if not token:
                 return
             query["continue"] = token
+
+    async def _read(
+        self,
+        verb: str,
+        kind: Kind,
+        path: str,
+        *,
+        query: str = "",
+        accept: str = "application/json",
+    ) -> Json:
+        """A GET, tried again where it failed at once by no fault of the request's."""
+        for wait in _READ_AGAIN:
+            started = time.monotonic()
+            try:
+                return await self._request(verb, kind, "GET", path, query=query, accept=accept)
+            except ApiError as error:
+                slow = time.monotonic() - started > _FAILED_AT_ONCE
+                if slow or not error.passing or error.retry_after is not None:
+                    raise
+            await asyncio.sleep(wait)
+        return await self._request(verb, kind, "GET", path, query=query, accept=accept)
 
     async def _write(
         self,
