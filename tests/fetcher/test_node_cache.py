@@ -147,6 +147,18 @@ def test_what_the_cache_has_wrong_is_fetched_again_and_dropped_there(
     assert cache.keeper.counts.hits == 2
 
 
+def test_a_digest_that_is_wrong_is_refused_and_costs_those_who_have_the_right_one_nothing(
+    web: Loopback, get: Get, cache: Cache, permanent: Callable[..., Any]
+) -> None:
+    url = web.put(PATH, BODY)
+    get(url, declared=SHA)
+    with permanent("digest", SHA):
+        get(url, declared="sha256:" + "0" * 64)
+    assert get(url, declared=SHA).digest == SHA
+    assert cache.keeper.counts.fills == 1
+    assert cache.keeper.counts.bytes_served == 2 * len(BODY)
+
+
 def test_a_model_that_was_replaced_is_told_as_without_a_cache(
     web: Loopback, get: Get, permanent: Callable[..., Any]
 ) -> None:

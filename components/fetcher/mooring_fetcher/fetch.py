@@ -162,9 +162,12 @@ def _fetched(
     if expected in (None, _digest_of(fetched.listing, fetched.files).digest):
         return fetched
     run.say("what was fetched does not have its digest: once more, without the node's cache")
-    cached.forget()
     keep_only(partial, ())
-    return _stable_snapshot(uri, store, run, partial)
+    again = _stable_snapshot(uri, store, run, partial)
+    if again.files != fetched.files:
+        # Else the digest is wrong, and the cache right: others go on reading what it has.
+        cached.forget()
+    return again
 
 
 def _stable_snapshot(uri: ModelUri, store: Store, run: Run, partial: Path | None) -> _Fetched:
