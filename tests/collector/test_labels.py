@@ -127,7 +127,7 @@ def test_a_flood_of_labels_ends_in_one_series() -> None:
 def test_the_oldest_predictions_make_room_and_memory_stays_as_it_is() -> None:
     waiting = Waiting(1024, 1)
     for number in range(10_000):
-        waiting.put(str(number), Prediction(0, (number % 60,), float(number)))
+        waiting.put(str(number), 0, (number % 60,), float(number))
     found = [number for number in range(10_000) if waiting.take(str(number)) is not None]
     assert len(found) <= 1024
     assert len(found) > 900
@@ -137,10 +137,9 @@ def test_the_oldest_predictions_make_room_and_memory_stays_as_it_is() -> None:
 
 def test_cells_come_back_as_they_were_put() -> None:
     waiting = Waiting(64, 3, 1)
-    kept = Prediction(7, (0, -1, 65_000), 1.5, (0.1,))
-    waiting.put("a", kept)
+    waiting.put("a", 7, (0, -1, 65_000), 1.5, [0.1])
     assert waiting.take("b") is None
-    assert waiting.take("a") == kept
+    assert waiting.take("a") == Prediction(7, (0, -1, 65_000), 1.5, (0.1,))
     assert waiting.take("a") is None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 
@@ -61,6 +62,25 @@ def test_a_number_that_comes_with_its_prediction_needs_no_memory() -> None:
     assert label(found, revision="aa", score=10**400, label=120) == [
         "the prediction of output price was no finite number"
     ]
+
+
+def test_outputs_of_one_prediction_have_labels_of_their_own() -> None:
+    sizes = feature_reference(numeric_grid("size", PRICES), PRICES, "number")
+    both = Reference(reference().features, (*priced().outputs, sizes))
+    found = telemetry(both, feedback={"maturity": 60})
+    tensors = [
+        {"name": name, "shape": [1, 1], "datatype": "FP64", "data": [value]}
+        for name, value in (("price", 100.0), ("size", 50.0))
+    ]
+    body = json.dumps({"outputs": tensors}).encode()
+    found.count("aa", "live", exchange(infer([1, 2, 3], id="one"), body), 0.0)
+    assert label(found, id="one", output="colour", label=48) == ["output is one of price, size"]
+    assert label(found, id="one", output="size", label=48) == ["joined"]
+    assert label(found, id="one", output="size", label=48) == ["unknown"]
+    assert label(found, id="one", output="price", label=101) == ["joined"]
+    assert label(found, id="one", output="price", label=101) == ["unknown"]
+    assert sums(found, "size")[:2] == (1, 2)
+    assert sums(found, "price")[:2] == (1, 1)
 
 
 def test_zero_and_one_are_the_truth_of_a_score_and_a_number_too() -> None:

@@ -13,6 +13,7 @@ import math
 import secrets
 from array import array
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, Literal
@@ -66,7 +67,14 @@ class Waiting:
         self._cells = array("H", bytes(2 * slots * outputs))
         self._numbers = array("d", bytes(8 * slots * numbers))
 
-    def put(self, name: str, prediction: Prediction) -> None:
+    def put(
+        self,
+        name: str,
+        revision: int,
+        cells: Sequence[int],
+        now: float,
+        numbers: Sequence[float] = (),
+    ) -> None:
         """Keeps a prediction; the last one of a name counts."""
         key = self._hash(name)
         base = key % self._sets * _WAYS
@@ -77,13 +85,12 @@ class Waiting:
                 break
             if self._times[place] < self._times[slot]:
                 slot = place
-        self._keys[slot], self._times[slot] = key, prediction.when
-        self._revisions[slot] = prediction.revision
+        self._keys[slot], self._times[slot], self._revisions[slot] = key, now, revision
         start = slot * self._outputs
-        for place, cell in enumerate(prediction.cells):
+        for place, cell in enumerate(cells):
             self._cells[start + place] = cell if 0 <= cell < _NO_CELL else _NO_CELL
         start = slot * self._width
-        for place, number in enumerate(prediction.numbers):
+        for place, number in enumerate(numbers):
             self._numbers[start + place] = number
 
     def take(self, name: str) -> Prediction | None:
@@ -168,7 +175,7 @@ def read_feedback(raw: Any) -> list[Feedback]:
     if not isinstance(labels, list) or not 0 < len(labels) <= MOST_ROWS:
         raise InvalidFeedback(f"labels are a list of 1 to {MOST_ROWS}")
     return [
-        Feedback(_label(label), request, row)
+        Feedback(_label(label), request, row, output=output)
         for row, label in enumerate(labels)
         if label is not None or len(labels) == 1
     ]

@@ -71,6 +71,25 @@ class Revision:
     feedback: Counter[Result] = field(default_factory=Counter)
     errors: dict[str, ErrorSums] = field(default_factory=dict)
 
+    def label(self, found: Prediction, feedback: Feedback) -> tuple[int, ...]:
+        """Counts the label of one output, or of all, and gives the cells that wait for theirs yet.
+
+        Raises:
+            InvalidFeedback: there is no such output, or it takes no such label.
+        """
+        columns = self.outputs["live"].columns()
+        if feedback.output and all(one.name != feedback.output for one in columns):
+            raise _unknown_output(columns)
+        numbers = (*found.numbers, *[None] * (len(columns) - len(found.numbers)))
+        places, rest = [], []
+        for column, cell, number in zip(columns, found.cells, numbers, strict=True):
+            meant = feedback.output in ("", column.name)
+            rest.append(-1 if meant else cell)
+            if meant and cell >= 0:
+                places.append((column, cell, number))
+        self.take(places, feedback.label)
+        return tuple(rest)
+
     def take(self, places: Sequence[tuple[Column, int, float | None]], label: Label) -> None:
         """Counts a label of a prediction, given as (output, cell, number) for each output.
 
@@ -175,8 +194,7 @@ class Telemetry:
                 zip(cells, answer.numbers.tolist(), strict=True)
             ):
                 name = slot_name(request, row, traffic == "shadow")
-                kept = Prediction(revision.number, found, now, tuple(numbers))
-                self._waiting.put(name, kept)
+                self._waiting.put(name, revision.number, found, now, numbers)
         return "answered"
 
     def _count_features(self, revision: Revision, table: Table) -> None:
@@ -213,23 +231,25 @@ class Telemetry:
         if found is None:
             return "unknown"
         revision = next(r for r in self.revisions.values() if r.number == found.revision)
-        result: Result = "late" if now - found.when > self.settings.maturity else "joined"
-        if result == "joined":
-            columns = revision.outputs["live"].columns()
-            numbers = (*found.numbers, *[None] * (len(columns) - len(found.numbers)))
-            places = [
-                (column, cell, number)
-                for column, cell, number in zip(columns, found.cells, numbers, strict=True)
-                if cell >= 0
-            ]
-            try:
-                revision.take(places, feedback.label)
-            except InvalidFeedback:
-                self._waiting.put(name, found)
-                self._refused(revision)
-                raise
-        revision.feedback[result] += 1
-        return result
+        if now - found.when > self.settings.maturity:
+            revision.feedback["late"] += 1
+            return "late"
+        try:
+            rest = revision.label(found, feedback)
+        except InvalidFeedback:
+            self._put_back(name, found, found.cells)
+            self._refused(revision)
+            raise
+        if max(rest, default=-1) >= 0:
+            self._put_back(name, found, rest)
+        if feedback.output and rest == found.cells:
+            return "unknown"  # this output has its label
+        revision.feedback["joined"] += 1
+        return "joined"
+
+    def _put_back(self, name: str, found: Prediction, cells: Sequence[int]) -> None:
+        if self._waiting is not None:
+            self._waiting.put(name, found.revision, cells, found.when, found.numbers)
 
     def _label_score(self, feedback: Feedback) -> Result:
         revision = self.revisions.get(feedback.revision)
@@ -250,7 +270,7 @@ class Telemetry:
         known = [one.name for one in columns if one.grid is not None]
         wanted = [name for name in known if not feedback.output or name == feedback.output]
         if len(wanted) != 1:
-            raise InvalidFeedback(f"output is one of {', '.join(known) or 'none'}")
+            raise _unknown_output(columns)
         column = next(one for one in columns if one.name == wanted[0])
         grid, score = column.grid, feedback.score
         assert grid is not None
@@ -295,6 +315,11 @@ class Telemetry:
                     features[column.name] = known[int(cell)] if 0 <= cell < len(known) else None
                 found.append(shown | {"features": features})
         return found
+
+
+def _unknown_output(columns: Sequence[Column]) -> InvalidFeedback:
+    known = ", ".join(one.name for one in columns if one.grid is not None)
+    return InvalidFeedback(f"output is one of {known or 'none'}")
 
 
 def _as_float(score: float) -> float:
