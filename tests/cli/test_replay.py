@@ -84,7 +84,7 @@ def test_a_spec_by_which_nothing_can_be_judged_is_refused(
     path = tmp_path / "fraud.yaml"
     path.write_text(SPEC + analysis)
     found = replay("-f", str(path), "--prometheus", NOWHERE, *BOTH)
-    assert found.exit_code == 1
+    assert found.exit_code == 2
     assert says in " ".join(found.output.split())
 
 
@@ -106,7 +106,7 @@ def test_where_nothing_rolls_out_the_revisions_must_be_named(
 ) -> None:
     api.put(objects.DEPLOYMENTS, {**objects.judged(objects.serving()), "spec": with_steps()})
     found = mooring("replay", "fraud", "--prometheus", NOWHERE)
-    assert found.exit_code == 1
+    assert found.exit_code == 2
     assert "mooring history fraud lists them" in found.output
     more = ("--candidate", "3", "--stable", objects.STABLE[:4])
     assert mooring("replay", "fraud", "--prometheus", NOWHERE, *more).exit_code == 5

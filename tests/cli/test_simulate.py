@@ -22,7 +22,7 @@ def run(*args: str) -> Result:
 def answer(*args: str) -> dict[str, Any]:
     done = run(*args, "-o", "json")
     assert done.exit_code == 0, done.output
-    found = json.loads(done.output)
+    found = json.loads(done.stdout)
     assert isinstance(found, dict)
     return found
 
@@ -101,6 +101,9 @@ def test_options_win_over_the_file(tmp_path: Path) -> None:
         (["--requests", "many"], 2, "positive"),
         (["--error-rate", "90%"], 2, "below 55 %"),
         (["--tick", "10ms"], 2, "at least 1s"),
+        (["--tick", "1h"], 2, "not be longer than the shortest step"),
+        (["--steps", "5=0s"], 2, "at least 1s"),
+        (["--steps", "50=10m,5=10m"], 2, "weights must rise"),
         (["--max", "150%"], 1, "between 0 and 1"),
     ],
 )
@@ -122,6 +125,10 @@ def test_what_cannot_be_played_is_refused_with_what_to_do(
             "kind: ModelDeployment\nspec: {analysis: {metrics: [{name: l, latency: {}}]}}",
             "no errorRate metric",
         ),
+        (
+            "kind: ModelDeployment\nspec: {rollout: {steps: [{weight: 5, duration: 5m, wait: 1}]}}",
+            "spec.rollout.steps[0].wait: unknown field: did you mean weight?",
+        ),
     ],
 )
 def test_a_file_that_says_nothing_to_play_is_refused(tmp_path: Path, text: str, words: str) -> None:
@@ -130,3 +137,10 @@ def test_a_file_that_says_nothing_to_play_is_refused(tmp_path: Path, text: str, 
     done = run("-f", str(path))
     assert done.exit_code == 1
     assert words in done.output
+
+
+def test_a_file_without_an_analysis_is_said_to_be_judged_by_nothing(tmp_path: Path) -> None:
+    path = deployment(tmp_path, rollout={"steps": [{"weight": 5, "duration": "2m"}]})
+    done = run(*QUICK, "-f", path, "--runs", "2")
+    assert done.exit_code == 0
+    assert done.stderr.startswith(f"{path} has no spec.analysis: its rollout is judged by nothing.")

@@ -182,7 +182,17 @@ def test_both_commands_print_the_same_digest(
         assert (result.exit_code, result.stdout) == (0, SHA + "\n")
     refused = CliRunner().invoke(digest, [url])
     assert refused.exit_code == 3
-    assert "use https" in refused.stderr
+    assert "use https, or --allow-http" in refused.stderr
+
+
+def test_a_store_that_is_away_is_told_to_who_asks_for_a_digest_before_they_leave(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("mooring.cli.digest._PATIENCE_SECONDS", 0.1)
+    found = CliRunner().invoke(digest, ["http://127.0.0.1:1/m.onnx", "--allow-http"])
+    assert found.exit_code == 1
+    assert "was refused" in found.stderr
+    assert "without progress." in found.stderr, "no word of a pod"
 
 
 def test_a_pod_that_is_deleted_does_not_wait_for_the_fetcher(web: Loopback, tmp_path: Path) -> None:

@@ -144,7 +144,11 @@ def answering(*outputs: Any, **more: Any) -> Wrong:
 
 WRONG: list[tuple[Wrong, str, str]] = [
     ({"GET /v2/health/live": (503, b"")}, "server live", "503"),
-    ({"GET /v2/health/ready": (302, b"")}, "server ready", "302"),
+    (
+        {"GET /v2/health/ready": (302, b"https://login.example.com/")},
+        "server ready",
+        "302: redirects to https://login.example.com/",
+    ),
     ({"GET /v2": (200, b"hello")}, "server metadata", "without JSON: hello"),
     ({"GET /v2": (200, [])}, "server metadata", "not an object"),
     ({"GET /v2": (200, changed(ABOUT, name=...))}, "server metadata", "no text as 'name'"),

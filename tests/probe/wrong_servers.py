@@ -10,7 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 Given = tuple[int, Any]
-"""A status and a body: JSON, or bytes as they are; a status of 0 hangs up without an answer."""
+"""A status and a body: JSON, or bytes as they are (of a redirect, where it leads, too); a status of
+0 hangs up without an answer."""
 Wrong = dict[str, Given | Callable[[Any], Given]]
 """Answers by `METHOD path`, in place of the right ones; a function gets the request's JSON."""
 
@@ -88,6 +89,8 @@ def small_server(wrong: Wrong) -> Iterator[str]:
                 return
             shown = content if isinstance(content, bytes) else json.dumps(content).encode()
             self.send_response(status)
+            if 300 <= status < 400:
+                self.send_header("location", shown.decode())
             self.send_header("content-length", str(len(shown)))
             self.end_headers()
             self.wfile.write(shown)

@@ -61,6 +61,8 @@ class Patience:
     dice: Callable[[], float] = random.random
     """Uniform in [0, 1)."""
     say: Callable[[str], None] = lambda line: None
+    after: str = " (the pod will start over)"
+    """What comes after patience has ended, in words."""
     stop: threading.Event = field(default_factory=threading.Event)
     """Set when another transfer of the same run has failed for good."""
 
@@ -118,8 +120,8 @@ class Attempts:
         ):
             raise TransientFailure(
                 f"{str(interruption).rstrip('.')}; gave up after {self._failed} failed "
-                f"{'try' if self._failed == 1 else 'tries'}, {idle:.0f} s without progress "
-                "(the pod will start over)."
+                f"{'try' if self._failed == 1 else 'tries'}, {idle:.0f} s without progress"
+                f"{patience.after}."
             )
         patience.say(f"{str(interruption).rstrip('.')}; trying again in {delay:.1f} s")
         patience.clock.sleep(delay, patience.stop)

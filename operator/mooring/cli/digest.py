@@ -20,6 +20,9 @@ from rich.console import Console
 if TYPE_CHECKING:
     from mooring_fetcher.digest import ModelDigest
 
+#: Somebody sits before it: a pod waits two minutes for a store that is away.
+_PATIENCE_SECONDS = 15.0
+
 
 @click.command()
 @click.argument("subject", metavar="PATH|URI")
@@ -69,10 +72,15 @@ def _digest(
 ) -> ModelDigest:
     from mooring_fetcher.credentials import read_credentials
     from mooring_fetcher.digest import digest_path
-    from mooring_fetcher.failure import sentence
+    from mooring_fetcher.failure import PermanentFailure, sentence
     from mooring_fetcher.fetch import Run, digest_uri
-    from mooring_fetcher.patience import Patience
+    from mooring_fetcher.patience import Patience, RetryPolicy
 
+    if subject.startswith("http://") and not allow_http:
+        raise PermanentFailure(
+            f"{subject} is plain http, which anyone on the way can change, and which no "
+            "ModelDeployment loads from: use https, or --allow-http to read it all the same."
+        )
     if subject.startswith("file://"):
         subject = subject.removeprefix("file://")
     if "://" not in subject:
@@ -84,5 +92,7 @@ def _digest(
         if console.is_terminal:
             console.print(sentence(line, credentials.secrets), style="dim", markup=False)
 
-    run = Run(patience=Patience(say=say), credentials=credentials, say=say)
+    policy = RetryPolicy(without_progress=_PATIENCE_SECONDS)
+    patience = Patience(policy, say=say, after="")
+    run = Run(patience=patience, credentials=credentials, say=say)
     return digest_uri(subject, run, allow_http=allow_http)

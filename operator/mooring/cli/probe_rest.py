@@ -56,7 +56,9 @@ class Answer:
 
     @property
     def shown(self) -> str:
-        """The body in a few words."""
+        """The body in a few words, or where a redirect leads, which is not followed."""
+        if 300 <= self.status < 400 and "Location" in self.headers:
+            return f"redirects to {shorten(self.headers['Location'])}"
         return shorten(self.body.decode(errors="replace")) or "(empty)"
 
 

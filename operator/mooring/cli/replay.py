@@ -78,8 +78,9 @@ def replay(
     other limits can be tried on the same traffic. What routers do not count is not seen: restarts
     of pods, and bursts from before.
 
-    Exit codes: 0 it passes at the end; 1 it fails, and would have been rolled back; 2 wrong usage;
-    3 neither; 5 Prometheus gives no answer; 7 it has no counters of these revisions.
+    Exit codes: 0 it passes at the end; 1 it fails, and would have been rolled back; 2 wrong usage,
+    or nothing to judge by; 3 neither; 5 Prometheus gives no answer; 7 it has no counters of these
+    revisions.
     """
     from mooring.cli.output import console, data
     from mooring.cli.replay_run import play

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mooring.cli.failure import Failure
+from mooring.cli.failure import USAGE, Failure
 from mooring.cli.words import moment, parse_duration
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def from_cluster(target: Target, name: str, candidate: str | None, stable: str |
     try:
         resource = parse_model_deployment(raw)
     except InvalidResource as error:
-        raise Failure(f"the spec of {name} cannot be used: {error}") from error
+        raise Failure(f"the spec of {name} cannot be used: {error}", USAGE) from error
     status = raw.get("status") or {}
     judged, against, since, bake = _under_judgement(status)
     if candidate is not None or stable is not None:
@@ -96,7 +96,8 @@ def from_cluster(target: Target, name: str, candidate: str | None, stable: str |
     if not judged or not against:
         raise Failure(
             f"nothing of {name} is rolling out or baking: name two revisions by --candidate and "
-            f"--stable; mooring history {name} lists them"
+            f"--stable; mooring history {name} lists them",
+            USAGE,
         )
     return Asked(resource, str(raw["metadata"]["namespace"]), judged, against, since, bake)
 
@@ -126,14 +127,14 @@ def from_file(
     try:
         values = [one.value for one in read_documents(filename.read_text(encoding="utf-8"))]
     except (OSError, UnicodeDecodeError, BadYaml) as error:
-        raise Failure(f"{filename} cannot be read: {error}") from error
+        raise Failure(f"{filename} cannot be read: {error}", USAGE) from error
     found = [v for v in values if isinstance(v, dict) and v.get("kind") == "ModelDeployment"]
     if len(found) != 1:
-        raise Failure(f"{filename} must hold one ModelDeployment, and holds {len(found)}")
+        raise Failure(f"{filename} must hold one ModelDeployment, and holds {len(found)}", USAGE)
     try:
         resource = parse_model_deployment(found[0], strict=True)
     except InvalidResource as error:
-        raise Failure(f"{filename}: {error}") from error
+        raise Failure(f"{filename}: {error}", USAGE) from error
     namespace = target.namespace or resource.metadata.namespace or "default"
     return Asked(resource, namespace, candidate, stable, None)
 
@@ -195,8 +196,8 @@ def standard_of(asked: Asked, tick: timedelta, labels: ScrapeLabels) -> Standard
         namespace=asked.namespace, name=asked.resource.metadata.name, revision=asked.candidate,
     )  # fmt: skip
     if found is None:
-        raise Failure("spec.analysis is not set, so there is nothing to judge by")
+        raise Failure("spec.analysis is not set, so there is nothing to judge by", USAGE)
     wrong = [gap.message for gap in found.gaps if gap.reason != "NotMeasured"]
     if wrong or not found.analysis.metrics:
-        raise Failure("; ".join(wrong or [gap.message for gap in found.gaps]))
+        raise Failure("; ".join(wrong or [gap.message for gap in found.gaps]), USAGE)
     return found

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,6 +28,8 @@ _STEPS = "5=10m,10=10m,25=10m,50=10m"
 _SPREAD = (0.2, 1.8)
 #: So many looks take a second or two; above, progress is shown.
 _SHORT = 500
+#: How problems of misspelt fields read.
+_UNKNOWN = ": unknown field: "
 #: The rules of others as a narrow terminal has room for them.
 _SHORT_NAMES = {
     "failureLimit 0": "Argo 0",
@@ -158,6 +161,8 @@ def simulate(
     if tick.total_seconds() < 1:
         raise click.UsageError("--tick must be at least 1s")
     asked = _asked(filename, steps, max_ratio, objective, alpha)
+    if tick.total_seconds() > min(step.seconds for step in asked.steps):
+        raise click.UsageError("--tick must not be longer than the shortest step")
     limit = (threshold[0] if threshold else 2 * mean) if compare else None
     result = _play(asked, requests, mean, ratios, tick, runs, seed, limit)
     from mooring.cli.output import data
@@ -199,6 +204,14 @@ def _asked(
     written = _steps_of_text(steps or _STEPS) if steps or not filename else _steps_of_spec(spec)
     if not written:
         raise Failure("there is no step with a weight and a duration: give --steps")
+    if any(later.weight <= former.weight for former, later in pairwise(written)):
+        raise click.UsageError("steps: weights must rise from step to step, as in a rollout")
+    if filename and not metrics:
+        click.echo(
+            f"{filename} has no spec.analysis: its rollout is judged by nothing. What follows is "
+            "as if it had an errorRate metric.",
+            err=True,
+        )
     return _Asked(written, rule, risk, risk / max(guaranteed, 1))
 
 
@@ -222,7 +235,22 @@ def _spec(filename: Path) -> dict[str, Any]:
     found = [value for value in found if value.get("kind") == "ModelDeployment"]
     if len(found) != 1:
         raise Failure(f"{filename} must hold one ModelDeployment, and holds {len(found)}")
+    misspelt = [problem for problem in _problems(found[0]) if _UNKNOWN in problem]
+    if misspelt:
+        raise Failure(f"{filename}: {misspelt[0]}")
     return _mapping(found[0].get("spec"))
+
+
+def _problems(resource: dict[str, Any]) -> tuple[str, ...]:
+    """What is wrong with what is played; the rest of a file may be unfinished."""
+    from mooring.api import InvalidResource, parse_model_deployment
+
+    try:
+        parse_model_deployment(resource, strict=True)
+    except InvalidResource as error:
+        played = ("spec.rollout", "spec.analysis")
+        return tuple(problem for problem in error.problems if problem.startswith(played))
+    return ()
 
 
 def _steps_of_spec(spec: dict[str, Any]) -> tuple[Step, ...]:
@@ -251,9 +279,12 @@ def _steps_of_text(text: str) -> tuple[Step, ...]:
 
 def _seconds(text: str) -> float:
     try:
-        return parse_duration(text).total_seconds()
+        seconds = parse_duration(text).total_seconds()
     except ValueError as error:
         raise click.UsageError(f"steps: {text!r}: {error}") from error
+    if seconds < 1:
+        raise click.UsageError(f"steps: {text!r}: a step must last at least 1s")
+    return seconds
 
 
 def _play(
