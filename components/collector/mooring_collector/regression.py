@@ -2,11 +2,12 @@
 
 The sums are kept per cell of the prediction, as labels are: whoever reads them can weigh each cell
 as the traffic does. With the fourth power the variance of e² is known, and so how certain an RMSE
-is. The bins of |e| come from the reference: the size of its values times 2⁻¹³ … 2³.
+is. The bins of |e| come from the reference: the size of its values times 2⁻¹³ … 2.
 
-An error counts as eight times that size at most. So one mistyped label neither ends all later
-figures (a sum that has become infinite stays so, and a large one swallows small ones), nor does it
-hide a model that has got worse; and what is above a bound is so with the true errors, too.
+An error counts as twice that size at most: a model that errs by more is as bad as can be. So one
+mistyped label neither ends all later figures (a sum that has become infinite stays so, and a large
+one swallows small ones), nor makes a day's mean too uncertain to say anything; and what is above a
+bound is so with the true errors, too.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from mooring_collector.grid import Floats, Grid
 
 _LEAST_POWER: Final = -13
-_GREATEST_POWER: Final = 3
+_GREATEST_POWER: Final = 1
 _SMALLEST: Final = 1e-29
 """A reference that holds nothing but zeros says nothing of a size, and spans less than this."""
 _LARGEST: Final = 1e70
