@@ -31,6 +31,7 @@ from mooring.engine.health import Health
 from mooring.engine.lease import Fence, FencedLock, lead
 from mooring.engine.metrics import Metrics
 from mooring.engine.performance import PerformanceWatch
+from mooring.engine.performance_metrics import PerformanceMetrics
 from mooring.engine.queue import KeyedQueue
 from mooring.engine.reconciler import Reconciler
 from mooring.engine.recorder import Recorder
@@ -106,8 +107,9 @@ class Process:
         )
         counts = RowCounts(prometheus, self.queue, _now)
         performance = PerformanceWatch(
-            client, prometheus, self.settings.prometheus.scrape_labels(), self.queue, _now
-        )
+            client, prometheus, self.settings.prometheus.scrape_labels(), self.queue, _now,
+            PerformanceMetrics(self.metrics.registry),
+        )  # fmt: skip
         retraining = RetrainingIO(client, self.store, self.metrics, deliveries, counts, performance)
         mlflow = self._mlflow()
         registry = RegistryWatch(

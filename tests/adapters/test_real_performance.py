@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from prometheus_client import CollectorRegistry
 from tests.adapters.real_prometheus import Exporter, RealPrometheus, running
 from tests.collector.references import answer, exchange, exposed, infer, telemetry
 from tests.core.drift.samples import references
@@ -25,6 +26,7 @@ from mooring.core.drift.reference import Reference, config_map
 from mooring.core.retrain.measuring import Measurement
 from mooring.core.router_counters import ScrapeLabels
 from mooring.engine.performance import PerformanceWatch
+from mooring.engine.performance_metrics import PerformanceMetrics
 from mooring.engine.queue import Key, KeyedQueue
 from mooring_collector.feedback import read_feedback
 
@@ -90,7 +92,10 @@ async def measured(prometheus: RealPrometheus, page: Serving, span: timedelta) -
     """What retraining is told, as the operator's own parts find it."""
     client, queue = Prometheus(Access(url=prometheus.url)), KeyedQueue()
     cluster: Any = Cluster(page.reference)
-    watch = PerformanceWatch(cluster, client, ScrapeLabels(), queue, lambda: datetime.now(UTC))
+    shown = PerformanceMetrics(CollectorRegistry())
+    watch = PerformanceWatch(
+        cluster, client, ScrapeLabels(), queue, lambda: datetime.now(UTC), shown
+    )
     try:
         watch.start(KEY, Measurement(page.revision, "fraud-reference", span, "shop", "fraud"))
         assert await asyncio.wait_for(queue.get(), 30) == KEY

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 from tests.core.drift.collected import reference, reference_map
 
 from mooring.adapters.kube import ApiError
@@ -16,6 +17,7 @@ from mooring.core.answers import NoAnswer, Reason
 from mooring.core.retrain.measuring import EVERY, Measurement
 from mooring.core.router_counters import KEY, ScrapeLabels
 from mooring.engine.performance import PerformanceWatch
+from mooring.engine.performance_metrics import PerformanceMetrics
 from mooring.engine.queue import Key, KeyedQueue
 
 FRAUD = Key("shop", "fraud")
@@ -59,10 +61,14 @@ class Cluster:
         return None if self.answer is MISSING else self.answer
 
 
+def shown(registry: CollectorRegistry | None = None) -> PerformanceMetrics:
+    return PerformanceMetrics(registry or CollectorRegistry())
+
+
 async def found(prometheus: Any, answer: Any = None, what: Measurement = WHAT) -> dict[str, Any]:
     queue = KeyedQueue()
     cluster: Any = Cluster(reference_map() if answer is None else answer)
-    watch = PerformanceWatch(cluster, prometheus, ScrapeLabels(), queue, lambda: NOW)
+    watch = PerformanceWatch(cluster, prometheus, ScrapeLabels(), queue, lambda: NOW, shown())
     watch.start(FRAUD, what)
     assert await asyncio.wait_for(queue.get(), 10) == FRAUD
     await watch.close()
@@ -108,7 +114,7 @@ async def test_it_is_measured_once_in_a_while_and_at_once_for_another_revision()
     now = [NOW]
     queue = KeyedQueue()
     cluster: Any = Cluster(reference_map())
-    watch = PerformanceWatch(cluster, prometheus, ScrapeLabels(), queue, lambda: now[0])
+    watch = PerformanceWatch(cluster, prometheus, ScrapeLabels(), queue, lambda: now[0], shown())
     for _ in range(3):
         watch.start(FRAUD, WHAT)
     assert await asyncio.wait_for(queue.get(), 10) == FRAUD
@@ -122,4 +128,40 @@ async def test_it_is_measured_once_in_a_while_and_at_once_for_another_revision()
     assert watch.found(FRAUD)["performance_of"] == "def"
     watch.forget(FRAUD)
     assert watch.found(FRAUD) == {}
+    await watch.close()
+
+
+async def test_what_was_measured_is_a_metric_as_long_as_it_is_so() -> None:
+    counts = {"output_rows|GRID|9|score|": 1000.0, "outcomes|GRID|9|score|0": 400.0}
+    prometheus: Any = Answering(**counts)
+    queue, registry, now = KeyedQueue(), CollectorRegistry(), [NOW]
+    cluster: Any = Cluster(reference_map())
+
+    def told(name: str, metric: str = "accuracy") -> float | None:
+        labels = {"namespace": "shop", "deployment": "fraud", "metric": metric}
+        return registry.get_sample_value(name, labels)
+
+    watch = PerformanceWatch(
+        cluster, prometheus, ScrapeLabels(), queue, lambda: now[0], shown(registry)
+    )
+    watch.start(FRAUD, WHAT)
+    assert await asyncio.wait_for(queue.get(), 10) == FRAUD
+    queue.done(FRAUD)
+    assert told("mooring_performance") == 1.0
+    assert told("mooring_performance_upper") == 1.0
+    assert 0.9 < (told("mooring_performance_lower") or 0) < 1.0
+    assert told("mooring_performance_labels") == 400
+    prometheus.problem = NoAnswer(Reason.EMPTY, "Prometheus is away")
+    now[0] += EVERY
+    watch.start(FRAUD, WHAT)
+    assert await asyncio.wait_for(queue.get(), 10) == FRAUD
+    assert told("mooring_performance") is None, "what is not known any more is not shown"
+    prometheus.problem = None
+    queue.done(FRAUD)
+    now[0] += EVERY
+    watch.start(FRAUD, WHAT)
+    assert await asyncio.wait_for(queue.get(), 10) == FRAUD
+    assert told("mooring_performance") == 1.0
+    watch.forget(FRAUD)
+    assert told("mooring_performance") is None
     await watch.close()

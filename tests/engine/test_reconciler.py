@@ -23,6 +23,7 @@ from mooring.engine.evidence import Examiner
 from mooring.engine.lease import Fence
 from mooring.engine.metrics import Metrics
 from mooring.engine.performance import PerformanceWatch
+from mooring.engine.performance_metrics import PerformanceMetrics
 from mooring.engine.queue import Key, KeyedQueue
 from mooring.engine.reconciler import Reconciler
 from mooring.engine.registry import RegistryWatch
@@ -83,6 +84,7 @@ class Setting:
                     ScrapeLabels(),
                     self.queue,
                     lambda: self.now,
+                    PerformanceMetrics(self.metrics.registry),
                 ),
             ),
             lambda: self.now,

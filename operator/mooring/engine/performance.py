@@ -21,6 +21,7 @@ from mooring.core.observed import Manifest
 from mooring.core.retrain.measuring import EVERY, Labels, Measurement, query, read
 from mooring.core.router_counters import KEY, ScrapeLabels
 from mooring.engine.drift_child import opened_reference
+from mooring.engine.performance_metrics import PerformanceMetrics
 from mooring.engine.queue import Key, KeyedQueue
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class PerformanceWatch:
     labels: ScrapeLabels
     queue: KeyedQueue
     now: Callable[[], datetime]
+    shown: PerformanceMetrics
     _found: dict[Key, _Found] = field(default_factory=dict)
     _asked: dict[Key, tuple[Measurement, datetime]] = field(default_factory=dict)
     _under_way: set[asyncio.Task[None]] = field(default_factory=set)
@@ -77,9 +79,10 @@ class PerformanceWatch:
         task.add_done_callback(self._under_way.discard)
 
     def forget(self, key: Key) -> None:
-        """The ModelDeployment is gone."""
-        self._found.pop(key, None)
+        """The ModelDeployment is gone, or nothing of it is to be measured any more."""
         self._asked.pop(key, None)
+        if self._found.pop(key, None) is not None:
+            self.shown.show(key, {})
 
     async def close(self) -> None:
         """Ends what is under way."""
@@ -100,6 +103,7 @@ class PerformanceWatch:
             return  # gone, or of another revision meanwhile
         if self._found.get(key) != found:
             self._found[key] = found
+            self.shown.show(key, found.told.metrics if found.told is not None else {})
             self.queue.add(key)
 
     async def _told(self, what: Measurement) -> _Found:

@@ -114,6 +114,8 @@ class RetrainingIO:
             self.counts.start(key, question)
         if plan.measure is not None:
             self.performance.start(key, plan.measure)
+        else:
+            self.performance.forget(key)
         return wrote
 
     def forget(self, key: Key) -> None:
