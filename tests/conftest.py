@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,6 +42,20 @@ def _explained(plane: ControlPlane, kind: str) -> str:
         return plane.kubectl("explain", kind)
     except DevError:
         return ""
+
+
+def pytest_sessionstart() -> None:
+    """Seek cycles seldom: what tests make is many small objects, and counting frees them.
+
+    At the usual threshold the unit tier looked 10,000 times, for a tenth of its time.
+    """
+    gc.set_threshold(50_000, 20, 20)
+
+
+def pytest_collection_finish() -> None:
+    """What is collected stays to the end: there is no need to look at it again."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,8 +24,11 @@ Schema = dict[str, Any]
 DEFINITIONS = pytest.mark.parametrize("definition", crd.DEFINITIONS, ids=lambda d: d.plural)
 
 
+_structural = cache(crd.structural_schema)
+
+
 def schema_of(definition: crd.Definition) -> Schema:
-    return crd.structural_schema(definition.model)
+    return _structural(definition.model)
 
 
 def walk(
@@ -92,14 +96,14 @@ def test_check_names_a_stale_file_and_the_command(
 
 @DEFINITIONS
 def test_a_file_is_below_100_kb(definition: crd.Definition) -> None:
-    assert len(crd.render(definition).encode()) < 100_000
+    assert (CRDS / f"mooring.dev_{definition.plural}.yaml").stat().st_size < 100_000
 
 
 @DEFINITIONS
 def test_a_file_has_no_anchors_and_reads_back(definition: crd.Definition) -> None:
     text = crd.render(definition)
 
-    assert yaml.safe_load(text) == crd.custom_resource_definition(definition)
+    assert yaml.load(text, yaml.CSafeLoader) == crd.custom_resource_definition(definition)
     assert "&id" not in text
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import marshal
 import pickle
 from typing import Any
 
@@ -30,8 +31,11 @@ def spec(uri: str = "s3://models/fraud/v1", **changes: Any) -> dict[str, Any]:
 
 
 def copied(value: Any) -> Any:
-    """A deep copy, several times as fast as that of the standard library."""
-    return pickle.loads(pickle.dumps(value))
+    """A deep copy, many times as fast as that of the standard library."""
+    try:
+        return marshal.loads(marshal.dumps(value))
+    except ValueError:  # more than plain data
+        return pickle.loads(pickle.dumps(value))
 
 
 class Interrupted(Exception):
