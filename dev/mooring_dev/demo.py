@@ -93,7 +93,7 @@ def demo(name: str, *, no_color: bool) -> None:
         _first_model(story)
     with timeline.chapter("It is asked, from a pod in the cluster"):
         _ask(story, "v1")
-    with timeline.chapter("A new model replaces it, while requests go on"):
+    with timeline.chapter("A new model takes over by a canary, while requests go on"):
         _second_model(story)
     with timeline.chapter("Models that cannot be served"):
         _broken_models(story)
@@ -193,11 +193,12 @@ def _ask(story: Story, version: str) -> None:
 
 def _second_model(story: Story) -> None:
     fraud = story.model("fraud")
+    # Minutes in life, seconds here: nobody wants to watch an hour.
+    steps = [{"weight": 20, "duration": "5s"}, {"weight": 50, "duration": "5s"}]
     with story.client.stream(service_url("fraud", NAMESPACE), example().request()) as stream:
-        change_model(story, story.uris["v2"])
-        fraud.wait("a candidate", lambda status: "candidate" in status)
-        story.show("get", "mdep", "fraud")
-        story.show("get", "pods", "-l", "mooring.dev/deployment=fraud")
+        change_model(story, story.uris["v2"], rollout={"steps": steps})
+        fraud.wait("its share of the traffic", has_traffic)
+        story.plugin("get", "fraud")
         fraud.wait_serving(story.uris["v2"])
         status = fraud.wait_ready()
         story.show("get", "mdep", "fraud")
@@ -206,19 +207,22 @@ def _second_model(story: Story) -> None:
     _ask(story, "v2")
 
 
-def change_model(story: Story, uri: str) -> None:
-    """Let the model fraud be the one at ``uri``, as a person would."""
-    change = f'{{"spec":{{"model":{{"uri":"{uri}"}}}}}}'
+def change_model(story: Story, uri: str, **more: Any) -> None:
+    """Let the model fraud be the one at ``uri``, as a person would, with ``more`` of its spec."""
+    change = json.dumps({"spec": {"model": {"uri": uri}, **more}}, separators=(",", ":"))
     story.show("patch", "mdep", "fraud", "--type=merge", "-p", change)
+
+
+def has_traffic(status: dict[str, Any]) -> bool:
+    """Whether a candidate gets requests."""
+    return bool(status.get("candidate", {}).get("weight"))
 
 
 def _report(story: Story, result: StreamResult) -> None:
     if result.failed:
         shown = "\n".join(result.failures)
         raise DevError(f"{result.failed} of {result.sent} requests failed meanwhile:\n{shown}")
-    split = ", then ".join(
-        f"{count} by {_version(answer)}" for answer, count in result.answers.items()
-    )
+    split = ", ".join(f"{count} by {_version(answer)}" for answer, count in result.answers.items())
     story.timeline.good(
         f"{result.sent} requests in {result.seconds:.0f} s meanwhile, none failed: "
         f"answered {split}."

@@ -121,7 +121,7 @@ def _bad_model(told: Story, store: S3Server) -> None:
     with _requests(told):
         begin = time.monotonic()
         demo.change_model(told, uri)
-        fraud.wait("its share of the traffic", _has_traffic, seconds=_PATIENCE)
+        fraud.wait("its share of the traffic", demo.has_traffic, seconds=_PATIENCE)
         began = time.monotonic()
         told.timeline.say(f"it has {STEPS[0]['weight']} % of the requests")
         status = fraud.wait("the rollback", _taken_back, seconds=_PATIENCE)
@@ -143,10 +143,6 @@ def _bad_model(told: Story, store: S3Server) -> None:
 def _judged(status: dict[str, Any]) -> bool:
     found = status.get("analysis", {}).get("metrics") or [{}]
     return "candidate" in status and bool(found[0].get("samples"))
-
-
-def _has_traffic(status: dict[str, Any]) -> bool:
-    return bool(status.get("candidate", {}).get("weight"))
 
 
 def _taken_back(status: dict[str, Any]) -> bool:
