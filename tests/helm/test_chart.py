@@ -355,6 +355,8 @@ def test_chart_passes_helms_strict_linter(helm: Helm, values: tuple[str, ...]) -
         ("security.runAsUser=0", "at '/security/runAsUser'"),
         ("namespaces={Not_a_name}", "at '/namespaces/0'"),
         ("replicas=two", "at '/replicas'"),
+        ("images.registry=https://registry.example.com", "at '/images/registry'"),
+        ("images.registry=registry.example.com/", "at '/images/registry'"),
     ],
 )
 def test_schema_names_the_value_that_it_refuses(helm: Helm, setting: str, told: str) -> None:

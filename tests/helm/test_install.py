@@ -17,6 +17,7 @@ from mooring_dev.errors import DevError
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "helm" / "mooring"
 OPERATOR = "system:serviceaccount:mooring-system:mooring"
+RUNTIMES = ("onnx", "torchserve", "tfserving", "triton")
 
 Manifest = dict[str, Any]
 Render = Callable[..., list[Manifest]]
@@ -212,3 +213,27 @@ def test_crds_that_may_not_be_applied_say_so_in_one_sentence(cluster: ControlPla
     assert done.returncode == 1
     assert "cannot apply the CRD modeldeployments.mooring.dev" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("settings", "says", "keeps"),
+    [
+        ("replicas=2", "WARNING: images.registry is not set", "No runtime"),
+        ("images.registry=r.example.com:5000/ml", "config.prometheus.url is not set", "WARNING"),
+        ("config.prometheus.url=http://p:9090", "apply -f -", "prometheus.url is not set"),
+        ("runtimes.onnx=false", "by: kubectl get clustermodelruntimes", "No runtime"),
+        ("namespaces={red},runtimes.onnx=false", "by: kubectl get -n red modelruntimes", "No run"),
+        (",".join(f"runtimes.{name}=false" for name in RUNTIMES), "No runtime is shipped", "-f -"),
+    ],
+)  # fmt: skip
+def test_notes_tell_what_is_missing_and_nothing_else(
+    cluster: ControlPlane, helm: Helm, settings: str, says: str, keeps: str
+) -> None:
+    done = helm(
+        "install", "x", str(CHART), "--dry-run=client", "--set", settings,
+        "--kubeconfig", str(cluster.kubeconfig),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    notes = done.stdout.partition("\nNOTES:\n")[2]
+    assert says in notes
+    assert keeps not in notes
