@@ -1,11 +1,15 @@
-"""What a figure was measured on, to stand beside it."""
+"""What a figure was measured on, to stand beside it, and how figures are shown."""
 
 from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
+
+from rich.console import Console
+from rich.table import Table
 
 
 def describe() -> str:
@@ -17,3 +21,15 @@ def describe() -> str:
         f"{platform.system()} {platform.release().split('-')[0]}, "
         f"Python {platform.python_version()}, {libraries}"
     )
+
+
+def show(title: str, runs: Mapping[str, Mapping[str, object]]) -> None:
+    """Print a table, a column for each run and a line for each of its figures, and the machine."""
+    console, table = Console(), Table(title=title)
+    table.add_column("")
+    for heading in runs:
+        table.add_column(heading, justify="right")
+    for name in next(iter(runs.values())):
+        table.add_row(name.replace("_", " "), *(str(run[name]) for run in runs.values()))
+    console.print(table)
+    console.print(describe())

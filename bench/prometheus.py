@@ -27,10 +27,8 @@ from pathlib import Path
 
 import click
 import yaml
-from rich.console import Console
-from rich.table import Table
 
-from bench.machine import describe
+from bench.machine import describe, show
 from mooring.adapters.prometheus import Asked, Prometheus
 from mooring.adapters.prometheus_access import Access
 from mooring.adapters.prometheus_counters import read_counters
@@ -41,8 +39,6 @@ from mooring_dev.ports import claim
 
 EDGES = tuple(float(e) for e in (10, 16, 25, 40, 63, 100, 160, 250, 400, 630, 1000, 1600, 2500))
 _KINDS = (("total", 10), ("success", 7), ("error", 2), ("active", 0))
-
-console = Console()
 
 
 @dataclass(frozen=True)
@@ -253,14 +249,10 @@ def main(rollouts: int, ticks: int, *, as_json: bool) -> None:
         runs = [asdict(result) for result in results]
         click.echo(json.dumps({"machine": describe(), "runs": runs}, indent=2))
         return
-    table = Table(title=f"One tick, Prometheus {PROMETHEUS_VERSION}, {len(EDGES)} latency edges")
-    table.add_column("")
-    for result in results:
-        table.add_column("errors and latency" if result.latency else "errors", justify="right")
-    for name in asdict(results[0]):
-        table.add_row(name.replace("_", " "), *(str(getattr(one, name)) for one in results))
-    console.print(table)
-    console.print(describe())
+    show(
+        f"One tick, Prometheus {PROMETHEUS_VERSION}, {len(EDGES)} latency edges",
+        {"errors and latency" if one.latency else "errors": asdict(one) for one in results},
+    )
 
 
 if __name__ == "__main__":

@@ -20,10 +20,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import click
-from rich.console import Console
-from rich.table import Table
 
-from bench.machine import describe
+from bench.machine import describe, show
 from bench.prometheus import _wait_for_series, _watch, exported, exporting, prometheus, targets
 from mooring.adapters.prometheus import Asked, Prometheus
 from mooring.adapters.prometheus_access import Access
@@ -38,7 +36,6 @@ from mooring.process import collect_rarely
 from mooring_dev.binaries import PROMETHEUS_VERSION
 
 _SCRAPES = 15.0
-console = Console()
 
 
 @dataclass(frozen=True)
@@ -142,13 +139,8 @@ def main(rollouts: int, ticks: int, *, latency: bool, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"machine": describe(), "run": asdict(result)}, indent=2))
         return
-    table = Table(title=f"One tick of the examiner, Prometheus {PROMETHEUS_VERSION}")
-    table.add_column("")
-    table.add_column("median", justify="right")
-    for name, value in asdict(result).items():
-        table.add_row(name.replace("_", " "), str(value))
-    console.print(table)
-    console.print(describe())
+    title = f"One tick of the examiner, Prometheus {PROMETHEUS_VERSION}"
+    show(title, {"median": asdict(result)})
 
 
 if __name__ == "__main__":

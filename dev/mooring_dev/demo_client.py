@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -26,7 +26,7 @@ _READY_TIMEOUT = "60s"
 _END_SECONDS = 30.0
 #: kubectl's WebSockets never recover from a ping that comes late, and on a busy machine one does:
 #: then the end of the input does not arrive. SPDY knows no pings.
-EXEC_ENVIRONMENT = {"KUBECTL_REMOTE_COMMAND_WEBSOCKETS": "false"}
+_EXEC_ENVIRONMENT = {"KUBECTL_REMOTE_COMMAND_WEBSOCKETS": "false"}
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ class StreamResult:
 class Stream:
     """Requests that go on while the block runs; ``result`` is there after it."""
 
-    def __init__(self, command: list[str], body: Mapping[str, Any]) -> None:
-        self._command = command
+    def __init__(self, begin: Callable[[], subprocess.Popen[str]], body: Mapping[str, Any]) -> None:
+        self._begin = begin
         self._body = body
         self._process: subprocess.Popen[str]
         self._result: StreamResult | None = None
@@ -62,14 +62,7 @@ class Stream:
 
     def __enter__(self) -> Self:
         """Begin, and return when the first answer (or failure) is there."""
-        self._process = subprocess.Popen(
-            self._command,
-            env={**os.environ, **EXEC_ENVIRONMENT},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        self._process = self._begin()
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(self._body) + "\n")
@@ -145,10 +138,24 @@ class Client:
 
     def stream(self, url: str, body: Mapping[str, Any], *, pause: float = 0.02) -> Stream:
         """The same request over and over, ``pause`` seconds apart, for as long as a block runs."""
+        arguments = ("stream", url, str(pause))
+        return Stream(lambda: self.begin(_PATH, *arguments, stderr=subprocess.PIPE), body)
+
+    def begin(self, *arguments: str, stderr: int | None = None) -> subprocess.Popen[str]:
+        """Python with these arguments in the pod, its standard input and output at hand.
+
+        A program is told by the end of its input that it shall end. Where ``stderr`` is not given,
+        what it complains of goes where ours goes.
+        """
         kubectl = [str(ensure("kubectl")), f"--kubeconfig={self.cluster.kubeconfig}"]
-        execute = ["exec", "-i", "-n", self.namespace, NAME, "--"]
-        program = ["python", _PATH, "stream", url, str(pause)]
-        return Stream([*kubectl, *execute, *program], body)
+        return subprocess.Popen(
+            [*kubectl, "exec", "-i", "-n", self.namespace, NAME, "--", "python", *arguments],
+            env={**os.environ, **_EXEC_ENVIRONMENT},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+        )
 
 
 def service_url(name: str, namespace: str, model: str | None = None) -> str:

@@ -10,7 +10,6 @@ import datetime as dt
 import importlib.util
 import json
 import math
-import os
 import subprocess
 import sys
 import threading
@@ -19,9 +18,7 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any, Self
 
-from mooring_dev.binaries import ensure
-from mooring_dev.demo_client import EXEC_ENVIRONMENT, Client
-from mooring_dev.demo_client import NAME as CLIENT
+from mooring_dev.demo_client import Client
 from mooring_dev.demo_store import BUCKET, example_file
 from mooring_dev.errors import DevError
 from mooring_dev.s3 import S3Server
@@ -99,9 +96,8 @@ class Asking:
     """
 
     def __init__(self, client: Client, url: str, drawn: Any, store: S3Server | None = None) -> None:
-        kubectl = [str(ensure("kubectl")), f"--kubeconfig={client.cluster.kubeconfig}"]
-        execute = ["exec", "-i", "-n", client.namespace, CLIENT, "--"]
-        self._command = [*kubectl, *execute, "python", "-c", _PROGRAM.read_text(), url, TENSOR]
+        self._client = client
+        self._url = url
         self._given = [drawn]
         self._store = store
         self._started = threading.Event()
@@ -126,13 +122,7 @@ class Asking:
 
     def __enter__(self) -> Self:
         """Begin, and return when the first answer (or failure) is there."""
-        self._process = subprocess.Popen(
-            self._command,
-            env={**os.environ, **EXEC_ENVIRONMENT},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        self._process = self._client.begin("-c", _PROGRAM.read_text(), self._url, TENSOR)
         self._reader.start()
         self._give(self._given[0])
         if not self._started.wait(_END_SECONDS):

@@ -3,16 +3,21 @@ from __future__ import annotations
 import http.server
 import io
 import json
+import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime  # type: ignore[import-untyped]
 import pytest
 
-from mooring_dev import demo_client_program
+from mooring_dev import demo_client, demo_client_program
+from mooring_dev.demo_client import Client
 from mooring_dev.demo_store import example, example_file
 from mooring_dev.demo_timeline import Timeline
+from mooring_dev.errors import DevError
 
 pytestmark = pytest.mark.process
 
@@ -102,6 +107,40 @@ def test_a_stream_counts_every_answer_and_every_failure(
     assert counts["failed"] == _Handler.count // 3
     assert counts["answers"] == {"[[1]]": counts["sent"] - counts["failed"]}
     assert "HTTP 503" in counts["failures"][0]
+
+
+@pytest.fixture
+def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Client:
+    """A client whose pod is this machine: a kubectl that runs what it shall execute there."""
+    kubectl = tmp_path / "kubectl"
+    kubectl.write_text(
+        '#!/bin/sh\nwhile [ "$1" != "--" ]; do shift; done; shift 2\n'
+        f'exec "{sys.executable}" "$@"\n'
+    )
+    kubectl.chmod(0o755)
+    monkeypatch.setattr(demo_client, "ensure", lambda _: kubectl)
+    monkeypatch.setattr(demo_client, "_PATH", str(demo_client._PROGRAM))
+    cluster = SimpleNamespace(kubeconfig="none")
+    return Client(cluster, "demo")  # type: ignore[arg-type]
+
+
+def test_requests_go_on_while_a_block_runs_and_are_counted_after_it(
+    client: Client, url: str
+) -> None:
+    _Handler.count = 0
+    with client.stream(url, {}, pause=0.0) as stream:
+        while _Handler.count < 5:
+            threading.Event().wait(0.005)
+    assert stream.result.sent == _Handler.count >= 5
+    assert stream.result.failed == _Handler.count // 3
+
+
+def test_a_stream_that_does_not_start_says_why(
+    client: Client, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo_client, "_PATH", "/none.py")
+    with pytest.raises(DevError, match=r"did not start: .*none\.py"), client.stream(url, {}):
+        pass
 
 
 def test_the_timeline_breaks_no_digest_and_shows_no_colour_when_told_so(

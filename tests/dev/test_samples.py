@@ -6,11 +6,11 @@ import datetime as dt
 import http.server
 import io
 import json
+import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -152,17 +152,21 @@ class LabelStore:
         return key
 
 
-def test_what_was_asked_about_is_put_into_the_store_with_its_labels(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(demo_samples, "ensure", lambda _: Path("kubectl"))
-    nobody = SimpleNamespace(cluster=SimpleNamespace(kubeconfig="none"), namespace="none")
+class Here:
+    """What stands for the client's pod: this machine."""
+
+    def begin(self, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+
+def test_what_was_asked_about_is_put_into_the_store_with_its_labels() -> None:
     store, before, after = LabelStore(), demo_samples.day(1).take(range(9)), demo_samples.day(2)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}/infer"
-        asking = demo_samples.Asking(nobody, url, before, store)  # type: ignore[arg-type]
-        asking._command = [sys.executable, *asking._command[asking._command.index("-c") :]]
+        asking = demo_samples.Asking(Here(), url, before, store)  # type: ignore[arg-type]
         with asking:
             asking.become(after)
             until = time.monotonic() + 60

@@ -7,14 +7,11 @@ that ends, prints its counts as one line of JSON.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from mooring_dev.binaries import ensure
-from mooring_dev.demo_client import EXEC_ENVIRONMENT, Client
+from mooring_dev.demo_client import Client
 
 PROGRAMS = Path(__file__).parent / "faulty"
 
@@ -23,23 +20,15 @@ class Requests:
     """Requests while the block runs; the counts are there after it."""
 
     def __init__(self, client: Client, program: str, *arguments: str) -> None:
-        kubectl = [str(ensure("kubectl")), f"--kubeconfig={client.cluster.kubeconfig}"]
-        execute = ["exec", "-i", "-n", client.namespace, "client", "--"]
-        source = (PROGRAMS / program).read_text()
-        self._command = [*kubectl, *execute, "python", "-c", source, *arguments]
+        self._client = client
+        self._program = ("-c", (PROGRAMS / program).read_text(), *arguments)
         self.sent = self.failed = 0
         #: When the first request failed (seconds since the epoch), and what became of it.
         self.first_failure: float | None = None
         self.why = ""
 
     def __enter__(self) -> Self:
-        self._process = subprocess.Popen(
-            self._command,
-            env={**os.environ, **EXEC_ENVIRONMENT},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        self._process = self._client.begin(*self._program)
         assert self._process.stdout is not None
         assert self._process.stdout.readline().strip() == "started"
         return self
