@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -67,3 +68,10 @@ def test_version_of_the_program_alone_asks_no_cluster() -> None:
     found = CliRunner().invoke(main, ["version", "--client"])
     assert found.exit_code == 0
     assert found.output.startswith("mooring 0.1.0 for mooring.dev/v1alpha1 (Python 3.")
+
+
+def test_the_page_about_the_plugin_lists_every_command_but_the_operators_own() -> None:
+    page = (OPERATOR.parent / "docs" / "plugin.md").read_text().partition("## Looking")[0]
+    listed = {name for line in page.splitlines() if line.startswith("    mooring ")
+              for name in re.findall(r"[a-z]+", line.partition("      ")[0])}  # fmt: skip
+    assert set(COMMANDS) - listed == {"run"}
