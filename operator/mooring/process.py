@@ -235,8 +235,10 @@ class Process:
                 self.store, self.queue, self.metrics, self.configuration,
                 namespaces=namespaces, optional=discovery.known,
                 on_gap=lambda: self._after_gap(resync),
+                # What is deleted before a kind's first list, or between two watches, is reported by
+                # neither. A busy machine takes its time from the one list to the other.
+                on_list=resync.hurry,
             )  # fmt: skip
-            resync.hurry()  # what is deleted between two watches is reported by neither
             try:
                 await _until(
                     watch(registry, namespaces, self._hear_signals), discovery.changed.wait()

@@ -8,6 +8,7 @@ import signal
 from datetime import timedelta
 from pathlib import Path
 
+import aiohttp
 import pytest
 from tests.apiserver.cluster import (
     Api,
@@ -28,6 +29,7 @@ from mooring.core import kinds
 from mooring.core.kinds import Kind
 from mooring.engine import resync as resync_module
 from mooring.process import Process
+from mooring.shell.streams import Streams
 from mooring_dev.control_plane import ControlPlane
 
 pytestmark = pytest.mark.apiserver
@@ -168,7 +170,8 @@ async def test_definitions_that_come_after_the_operator_are_watched(
         return await api.get(CRD, None, name) is None
 
     await until(gone, "the definition is gone")
-    running = asyncio.create_task(_process(cluster.kubeconfig, namespace).run())
+    process = _process(cluster.kubeconfig, namespace)
+    running = asyncio.create_task(process.run())
     try:
         meta = {"name": name}
         await api.create(CRD, None, {"metadata": meta, "spec": definition["spec"]})
@@ -184,12 +187,47 @@ async def test_definitions_that_come_after_the_operator_are_watched(
         await deploy(api, namespace)
         await until(lambda: api.get(kinds.SERVICE, namespace, "fraud"), "the Service")
         await api.delete(kinds.MODEL_RUNTIME, namespace, "onnx")
-        await deploy(api, namespace, spec=simple_spec("s3://models/fraud/v2"))
+        await until(
+            lambda: process.store.get(kinds.MODEL_RUNTIME, namespace, "onnx") is None,
+            "the deletion of the runtime is seen by its watch",
+        )
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
 
-        async def blocked() -> bool:
-            return await api.stalled(namespace, "fraud") == "RuntimeNotFound"
 
-        await until(blocked, "the deletion of the runtime is seen by its watch")
+async def test_what_is_deleted_before_a_late_first_list_is_found_once_it_is_there(
+    cluster: ControlPlane, api: Api, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store is filled before kopf lists; on a busy machine long before."""
+    monkeypatch.setattr(resync_module, "_HURRY_SECONDS", 0.0)
+    deleted, as_it_is = asyncio.Event(), Streams.__call__
+
+    async def late(
+        self: Streams, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        if request.url.path.endswith("/modelruntimes"):
+            await deleted.wait()
+        return await as_it_is(self, request, handler)
+
+    monkeypatch.setattr(Streams, "__call__", late)
+    await install(api, namespace)
+    process = _process(cluster.kubeconfig, namespace)
+    running = asyncio.create_task(process.run())
+    try:
+        await until(
+            lambda: process.metrics.registry.get_sample_value(
+                "mooring_resync_total", {"result": "success"}
+            ),
+            "what the other lists asked for is done",
+        )
+        await api.delete(kinds.MODEL_RUNTIME, namespace, "onnx")
+        deleted.set()
+        await until(
+            lambda: process.store.get(kinds.MODEL_RUNTIME, namespace, "onnx") is None,
+            "the deletion is found",
+            seconds=45,  # a watch without a word is begun again after 70, and finds it so
+        )
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)

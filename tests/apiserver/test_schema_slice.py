@@ -75,7 +75,11 @@ async def test_fields_changed_and_changed_back_leave_the_children_as_they_were(
             async def back() -> bool:
                 return _without_records(await end_state(api, namespace)) == before
 
-            await until(back, f"as it was before {new}")
+            try:
+                await until(back, f"as it was before {new}")
+            except AssertionError:
+                assert _without_records(await end_state(api, namespace)) == before, new
+                raise
             await operator.settled()
             if taken == _CHANGES:
                 break

@@ -185,7 +185,7 @@ async def test_the_sessions_token_is_read_anew_when_the_file_changes(
     configuration = Configuration()
     loader.load_and_set(configuration)  # type: ignore[no-untyped-call]
     configuration.host, configuration.ssl_ca_cert = url, None
-    streams = Streams((), Store(), KeyedQueue(), Metrics(), lambda: None)
+    streams = Streams((), Store(), KeyedQueue(), Metrics(), lambda: None, lambda: None)
     info = intake._session(configuration, streams, 4)
     async with info.aiohttp_session as session:
         for text in ("one", "two", "two", "three"):

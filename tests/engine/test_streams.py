@@ -29,15 +29,21 @@ class Watch:
         self.queue = KeyedQueue()
         self.metrics = Metrics()
         self.gaps = 0
+        self.lists = 0
         self.status = 200
         self.chunks: list[bytes] = []
         self.breaks = False
-        self.streams = Streams((kinds.SERVICE,), self.store, self.queue, self.metrics, self._gap)
+        self.streams = Streams(
+            (kinds.SERVICE,), self.store, self.queue, self.metrics, self._gap, self._list
+        )
         self.session: aiohttp.ClientSession
         self.url = ""
 
     def _gap(self) -> None:
         self.gaps += 1
+
+    def _list(self) -> None:
+        self.lists += 1
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(status=self.status)
@@ -152,6 +158,7 @@ async def test_objects_are_taken_out_of_a_list_and_its_version_is_kept(
     watch.chunks = [json.dumps(page).encode()]
     async with watch.session.get(watch.url + path) as response:
         assert await response.json(content_type=None) == {**page, "items": []}
+    assert watch.lists == 1
     assert version(watch, "other") == "7"
     assert await watch.queue.get() == Key("shop", "other")
     assert watch.queue.depth == 0

@@ -126,7 +126,7 @@ class Resync:
         try:
             async with asyncio.timeout(seconds):
                 await self._hurried.wait()
-                await asyncio.sleep(_HURRY_SECONDS)  # until the watches have their first list
+                await asyncio.sleep(_HURRY_SECONDS)  # one comparison for the lists of all kinds
         except TimeoutError:
             pass
         self._hurried.clear()

@@ -60,12 +60,14 @@ def build_registry(
     namespaces: tuple[str, ...],
     optional: tuple[Kind, ...] = (),
     on_gap: Callable[[], None] = lambda: None,
+    on_list: Callable[[], None] = lambda: None,
 ) -> kopf.OperatorRegistry:
     """Handlers for every watched kind, a login that uses our own session, and the settings.
 
     No namespaces: all of them, and the cluster's kinds too. ``optional`` are the optional kinds
     that the cluster knows: kopf would give up on one that it does not. ``on_gap`` is called when a
-    watch is there again after it broke.
+    watch is there again after it broke, ``on_list`` when a kind was listed, to be watched from
+    there on.
     """
     registry = kopf.OperatorRegistry()
     clusterwide = not namespaces
@@ -73,7 +75,7 @@ def build_registry(
     # keep the last ones from ever starting.
     every = watched(clusterwide=clusterwide, optional=optional)
     watches = len(every) * max(1, len(namespaces))
-    streams = Streams(every, store, queue, metrics, on_gap)
+    streams = Streams(every, store, queue, metrics, on_gap, on_list)
 
     @kopf.on.startup(registry=registry)
     def configure(settings: kopf.OperatorSettings, **_: Any) -> None:

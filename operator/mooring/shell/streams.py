@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Any, cast
 
 import aiohttp
@@ -29,7 +30,8 @@ class Streams:
     """An aiohttp middleware for the session that kopf watches with.
 
     ``on_gap`` is called when a watch is there again after one that broke: what happened between
-    was seen late, or not at all.
+    was seen late, or not at all. ``on_list`` is called when kopf has a list, from which it will
+    watch on: what we knew before and is not in it has been deleted, and no watch will say so.
     """
 
     def __init__(
@@ -39,12 +41,14 @@ class Streams:
         queue: KeyedQueue,
         metrics: Metrics,
         on_gap: Callable[[], None],
+        on_list: Callable[[], None],
     ) -> None:
         self._kinds = {kind.path(None): kind for kind in kinds}
         self._store = store
         self._queue = queue
         self._metrics = metrics
         self._on_gap = on_gap
+        self._on_list = on_list
         self._broken: set[str] = set()
 
     async def __call__(
@@ -57,7 +61,8 @@ class Streams:
         if request.url.query.get("watch") != "true":
             response = await handler(request)
             if response.status == 200:
-                listed = _Listed(response.content, lambda obj: self._take_in(kind, obj))
+                take_in = partial(self._take_in, kind)
+                listed = _Listed(response.content, take_in, self._on_list)
                 response.content = cast(aiohttp.StreamReader, listed)
             return response
         path = request.url.path
@@ -113,10 +118,14 @@ class _Listed:
     """The content of an answer to a list, which kopf reads whole, without its objects."""
 
     def __init__(
-        self, content: aiohttp.StreamReader, take_in: Callable[[dict[str, Any]], None]
+        self,
+        content: aiohttp.StreamReader,
+        take_in: Callable[[dict[str, Any]], None],
+        on_list: Callable[[], None],
     ) -> None:
         self._content = content
         self._take_in = take_in
+        self._on_list = on_list
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._content, name)
@@ -132,6 +141,7 @@ class _Listed:
             return text
         for item in page["items"]:
             self._take_in(item)
+        self._on_list()
         return orjson.dumps({**page, "items": []})
 
 
