@@ -27,7 +27,7 @@ _TEXTS = (
 @cache
 def spec_schema(name: str = "modeldeployments") -> Json:
     """The schema of ``spec`` of one of our kinds."""
-    definition = yaml.safe_load((_CRDS / f"mooring.dev_{name}.yaml").read_text())
+    definition = yaml.load((_CRDS / f"mooring.dev_{name}.yaml").read_text(), yaml.CSafeLoader)
     schema = definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
     found: Json = schema["properties"]["spec"]
     return found
