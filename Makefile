@@ -41,7 +41,10 @@ PYTEST := $(BIN)/python -m pytest -q
 export PYTHONDONTWRITEBYTECODE :=
 # Tests of real servers wait more than they compute. A file's tests stay together, with the servers
 # that they share; each worker has a control plane of its own. Folders with long waits come first.
-SERVERS := -n 3 --dist=loadfile --no-loadscope-reorder
+SERVERS := --dist=loadfile --no-loadscope-reorder
+# How many clusters make test-e2e starts, each for a worker of its own: what a rollout does there is
+# mostly to wait. One takes 1.5 GiB of memory. With 1 there is no worker, as in test-slow.
+E2E_CLUSTERS ?= 2
 STEADY := --hypothesis-profile=ci
 # How many cases make faults-full tries in all, and which single one make fault repeats.
 FAULT_RUNS ?= 1000
@@ -147,7 +150,7 @@ test-unit: $(STAMP) ## Everything that needs no server (below 60 s)
 .PHONY: test-apiserver
 test-apiserver: $(STAMP) ## Against a real kube-apiserver and etcd, S3 server and Prometheus, with faults
 	@$(MOORING_DEV) binaries kubernetes s3 helm prometheus >/dev/null
-	@$(call RUN_TIER,apiserver,$(STEADY) $(SERVERS) -m "$(APISERVER)")
+	@$(call RUN_TIER,apiserver,$(STEADY) -n 3 $(SERVERS) -m "$(APISERVER)")
 
 .PHONY: test-faults
 test-faults: $(STAMP) ## Only the fault runs of test-apiserver: a seeded slice (below 3 minutes)
@@ -165,8 +168,8 @@ fault: $(STAMP) ## One case of the campaign again: CASE='story/class@verb:Kind n
 	@$(BIN)/python -m tests.faults.campaign --case "$$CASE"
 
 .PHONY: test-e2e
-test-e2e: $(STAMP) ## Against a real cluster with the chart installed
-	@$(call RUN_TIER,e2e,$(STEADY) -m "$(E2E)")
+test-e2e: $(STAMP) ## Against real clusters with the chart installed (E2E_CLUSTERS=2)
+	@$(call RUN_TIER,e2e,$(STEADY) $(if $(filter-out 1,$(E2E_CLUSTERS)),-n $(E2E_CLUSTERS) $(SERVERS)) -m "$(E2E)")
 
 .PHONY: test-evidence
 test-evidence: $(STAMP) ## Ten bad candidates of each kind and ten good ones, on a real Prometheus

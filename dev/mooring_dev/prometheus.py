@@ -10,7 +10,7 @@ import click
 from mooring_dev import oci
 from mooring_dev.binaries import PROMETHEUS_VERSION, ensure
 from mooring_dev.cluster import Cluster
-from mooring_dev.paths import cache_root
+from mooring_dev.paths import cluster_directory
 from mooring_dev.steps import note, step
 
 IMAGE = f"mooring.dev/prometheus:{PROMETHEUS_VERSION}"
@@ -39,7 +39,7 @@ def install(cluster: Cluster) -> str:
 def _load_image(cluster: Cluster) -> None:
     """Import an image of the Prometheus that is built here: Debian's cannot discover pods."""
     binary = ensure("prometheus")
-    archive = cache_root() / "prometheus.tar"
+    archive = cluster_directory(cluster.name) / "prometheus.tar"
     files = {"/bin/prometheus": oci.File(binary.read_bytes(), 0o755)}
     oci.write_image(archive, IMAGE, files, entrypoint=("/bin/prometheus",))
     try:

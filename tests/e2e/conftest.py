@@ -1,5 +1,6 @@
 """A real cluster with the chart installed, a model store, and a client, one for the session.
 
+Each worker of pytest-xdist has a cluster of its own, so no test meets another's.
 MOORING_KEEP_CLUSTER=1 leaves the cluster up for the next run and for a look around.
 """
 
@@ -10,7 +11,8 @@ import re
 import secrets
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -22,17 +24,33 @@ from mooring_dev.demo_model import Model
 from mooring_dev.images import Built
 from mooring_dev.s3 import S3Server
 
-CLUSTER = os.environ.get("MOORING_E2E_CLUSTER", "test")
+_NAME = os.environ.get("MOORING_E2E_CLUSTER", "test")
+_WORKER = os.environ.get("PYTEST_XDIST_WORKER")
+CLUSTER = f"{_NAME}-{_WORKER}" if _WORKER else _NAME
 CLIENT_NAMESPACE = "e2e-client"
 _FOLDER = Path(__file__).parent
 _OPERATOR = "app.kubernetes.io/name=mooring-operator"
 _FAILED = pytest.StashKey[bool]()
+# Minutes each: begun first, so that no worker waits long for another's last file.
+_LONGEST = (
+    "test_evidence.py",
+    "test_traffic.py",
+    "test_operator_lifecycle.py",
+    "test_updates.py",
+)
 
 
-def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if _FOLDER in item.path.parents:
             item.add_marker(pytest.mark.e2e)
+    items.sort(key=_turn)
+
+
+def _turn(item: pytest.Item) -> int:
+    if item.path.parent == _FOLDER and item.path.name in _LONGEST:
+        return _LONGEST.index(item.path.name)
+    return len(_LONGEST)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -56,11 +74,36 @@ def mooring_dev(*arguments: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[Cluster]:
-    mooring_dev("cluster", "up", "--name", CLUSTER)
-    yield Cluster.find(CLUSTER)
-    if not os.environ.get("MOORING_KEEP_CLUSTER"):
-        mooring_dev("cluster", "down", "--name", CLUSTER)
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with ExitStack() as at_the_end:
+        if not os.environ.get("MOORING_KEEP_CLUSTER"):
+            at_the_end.enter_context(_goes_with_us(tmp_path_factory.mktemp("down") / "log"))
+        mooring_dev("cluster", "up", "--name", CLUSTER)
+        yield Cluster.find(CLUSTER)
+
+
+@contextmanager
+def _goes_with_us(log: Path) -> Iterator[None]:
+    """Remove the cluster after the block, and also when this process is interrupted or killed.
+
+    An interrupted run gives its workers ten seconds, which is too short. So another process,
+    which no signal for us reaches, waits for an end of file: that comes whichever way we end.
+    """
+    down = (sys.executable, "-m", "mooring_dev", "cluster", "down", "--name", CLUSTER)
+    with log.open("wb") as output:
+        waiting = subprocess.Popen(
+            ["sh", "-c", 'cat >/dev/null; exec "$@"', "sh", *down],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        yield
+    finally:
+        waiting.communicate()
+    assert waiting.returncode == 0, log.read_text()
 
 
 @pytest.fixture(scope="session")
