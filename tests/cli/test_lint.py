@@ -54,6 +54,7 @@ def test_a_good_file_ends_with_0(file: Path) -> None:
          "spec.rollout.steps[0]: set exactly one of"),
         (9, ("name: onnx", "name: [onnx]"), "spec.runtime.name: must be text"),
         (9, ("name: onnx", "version: 2\n    name: onnx"), "spec.runtime.version: must be text (in"),
+        (9, ("name: onnx", "version: n\n    name: onnx"), "spec.runtime.version: must be text (in"),
         (11, ("  replicas: 2", "  rollout:\n    progressDeadline: 600"),
          "spec.rollout.progressDeadline: is 600, but must be a duration such as 30s"),
         (12, ("  replicas: 2", "  analysis:\n    metrics:\n    - {name: p95, latency: {max: 300}}"),

@@ -52,7 +52,9 @@ def digest(
     try:
         from mooring_fetcher.failure import EXIT_PERMANENT
     except ModuleNotFoundError:
-        console.print("mooring digest needs the fetcher: pip install 'mooring-operator[cli]'.")
+        console.print(
+            "mooring digest needs the fetcher: install it beside Mooring (docs/install.md)."
+        )
         sys.exit(1)
     from mooring_fetcher.failure import EXIT_TRANSIENT, PermanentFailure, TransientFailure, sentence
 

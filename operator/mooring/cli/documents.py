@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
@@ -51,7 +51,11 @@ class Document:
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader without dates and without numbers of base 60, which JSON does not have."""
+    """SafeLoader without dates and without numbers of base 60, which JSON does not have, and with
+    the y and n of YAML 1.1, which PyYAML leaves out and kubectl takes for true and false.
+    """
+
+    bool_values: ClassVar[dict[str, bool]] = {**yaml.SafeLoader.bool_values, "y": True, "n": False}
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -67,6 +71,7 @@ _Loader.add_implicit_resolver(
     re.compile(r"^[-+]?(?:0b[01_]+|0o?[0-7_]+|0x[0-9a-fA-F_]+|(?:0|[1-9][0-9_]*))$"),
     list("-+0123456789"),
 )
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^[yYnN]$"), list("yYnN"))
 
 
 def read_documents(text: str) -> Iterator[Document]:

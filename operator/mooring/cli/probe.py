@@ -118,7 +118,7 @@ def _grpc(address: str, model: str | None, timeout: float) -> list[Finding]:
         from mooring.cli.probe_grpc import GrpcProbe
     except ModuleNotFoundError as error:
         raise click.ClickException(
-            "--grpc needs gRPC: pip install 'mooring-operator[cli]'."
+            "--grpc needs gRPC: install Mooring with the extra `cli` (docs/install.md)."
         ) from error
     asking = GrpcProbe(address, model, timeout)
     try:

@@ -213,8 +213,8 @@ def _parquet(path: Path, wanted: Collection[str], categorical: Collection[str]) 
         parquet = import_module("pyarrow.parquet")
     except ModuleNotFoundError as error:
         raise Failure(
-            "reading Parquet needs pyarrow: pip install 'mooring-operator[reference]', "
-            "or write the table as CSV"
+            "reading Parquet needs pyarrow: install Mooring with the extra `reference` "
+            "(docs/install.md), or write the table as CSV"
         ) from error
     try:
         file = parquet.ParquetFile(path)
