@@ -228,6 +228,7 @@ TURNS = 10
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
     ("fault", "metrics", "url"), [*CASES, ("crash", [ERRORS], http_url)],
     ids=[*(case[0] for case in CASES), "crash"],
@@ -251,6 +252,7 @@ def test_ten_times_every_bad_candidate_is_rolled_back_in_time(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # each takes a minute and a half: steps last their time
 def test_ten_times_a_good_candidate_is_promoted(
     faulty: Callable[..., Model], client: Client
 ) -> None:

@@ -79,15 +79,23 @@ class Run:
 
     @contextlib.asynccontextmanager
     async def operator(self) -> AsyncIterator[Operator]:
-        """The operator behind the proxy; dead at once when the proxy kills it."""
+        """The operator behind the proxy; dead at once when the proxy kills it.
+
+        That may be before we hear that it runs: its first write comes as soon.
+        """
         wanted = settings(self.namespace, resync=RESYNC, **self.told)
+        alive: list[Operator] = []
+
+        def kill() -> None:
+            self.killed.set()
+            for one in alive:
+                one.task.cancel()
+
+        self.proxy.on_kill = kill
         async with Operator.run(self.kubeconfig, wanted) as running:
-
-            def kill() -> None:
-                running.task.cancel()
-                self.killed.set()
-
-            self.proxy.on_kill = kill
+            alive.append(running)
+            if self.killed.is_set():
+                kill()
             yield running
 
     async def play(self) -> Json:
