@@ -144,7 +144,7 @@ every-tier:
 	[ -z "$$failed" ] || { echo "Failed:$$failed" >&2; exit 1; }
 
 .PHONY: test-unit
-test-unit: $(STAMP) ## Everything that needs no server (below 60 s)
+test-unit: $(STAMP) ## Everything that needs no server (a minute or so)
 	@$(call RUN_TIER,unit,$(STEADY) -n 2 --dist=worksteal -m "$(UNIT)")
 
 .PHONY: test-apiserver

@@ -77,15 +77,20 @@ class Api:
             return found
 
     async def watch(self, path: str) -> AsyncIterator[tuple[str, Json]]:
-        """Events of a collection, from what there is now, until cancelled."""
+        """Events of a collection, from what there is now, until cancelled.
+
+        An API server ends a watch that does not follow as fast as things happen; the next one
+        begins with what there is by then.
+        """
         assert self.session is not None
         query = "?watch=1&allowWatchBookmarks=false"
-        async with self.session.get(
-            self.server + path + query, timeout=aiohttp.ClientTimeout(total=None)
-        ) as answer:
-            async for line in answer.content:
-                event = orjson.loads(line)
-                yield event["type"], event["object"]
+        while True:
+            async with self.session.get(
+                self.server + path + query, timeout=aiohttp.ClientTimeout(total=None)
+            ) as answer:
+                async for line in answer.content:
+                    event = orjson.loads(line)
+                    yield event["type"], event["object"]
 
 
 @dataclass
