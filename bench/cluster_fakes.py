@@ -90,7 +90,10 @@ class Api:
             ) as answer:
                 async for line in answer.content:
                     event = orjson.loads(line)
+                    if event["type"] == "ERROR":
+                        break
                     yield event["type"], event["object"]
+            await asyncio.sleep(0.5)
 
 
 @dataclass

@@ -38,6 +38,8 @@ PEER: dict[int, tuple[float, float, float, float, float, float]] = {
     2000: (79, 33.6, 174, 62.6, 35, 286),
 }
 _PATIENCE = 900.0
+#: Tens of seconds until everything must have come to rest.
+_SETTLING = 18
 
 
 @dataclass(frozen=True)
@@ -161,12 +163,20 @@ async def _move(
     started, cpu = time.monotonic(), running.cpu()
     await everywhere(api, changes)
     await statuses.all(count, holds, _PATIENCE)
-    return round(time.monotonic() - started, 1), round(running.cpu() - cpu, 2)
+    found = round(time.monotonic() - started, 1), round(running.cpu() - cpu, 2)
+    click.echo(f"{holds.__name__}: {count} after {found[0]} s, {found[1]} s of CPU", err=True)
+    return found
 
 
 async def _idle(running: Operator, seconds: int) -> tuple[int, float]:
     """Writes and the share of a core while nothing happens, after things have settled."""
-    await asyncio.sleep(20)  # drained pods go, Events follow
+    before = running.requests()
+    for _ in range(_SETTLING):  # drained pods go, Events follow
+        await asyncio.sleep(10)
+        now = running.requests()
+        if not writes(now - before):
+            break
+        before = now
     before, cpu = running.requests(), running.cpu()
     await asyncio.sleep(seconds)
     later: Counter[tuple[str, str]] = running.requests() - before
