@@ -97,8 +97,8 @@ class Stage:
         async def now() -> str:
             status = await self.status()
             reasons = {c["type"]: c["reason"] for c in status.get("conditions") or ()}
-            name = str((status.get("candidate") or {})["revision"])
-            return name if reasons["Reconciling"] == reason else ""
+            candidate = status.get("candidate") or {}
+            return str(candidate.get("revision", "")) if reasons["Reconciling"] == reason else ""
 
         async def safely() -> str:
             with contextlib.suppress(KeyError):

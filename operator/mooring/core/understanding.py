@@ -45,9 +45,10 @@ def understand(observed: Observed, resource: ModelDeployment) -> Situation:
     target = history.target(want.inputs)
     action = _action(observed)
     postponed = isinstance(action, Action) and is_ahead(observed.status, history, action)
+    given = action if isinstance(action, Action) and not postponed else None
     verb = action if isinstance(action, Outcome) else None
-    if isinstance(action, Action) and not postponed:
-        verb = take(action, Scene(history, history.stable, target, observed.now, desk))
+    if given is not None:
+        verb = take(given, Scene(history, history.stable, target, observed.now, desk))
     if verb is not None:
         if verb.revision is not None:
             history = history.with_revision(verb.revision)
@@ -57,8 +58,7 @@ def understand(observed: Observed, resource: ModelDeployment) -> Situation:
             verb = None
     found = _Found(history, target, blocked=resolution.blocked)
     if resolution.known:
-        late = "" if postponed else observed.action or ""
-        found = _named(_found(observed, resource, found, want, late), inputs, resolution)
+        found = _named(_found(observed, resource, found, want, given), inputs, resolution)
     history, target = found.history, found.target
     first = _first_serving(observed, history, target)
     if first is not None:
@@ -90,11 +90,11 @@ class _Found:
 
 
 def _found(
-    observed: Observed, resource: ModelDeployment, found: _Found, want: Wanted, late: str
+    observed: Observed, resource: ModelDeployment, found: _Found, want: Wanted, given: Action | None
 ) -> _Found:
     """The target, made where there is no record of these inputs, or a restart of them is due.
 
-    ``late`` is a verb that was given before such a record could be.
+    ``given`` is a verb that was given before there was such a record.
     """
     history, target = found.history, found.target
     if target is None or _restart_pending(history, target):
@@ -103,7 +103,7 @@ def _found(
             created = _new_revision(observed, want.resource(resource), history, want.inputs, nonce)
         except CannotRender as error:
             return replace(found, blocked=error)
-        marks = _too_early(late, observed.name, created.hash)
+        marks = _too_early(given, created.hash)
         created = replace(created, adopted=want.adopted, acknowledged=marks)
         return replace(
             found, history=history.with_revision(created), target=created, created=created
@@ -257,14 +257,10 @@ def _new_revision(
     )
 
 
-def _too_early(action: str, deployment: str, revision: str) -> tuple[str, ...]:
+def _too_early(given: Action | None, revision: str) -> tuple[str, ...]:
     """The mark of a verb that is older than the record which it names.
 
     Nobody can have meant this record. It is the verb of an earlier one of the same inputs, which
     the history limit has taken, and with it the acknowledgement.
     """
-    try:
-        parsed = parse_action(action, deployment)
-    except ValueError:
-        return ()
-    return (parsed.mark,) if parsed.revision == revision else ()
+    return (given.mark,) if given is not None and given.revision == revision else ()
