@@ -130,7 +130,7 @@ def operator(control_plane: ControlPlane, log: Path, patience: float = 25.0) -> 
         )  # fmt: skip
     running = Operator(process, port)
     try:
-        _until(
+        until(
             lambda: _leads(running, log),
             patience,
             lambda: "the operator does not lead: " + log.read_text()[-3000:],
@@ -152,9 +152,8 @@ def _leads(running: Operator, log: Path) -> bool:
         return False
 
 
-def _until(
-    condition: Callable[[], bool], seconds: float, message: str | Callable[[], str]
-) -> float:
+def until(condition: Callable[[], bool], seconds: float, message: str | Callable[[], str]) -> float:
+    """Waits for the condition and returns for how long; raises ClickException with the message."""
     started = time.monotonic()
     while time.monotonic() - started < seconds:
         if condition():
@@ -259,7 +258,7 @@ def _measure(
         control_plane.kubectl("apply", "-f", "-", input=text)
         if kill:
             # By its own count: asking the API server takes so long that it would be done by then.
-            _until(lambda: running.created() >= wanted // 2, 120, "half-way was not reached")
+            until(lambda: running.created() >= wanted // 2, 120, "half-way was not reached")
             running.process.kill()
             running.process.wait()
         else:
@@ -279,8 +278,8 @@ def _wait_for(
     # Polling by the operator's own count costs the machine next to nothing; what is believed is
     # the API server's. An operator that found some of them made counts only its own.
     if not found:
-        _until(lambda: running.created() >= wanted, 120, "not every child came to be")
-    _until(lambda: present(control_plane) >= wanted, 120, "not every child came to be")
+        until(lambda: running.created() >= wanted, 120, "not every child came to be")
+    until(lambda: present(control_plane) >= wanted, 120, "not every child came to be")
     seconds = time.monotonic() - started
     time_of_quiet = 0
     before = running.requests()

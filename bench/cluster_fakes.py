@@ -76,6 +76,11 @@ class Api:
             found: Json = orjson.loads(text)
             return found
 
+    async def count(self, path: str) -> int:
+        """How many objects a collection has."""
+        page = await self.send("GET", path + "?limit=1", {}, "application/json")
+        return len(page["items"]) + int(page["metadata"].get("remainingItemCount", 0))
+
     async def watch(self, path: str) -> AsyncIterator[tuple[str, Json]]:
         """Events of a collection, from what there is now, until cancelled.
 

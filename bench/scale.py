@@ -24,12 +24,10 @@ from typing import Any
 
 import click
 import yaml
-from rich.console import Console
-from rich.table import Table
 
-from bench.apply import ROOT, Operator, operator, writes
-from bench.cluster_fakes import MODELS, Api, Json, Readiness, Statuses
-from bench.machine import describe
+from bench.apply import ROOT, Operator, operator, until, writes
+from bench.cluster_fakes import DEPLOYMENTS, MODELS, Api, Json, Readiness, Statuses
+from bench.machine import describe, show
 from mooring_dev.control_plane import ControlPlane
 
 #: Seconds and CPU seconds of both moves, requests per object, MiB: Argo Rollouts 1.9.0.
@@ -38,8 +36,8 @@ PEER: dict[int, tuple[float, float, float, float, float, float]] = {
     2000: (79, 33.6, 174, 62.6, 35, 286),
 }
 _PATIENCE = 900.0
-#: Tens of seconds until everything must have come to rest.
-_SETTLING = 18
+#: Seconds for what the last deletions are told by.
+_EVENTS_FOLLOW = 10.0
 
 
 @dataclass(frozen=True)
@@ -143,7 +141,7 @@ async def measure(api: Api, running: Operator, count: int, idle: int) -> Row:
         rss = running.memory()[0]
         verbs = patches(count, lambda i: _abort(statuses.found[f"model-{i:05d}"]))
         back = await _move(api, running, statuses, verbs, count, rolled_back)
-        needless, share = await _idle(running, idle)
+        needless, share = await _idle(api, running, count, idle)
         for task in tasks:
             task.cancel()
     total = sum((requests - before).values())
@@ -168,15 +166,12 @@ async def _move(
     return found
 
 
-async def _idle(running: Operator, seconds: int) -> tuple[int, float]:
+async def _idle(api: Api, running: Operator, count: int, seconds: int) -> tuple[int, float]:
     """Writes and the share of a core while nothing happens, after things have settled."""
-    before = running.requests()
-    for _ in range(_SETTLING):  # drained pods go, Events follow
-        await asyncio.sleep(10)
-        now = running.requests()
-        if not writes(now - before):
-            break
-        before = now
+    async with asyncio.timeout(_PATIENCE):
+        while await api.count(DEPLOYMENTS) > count:  # pods that drain go later
+            await asyncio.sleep(1)
+    await asyncio.sleep(_EVENTS_FOLLOW)
     before, cpu = running.requests(), running.cpu()
     await asyncio.sleep(seconds)
     later: Counter[tuple[str, str]] = running.requests() - before
@@ -208,13 +203,14 @@ def begun_anew(control_plane: ControlPlane, log: Path, row: Row) -> Row:
     started = time.monotonic()
     with operator(control_plane, log, _PATIENCE) as running:
         ready = time.monotonic() - started
-        while (
-            running.number("mooring_reconcile_total") < row.count
-            or running.number("mooring_queue_depth") > 0
-        ):
-            if time.monotonic() - started > _PATIENCE:
-                raise click.ClickException("the new operator did not come to rest")
-            time.sleep(0.5)
+        until(
+            lambda: (
+                running.number("mooring_reconcile_total") >= row.count
+                and running.number("mooring_queue_depth") == 0
+            ),
+            _PATIENCE,
+            "the new operator did not come to rest",
+        )
         seconds, cpu = time.monotonic() - started, running.cpu()
         time.sleep(10)
         return replace(
@@ -240,41 +236,31 @@ def main(counts: tuple[int, ...], idle: int, as_json: bool) -> None:
         return
     for row in rows:
         _show(row)
-    Console().print(describe())
 
 
 def _show(row: Row) -> None:
-    table = Table(
-        title=f"{row.count} ModelDeployments, API server without nodes, pods' readiness faked"
+    ours = {
+        "created and Ready (s)": row.ready_seconds,
+        "  operator's CPU for that (s)": row.ready_cpu,
+        "all at a 50 % candidate (s)": row.half_seconds,
+        "  operator's CPU for this (s)": row.half_cpu,
+        "API requests per object, both moves": row.requests_per_object,
+        "operator's RSS (MiB)": row.rss_mib,
+        "all aborted, one revision left (s)": row.back_seconds,
+        "  operator's CPU to get there (s)": row.back_cpu,
+        f"writes in the {row.idle_seconds} s after": row.idle_writes,
+        "CPU in that time, share of a core": f"{row.idle_cpu_share:.1%}",
+        "operator begun anew: leads, everything read (s)": row.again_ready_seconds,
+        "  every object decided on (s)": row.again_seconds,
+        "  its CPU until then (s)": row.again_cpu,
+        "  its writes": row.again_writes,
+        "  its RSS (MiB)": row.again_rss_mib,
+    }
+    peer = dict.fromkeys(ours, "") | dict(zip(ours, PEER.get(row.count, ()), strict=False))
+    show(
+        f"{row.count} ModelDeployments, API server without nodes, pods' readiness faked",
+        {"Mooring": ours, "Argo Rollouts 1.9.0": peer},
     )
-    for title in ("", "Mooring", "Argo Rollouts 1.9.0"):
-        table.add_column(title, justify="right" if title else "left")
-    peer = PEER.get(row.count)
-    first, first_cpu, half, half_cpu, requests, rss = (
-        (f"{value:g}" for value in peer) if peer else ("",) * 6
-    )
-    for title, value, other in (
-        ("created and Ready (s)", row.ready_seconds, first),
-        ("  operator's CPU (s)", row.ready_cpu, first_cpu),
-        ("all at a 50 % candidate (s)", row.half_seconds, half),
-        ("  operator's CPU (s)", row.half_cpu, half_cpu),
-        ("all aborted, one revision left (s)", row.back_seconds, ""),
-        ("  operator's CPU (s)", row.back_cpu, ""),
-        ("API requests per object, both moves", row.requests_per_object, requests),
-        ("operator's RSS (MiB)", row.rss_mib, rss),
-        (f"writes in the {row.idle_seconds} s after", row.idle_writes, ""),
-    ):
-        table.add_row(title, f"{value:g}", other)
-    table.add_row("CPU in that time, share of a core", f"{row.idle_cpu_share:.1%}", "")
-    for title, value in (
-        ("operator begun anew: leads, everything read (s)", row.again_ready_seconds),
-        ("  every object decided on (s)", row.again_seconds),
-        ("  its CPU until then (s)", row.again_cpu),
-        ("  its writes", row.again_writes),
-        ("  its RSS (MiB)", row.again_rss_mib),
-    ):
-        table.add_row(title, f"{value:g}", "")
-    Console().print(table)
 
 
 if __name__ == "__main__":
