@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import random
 import sys
-import urllib.request
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +21,7 @@ from typing import Any
 for folder in ("onnx", "drift"):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent / folder))
 
+from feedback import partly, post, tell
 from make_model import FEATURES, predict, request
 from payments import Payment, payment
 
@@ -50,7 +49,7 @@ def labelled(
 ) -> dict[str, Any]:
     """The feedback about one request: a label for each of its rows, null where none has come."""
     labels = [truth(chance, score, missed) for score in scores]
-    return {"id": name, "labels": [one if chance.random() < share else None for one in labels]}
+    return partly(chance, name, labels, share)
 
 
 def send(given: argparse.Namespace) -> None:
@@ -60,21 +59,12 @@ def send(given: argparse.Namespace) -> None:
     for _ in range(given.times):
         payments: list[Payment] = [payment(chance) for _ in range(20)]
         name = uuid.uuid4().hex
-        answer = _post(
+        answer = post(
             f"{given.url}/v2/models/{given.model}/infer", {"id": name, **request(payments)}
         )
         scores = answer["outputs"][0]["data"]
         feedback.append(labelled(chance, name, scores, given.missed, given.share))
-    for start in range(0, len(feedback), 100):
-        print(_post(f"{given.collector}/feedback", feedback[start : start + 100]))
-
-
-def _post(url: str, body: object) -> Any:
-    data = json.dumps(body).encode()
-    headers = {"Content-Type": "application/json"}
-    sent = urllib.request.Request(url, data, headers)  # noqa: S310  # as given
-    with urllib.request.urlopen(sent, timeout=10) as answer:  # noqa: S310
-        return json.load(answer)
+    tell(given.collector, feedback)
 
 
 def main() -> None:

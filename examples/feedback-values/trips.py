@@ -13,13 +13,16 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import random
-import urllib.request
+import sys
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "feedback-labels"))
+
+from feedback import partly, post, tell
 
 FEATURES = ("distance_km", "rush_hour", "rain")
 MINUTES = (2.4, 6.0, 3.0)
@@ -61,7 +64,7 @@ def told(
 ) -> dict[str, Any]:
     """The feedback about one request: how long each trip took, null where nobody has said so."""
     labels = [took(chance, one, slower) for one in minutes]
-    return {"id": name, "labels": [one if chance.random() < share else None for one in labels]}
+    return partly(chance, name, labels, share)
 
 
 def table(path: str, rows: int = 20_000) -> None:
@@ -112,19 +115,10 @@ def send(given: argparse.Namespace) -> None:
     for _ in range(given.times):
         trips = [trip(chance) for _ in range(20)]
         name = uuid.uuid4().hex
-        answer = _post(f"{given.url}/v2/models/{given.model}/infer", {"id": name, **request(trips)})
+        answer = post(f"{given.url}/v2/models/{given.model}/infer", {"id": name, **request(trips)})
         minutes = answer["outputs"][0]["data"]
         feedback.append(told(chance, name, minutes, given.slower, given.share))
-    for start in range(0, len(feedback), 100):
-        print(_post(f"{given.collector}/feedback", feedback[start : start + 100]))
-
-
-def _post(url: str, body: object) -> Any:
-    data = json.dumps(body).encode()
-    headers = {"Content-Type": "application/json"}
-    sent = urllib.request.Request(url, data, headers)  # noqa: S310  # as given
-    with urllib.request.urlopen(sent, timeout=10) as answer:  # noqa: S310
-        return json.load(answer)
+    tell(given.collector, feedback)
 
 
 def main() -> None:

@@ -35,7 +35,7 @@ def client() -> Any:
         yield importlib.import_module("labels")
     finally:
         sys.path[:] = before
-        for name in ("labels", "payments", "make_model"):
+        for name in ("labels", "feedback", "payments", "make_model"):
             sys.modules.pop(name, None)
 
 

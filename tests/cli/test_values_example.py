@@ -38,7 +38,8 @@ def client() -> Any:
         yield importlib.import_module("trips")
     finally:
         sys.path[:] = before
-        sys.modules.pop("trips", None)
+        for name in ("trips", "feedback"):
+            sys.modules.pop(name, None)
 
 
 @pytest.fixture(scope="module")
