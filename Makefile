@@ -149,7 +149,7 @@ test-unit: $(STAMP) ## Everything that needs no server (a minute or so)
 
 .PHONY: test-apiserver
 test-apiserver: $(STAMP) ## Against a real kube-apiserver and etcd, S3 server and Prometheus, with faults
-	@$(MOORING_DEV) binaries kubernetes s3 helm prometheus >/dev/null
+	@$(MOORING_DEV) binaries kubernetes s3 helm prometheus gcs registry >/dev/null
 	@$(call RUN_TIER,apiserver,$(STEADY) -n 3 $(SERVERS) -m "$(APISERVER)")
 
 .PHONY: test-faults

@@ -234,6 +234,8 @@ class Wire:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._open: list[socket.socket] = []
         self._whole = True
+        #: A connection that comes while all are cut is seen by one of the two.
+        self._lock = threading.Lock()
         self._threads = [threading.Thread(target=self._accept)]
         self._threads[0].start()
 
@@ -243,10 +245,11 @@ class Wire:
 
     def cut(self) -> None:
         """Ends every connection, and lets none come about."""
-        self._whole = False
-        for end in self._open:
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
+        with self._lock:
+            self._whole = False
+            for end in self._open:
+                with contextlib.suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)
 
     def mend(self) -> None:
         self._whole = True
@@ -265,12 +268,13 @@ class Wire:
                 client, _ = self._listener.accept()
             except OSError:
                 return
-            self._open.append(client)
-            if not self._whole:
-                client.shutdown(socket.SHUT_RDWR)
-                continue
-            server = socket.create_connection(self._address)
-            self._open.append(server)
+            with self._lock:
+                self._open.append(client)
+                if not self._whole:
+                    client.shutdown(socket.SHUT_RDWR)
+                    continue
+                server = socket.create_connection(self._address)
+                self._open.append(server)
             for pair in ((client, server), (server, client)):
                 thread = threading.Thread(target=self._copy, args=pair)
                 self._threads.append(thread)

@@ -359,15 +359,16 @@ def cutting() -> Iterator[Callable[[str], Cutter]]:
         yield start
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _cheap_starts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+@pytest.fixture(scope="package", autouse=True)
+def _cheap_starts() -> Iterator[None]:
     """What costs a process a moment once would cost it hundreds of times here: loading a hundred
-    and fifty authorities (one, that signed nothing, does) and botocore's description of S3."""
-    nobody, _ = _certificate(tmp_path_factory.mktemp("nobody"))
+    and fifty authorities (none does) and botocore's description of S3.
+
+    Only in this process: the programs that other fixtures start go on trusting whom they trust.
+    """
     loader = botocore.loaders.create_loader()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SSL_CERT_FILE", str(nobody))
-        patch.setenv("SSL_CERT_DIR", str(nobody.parent))
+        patch.setattr("ssl.SSLContext.load_default_certs", lambda *_: None)
         patch.setattr("botocore.session.create_loader", lambda paths: loader)
         yield
 
