@@ -6,6 +6,8 @@ every process left in the group is known to be the cluster's.
 
 from __future__ import annotations
 
+import contextlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,25 +85,19 @@ def pids(name: str) -> list[int]:
     """Every process in the group ``name`` and below."""
     found: set[int] = set()
     for folder in Hierarchies.find().all_folders:
-        for file in (folder / name).glob("**/cgroup.procs"):
-            try:
-                found.update(int(line) for line in file.read_text().split())
-            except OSError:
-                # The group went away with its last process while we looked.
-                continue
+        # Groups go away with their last process while we look; a glob would fail at that.
+        for path, _, files in os.walk(folder / name):
+            if "cgroup.procs" in files:
+                with contextlib.suppress(OSError):
+                    text = (Path(path) / "cgroup.procs").read_text()
+                    found.update(int(line) for line in text.split())
     return sorted(found - {0})
 
 
 def remove(name: str) -> None:
     """Remove the group ``name``, which must be without processes."""
     for folder in Hierarchies.find().all_folders:
-        root = folder / name
-        if not root.exists():
-            continue
-        below = [path for path in root.glob("**/") if path != root]
-        for group in [*sorted(below, key=lambda path: len(path.parts), reverse=True), root]:
-            try:
-                group.rmdir()
-            except OSError:
-                # Version 1 frees a group a moment after its last process; an empty one is no harm.
-                continue
+        for group, _, _ in os.walk(folder / name, topdown=False):
+            # Version 1 frees a group a moment after its last process; an empty one is no harm.
+            with contextlib.suppress(OSError):
+                Path(group).rmdir()

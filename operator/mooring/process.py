@@ -26,6 +26,7 @@ from mooring.engine.deliveries import Deliveries
 from mooring.engine.discovery import Discovery
 from mooring.engine.drift import DriftWatch
 from mooring.engine.drift_metrics import DriftMetrics
+from mooring.engine.ending import ended
 from mooring.engine.evidence import Examiner
 from mooring.engine.health import Health
 from mooring.engine.lease import Fence, FencedLock, lead
@@ -273,9 +274,7 @@ class Process:
             for task in done - {stopping}:
                 task.result()
         finally:
-            for task in (*tasks, stopping):
-                task.cancel()
-            await asyncio.gather(*tasks, stopping, return_exceptions=True)
+            await ended((*tasks, stopping))
 
 
 async def _until(*coroutines: Coroutine[Any, Any, Any]) -> None:
@@ -286,9 +285,7 @@ async def _until(*coroutines: Coroutine[Any, Any, Any]) -> None:
         for task in done:
             task.result()
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await ended(tasks)
 
 
 def collect_rarely() -> None:

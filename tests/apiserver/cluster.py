@@ -349,8 +349,10 @@ class Operator:
             yield operator
         finally:
             process.stop.set()
-            with contextlib.suppress(TimeoutError, asyncio.CancelledError):
-                await asyncio.wait_for(operator.task, 10)
+            done, _ = await asyncio.wait({operator.task}, timeout=SECONDS)
+            assert done, f"the process has not ended {SECONDS:.0f} s after it was told to"
+            if not operator.task.cancelled():  # as a fault that kills it does
+                operator.task.result()
             # kopf leaves the connections of watches that are cancelled to the garbage collector;
             # what it says of them must not be held against the test that runs by then.
             with warnings.catch_warnings():

@@ -221,6 +221,38 @@ async def test_watching_that_ends_leaves_the_tasks_of_others_alone(
     others.cancel()
 
 
+@pytest.mark.parametrize("steps", range(8))
+async def test_watching_that_is_cancelled_at_any_moment_and_again_leaves_no_task_of_kopfs(
+    monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    """A watcher that is left can keep the loop from closing: it waits for helpers ended first."""
+    watches: list[asyncio.Task[None]] = []
+
+    async def tidies() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            for _ in range(5):
+                await asyncio.sleep(0)
+
+    async def spawn_tasks(**_: object) -> list[asyncio.Task[None]]:
+        watches.append(asyncio.create_task(tidies(), name="resource observer"))
+        watches.append(asyncio.create_task(tidies(), name="watcher for services"))
+        await asyncio.sleep(0)
+        return watches[:1]  # the second one comes by way of the first
+
+    monkeypatch.setattr(kopf, "spawn_tasks", spawn_tasks)
+    monkeypatch.setattr(intake, "_CANCELLATION_SECONDS", 0.001)
+    watching = asyncio.create_task(intake.watch(registry(), ()))
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    while not watching.done():
+        watching.cancel()
+        await asyncio.sleep(0)
+    assert watching.cancelled()
+    assert all(task.done() for task in watches)
+
+
 async def test_no_server_of_kopfs_own_is_started_for_probes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

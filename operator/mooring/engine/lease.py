@@ -18,6 +18,8 @@ from kubernetes.aio.leaderelection.leaderelection import LeaderElection
 from kubernetes.aio.leaderelection.leaderelectionrecord import LeaderElectionRecord
 from kubernetes.aio.leaderelection.resourcelock.leaselock import LeaseLock
 
+from mooring.engine import ending
+
 log = logging.getLogger(__name__)
 
 _REQUEST_SECONDS = 5.0
@@ -176,6 +178,4 @@ async def lead(
     finally:
         fence.close()
         # The library leaves the work running; the lease is given up only when that has ended.
-        for task in (election, *running):
-            task.cancel()
-        await asyncio.gather(election, *running, return_exceptions=True)
+        await ending.ended((election, *running))

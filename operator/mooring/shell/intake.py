@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from typing import Any, cast
 
 import aiohttp
@@ -18,6 +18,7 @@ from kubernetes.aio.client import Configuration
 
 from mooring.adapters.kube import authorization, session
 from mooring.core.kinds import Kind
+from mooring.engine.ending import to_its_end
 from mooring.engine.metrics import Metrics
 from mooring.engine.queue import KeyedQueue
 from mooring.engine.resync import SELECTOR, selector_of, watched
@@ -104,20 +105,29 @@ async def watch(
     ``on_spawned`` is called as soon as it has.
     """
     before = asyncio.all_tasks()
-    tasks = await kopf.spawn_tasks(
-        registry=registry,
-        standalone=True,
-        clusterwide=not namespaces,
-        namespaces=namespaces,
+    spawning = asyncio.ensure_future(
+        kopf.spawn_tasks(
+            registry=registry,
+            standalone=True,
+            clusterwide=not namespaces,
+            namespaces=namespaces,
+        )
     )
-    on_spawned()
     try:
+        tasks = await asyncio.shield(spawning)
+        on_spawned()
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        await _end(set(tasks))
-        await _end(_left_watchers(before))
+        await to_its_end(_end_all(spawning, before))
     for task in done:
         task.result()
+
+
+async def _end_all(
+    spawning: asyncio.Future[Collection[asyncio.Task[Any]]], before: set[asyncio.Task[Any]]
+) -> None:
+    await _end(set(await spawning))
+    await _end(_left_watchers(before))
 
 
 def _left_watchers(before: set[asyncio.Task[Any]]) -> set[asyncio.Task[Any]]:
