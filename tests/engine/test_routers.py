@@ -60,7 +60,7 @@ async def test_a_redirect_is_not_followed(monkeypatch: pytest.MonkeyPatch) -> No
     assert asked == ["/version"]
 
 
-async def test_an_answer_without_end_is_read_as_far_as_one_may_be_long(
+async def test_an_answer_without_end_is_read_no_further_than_one_may_be_long(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     sent = 0
@@ -79,6 +79,50 @@ async def test_an_answer_without_end_is_read_as_far_as_one_may_be_long(
     assert found.taken == ""
     assert sent < 1 << 26
     assert time.monotonic() - started < 5
+
+
+_TAKEN = """\
+cluster_manager.cds.version_text: "v7"
+http.http.rds.http.version_text: "v7"
+cluster.abc.membership_total: 2
+"""
+_NOT_TAKEN = 'http.grpc.rds.grpc.version_text: "v6"\ncluster.def.membership_total: 0\n'
+
+
+def _in_pieces(*pieces: str, breaks: bool = False) -> Answer:
+    """An answer that the network brings in pieces, as it does above 1,460 bytes."""
+
+    async def answer(request: web.BaseRequest) -> web.StreamResponse:
+        response = web.StreamResponse()
+        response.enable_chunked_encoding()
+        await response.prepare(request)
+        for piece in pieces:
+            await response.write(piece.encode())
+            await asyncio.sleep(0.05)  # or the next one would come with it
+        if breaks and request.transport is not None:
+            request.transport.abort()
+        return response
+
+    return answer
+
+
+async def test_an_answer_in_pieces_is_judged_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its beginning alone, this router would have taken a version that one port has not."""
+    found = await _ask(_in_pieces(_TAKEN, _NOT_TAKEN), monkeypatch)
+    assert (found.taken, dict(found.endpoints)) == ("", {"abc": 2, "def": 0})
+    found = await _ask(_in_pieces(_TAKEN[:60], _TAKEN[60:]), monkeypatch)
+    assert (found.taken, dict(found.endpoints)) == ("v7", {"abc": 2})
+
+
+async def test_the_beginning_of_an_answer_that_breaks_off_or_is_too_long_is_not_believed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for answer in (
+        _in_pieces(_TAKEN, breaks=True),
+        _in_pieces(_TAKEN, "x" * (64 << 10)),
+    ):
+        found = await _ask(answer, monkeypatch)
+        assert (found.taken, dict(found.endpoints)) == ("", {})
 
 
 async def test_a_pod_that_says_nothing_has_not_answered_after_a_second(

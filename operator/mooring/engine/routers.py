@@ -22,7 +22,7 @@ from mooring.core.traffic import RouterReport
 
 #: A router answers from memory; one that takes longer has not answered.
 _SECONDS = 1.0
-#: What a router may say at most (bytes).
+#: What a router may say at most (bytes); one that says more has not answered.
 _MOST = 64 << 10
 
 
@@ -84,6 +84,19 @@ class RouterPods:
             async with self._session.get(url, allow_redirects=False) as answer:
                 if answer.status != 200:
                     return ""
-                return (await answer.content.read(_MOST)).decode("utf-8", "replace")
+                return (await _whole(answer.content)).decode("utf-8", "replace")
         except (aiohttp.ClientError, TimeoutError, OSError):
             return ""
+
+
+async def _whole(content: aiohttp.StreamReader) -> bytes:
+    """An answer to its end; nothing of one that is longer than allowed.
+
+    Its beginning could name fewer ports than there are, and say that all of them agree.
+    """
+    said = bytearray()
+    async for piece in content.iter_any():
+        said += piece
+        if len(said) > _MOST:
+            return b""
+    return bytes(said)
