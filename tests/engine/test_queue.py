@@ -70,6 +70,36 @@ async def test_a_worker_that_is_cancelled_as_it_is_woken_ends(
     assert worker.cancelled()
 
 
+def test_wishes_that_were_met_before_they_fell_due_do_not_pile_up(
+    queue: KeyedQueue, clock: Clock
+) -> None:
+    """A schedule looks again in a week, and rounds come every ten seconds meanwhile."""
+    queue.add_after(B, 3600.0)
+    for _ in range(1000):
+        queue.add(A)
+        assert take(queue) == A
+        queue.add_after(A, 604_800.0)
+        queue.done(A)
+        clock.now += 1.0
+    assert len(queue._later) <= 100
+    clock.now += 3600.0
+    assert ready(queue) == [B]
+    queue.done(B)
+    clock.now += 604_800.0
+    assert ready(queue) == [A]
+
+
+def test_the_wishes_of_many_forgotten_keys_go_with_them(queue: KeyedQueue, clock: Clock) -> None:
+    keys = [Key("shop", str(number)) for number in range(1000)]
+    for key in keys:
+        queue.add_after(key, 604_800.0)
+    for key in keys[1:]:
+        queue.forget(key)
+    assert len(queue._later) <= 100
+    clock.now += 604_800.0
+    assert ready(queue) == keys[:1]
+
+
 def test_a_key_added_many_times_is_worked_on_once(queue: KeyedQueue) -> None:
     for _ in range(10):
         queue.add(A)

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 
 _FIRST_BACKOFF = 0.5
 _LAST_BACKOFF = 60.0
+#: So many met wishes may lie about before it is worth sweeping them out.
+_LITTER = 64
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -78,6 +80,7 @@ class KeyedQueue:
             return
         self._due[key] = due
         heapq.heappush(self._later, (due, next(self._order), key))
+        self._sweep()
         self._wake.set()
 
     def retry(self, key: Key, at_least: float = 0.0) -> float:
@@ -97,6 +100,7 @@ class KeyedQueue:
         """Drops what is remembered of a key whose object is gone."""
         self._failures.pop(key, None)
         self._due.pop(key, None)
+        self._sweep()
 
     async def get(self) -> Key:
         """The next key; it stays with the caller until :meth:`done`."""
@@ -132,6 +136,16 @@ class KeyedQueue:
             if self._due.get(key) == due:  # not replaced by an earlier wish, nor forgotten
                 del self._due[key]
                 self.add(key)
+
+    def _sweep(self) -> None:
+        """Drops the wishes that were met, replaced or forgotten before they fell due.
+
+        A plan that looks again in a week leaves one with every round that comes sooner. Each sweep
+        drops more than half of what is there, so a wish costs no more for it.
+        """
+        if len(self._later) > 2 * len(self._due) + _LITTER:
+            self._later = [(due, next(self._order), key) for key, due in self._due.items()]
+            heapq.heapify(self._later)
 
     @property
     def depth(self) -> int:
