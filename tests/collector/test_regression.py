@@ -182,7 +182,7 @@ def test_however_many_labels_come_the_page_grows_by_cells_alone() -> None:
 
 def test_predictions_of_many_outputs_wait_in_the_same_memory() -> None:
     many = Waiting(1 << 20, 500, 500)
-    assert many._sets * 4 * (18 + 10 * 500) <= 64 << 20
+    assert many._sets * 4 * (20 + 10 * 500) <= 64 << 20
     assert Waiting(1 << 20, 4, 4)._sets == 1 << 18
 
 

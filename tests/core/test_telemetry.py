@@ -92,6 +92,16 @@ def test_a_process_older_than_the_window_that_was_not_scraped_before_is_a_gap() 
     assert not read_fraud({f"shop|{POD}|scrapes|": 10.0}).gap
 
 
+def test_a_revision_that_came_back_after_it_was_dropped_is_seen_by_its_process() -> None:
+    whole = {
+        f"shop|{POD}|scrapes|5000.0": 240.0,
+        f"shop|{POD}|before|5000.0": 0.0,
+        f"shop|{POD}|scrapes|5000.0/64": 12.0,
+    }
+
+    assert read_fraud(whole) == Counted(scrapes=240)
+
+
 def test_what_belongs_to_nobody_is_left_out() -> None:
     found = read_fraud(
         {

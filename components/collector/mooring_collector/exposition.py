@@ -23,7 +23,8 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _PREFIX = "mooring_telemetry_"
 _PIECE = 2000
 #: When this process began to count: the counters of two processes in one pod are then two series,
-#: and none ever falls.
+#: and none ever falls. A revision whose counts may have been dropped and begun anew has lives of
+#: its own, for the same reason.
 _LIFE = f"{time.time():.3f}"
 
 
@@ -42,12 +43,8 @@ async def exposition(telemetry: Telemetry, *, held_bytes: int, exchanges: int, l
 
 def _lines(telemetry: Telemetry, held_bytes: int, exchanges: int, lag: float) -> Iterator[str]:
     for part in (_requests, _features, _outputs, _violations, _sizes, _feedback, _errors):
-        yield from map(_with_life, part(telemetry))
+        yield from part(telemetry)
     yield from _own(held_bytes, exchanges, lag)
-
-
-def _with_life(line: str) -> str:
-    return line.replace("{", f'{{life="{_LIFE}",', 1) if line.startswith(_PREFIX) else line
 
 
 def _text(value: str) -> str:
@@ -60,9 +57,15 @@ def _head(name: str, kind: str, about: str) -> Iterator[str]:
 
 
 def _revisions(telemetry: Telemetry) -> Iterator[tuple[str, Revision]]:
-    # A list, since new ones may come between two pieces.
+    """Every revision, after the labels that tell its series from all others."""
+    # A list, since new ones may come, and old ones go, between two pieces.
     for name, revision in list(telemetry.revisions.items()):
-        yield _text(name), revision
+        yield _labels(name, revision), revision
+
+
+def _labels(name: str, revision: Revision | None = None) -> str:
+    life = f"{_LIFE}/{revision.number}" if revision is not None and revision.again else _LIFE
+    return f'life="{life}",revision="{_text(name)}"'
 
 
 def _requests(telemetry: Telemetry) -> Iterator[str]:
@@ -70,14 +73,14 @@ def _requests(telemetry: Telemetry) -> Iterator[str]:
     yield from _head(name, "counter", "Requests by what became of their copies.")
     for shown, revision in _revisions(telemetry):
         for (traffic, kind), count in sorted(revision.requests.items()):
-            labels = f'revision="{shown}",traffic="{traffic}",kind="{kind}"'
+            labels = f'{shown},traffic="{traffic}",kind="{kind}"'
             yield f"{name}{{{labels}}} {count}"
     name = f"{_PREFIX}rows_total"
     yield from _head(name, "counter", "Rows of live requests that were counted into features.")
-    yield f'{name}{{revision=""}} 0'  # there from the start: scraped, and nobody asked
+    yield f"{name}{{{_labels('')}}} 0"  # there from the start: scraped, and nobody asked
     for shown, revision in _revisions(telemetry):
         if revision.rows:
-            yield f'{name}{{revision="{shown}"}} {revision.rows}'
+            yield f"{name}{{{shown}}} {revision.rows}"
 
 
 def _features(telemetry: Telemetry) -> Iterator[str]:
@@ -86,9 +89,7 @@ def _features(telemetry: Telemetry) -> Iterator[str]:
     grid = _text(telemetry.settings.grid)
     for shown, revision in _revisions(telemetry):
         for column, cells in revision.features.series():
-            start = (
-                f'{name}{{revision="{shown}",grid="{grid}",feature="{_text(column.name)}",cell="'
-            )
+            start = f'{name}{{{shown},grid="{grid}",feature="{_text(column.name)}",cell="'
             yield from (f'{start}{cell}"}} {cells[cell]}' for cell in np.flatnonzero(cells))
 
 
@@ -100,7 +101,7 @@ def _outputs(telemetry: Telemetry) -> Iterator[str]:
         for traffic, outputs in revision.outputs.items():
             for column, cells in outputs.series():
                 labels = (
-                    f'revision="{shown}",traffic="{traffic}",grid="{grid}",'
+                    f'{shown},traffic="{traffic}",grid="{grid}",'
                     f'output="{_text(column.name)}",cell="'
                 )
                 yield from (f'{name}{{{labels}{cell}"}} {cells[cell]}'
@@ -110,7 +111,7 @@ def _outputs(telemetry: Telemetry) -> Iterator[str]:
     for shown, revision in _revisions(telemetry):
         for traffic, outputs in revision.outputs.items():
             for output, count in sorted(outputs.constant.items()):
-                labels = f'revision="{shown}",traffic="{traffic}",output="{_text(output)}"'
+                labels = f'{shown},traffic="{traffic}",output="{_text(output)}"'
                 yield f"{name}{{{labels}}} {count}"
 
 
@@ -121,7 +122,7 @@ def _violations(telemetry: Telemetry) -> Iterator[str]:
         found = revision.features.violations.copy()
         found.update(revision.outputs["live"].violations)
         for (feature, rule), count in sorted(found.items()):
-            labels = f'revision="{shown}",feature="{_text(feature)}",rule="{rule}"'
+            labels = f'{shown},feature="{_text(feature)}",rule="{rule}"'
             yield f"{name}{{{labels}}} {count}"
 
 
@@ -131,8 +132,7 @@ def _sizes(telemetry: Telemetry) -> Iterator[str]:
         yield from _head(name, "histogram", f"Bodies of {about} that were looked at.")
         for shown, revision in _revisions(telemetry):
             sizes = revision.request_sizes if part == "request" else revision.answer_sizes
-            labels = f'revision="{shown}"'
-            yield from _histogram(name, labels, SIZE_EDGES, sizes.counts, sizes.total)
+            yield from _histogram(name, shown, SIZE_EDGES, sizes.counts, sizes.total)
 
 
 def _histogram(
@@ -152,14 +152,14 @@ def _feedback(telemetry: Telemetry) -> Iterator[str]:
     yield from _head(name, "counter", "Labels that came, by whether their prediction was found.")
     for shown, revision in _revisions(telemetry):
         for result, count in sorted(revision.feedback.items()):
-            yield f'{name}{{revision="{shown}",result="{result}"}} {count}'
+            yield f'{name}{{{shown},result="{result}"}} {count}'
     name = f"{_PREFIX}outcomes_total"
     yield from _head(name, "counter", "Labels by the output's cell that they belong to.")
     grid = _text(telemetry.settings.grid)
     for shown, revision in _revisions(telemetry):
         for (output, cell, label), count in sorted(revision.outcomes.counts.items()):
             labels = (
-                f'revision="{shown}",grid="{grid}",output="{_text(output)}",cell="{cell}",'
+                f'{shown},grid="{grid}",output="{_text(output)}",cell="{cell}",'
                 f'label="{_text(label)}"'
             )
             yield f"{name}{{{labels}}} {count}"
@@ -177,7 +177,7 @@ def _errors(telemetry: Telemetry) -> Iterator[str]:
         yield from _head(name, "counter", about)
         for shown, revision in _revisions(telemetry):
             for output, sums in list(revision.errors.items()):
-                start = f'{name}{{revision="{shown}",grid="{grid}",output="{_text(output)}",cell="'
+                start = f'{name}{{{shown},grid="{grid}",output="{_text(output)}",cell="'
                 values = {
                     "labelled_rows": sums.rows,
                     "absolute_errors": sums.absolute,
@@ -191,7 +191,7 @@ def _errors(telemetry: Telemetry) -> Iterator[str]:
     yield from _head(name, "histogram", "Labels that are numbers, by |prediction - label|.")
     for shown, revision in _revisions(telemetry):
         for output, sums in list(revision.errors.items()):
-            labels = f'revision="{shown}",grid="{grid}",output="{_text(output)}"'
+            labels = f'{shown},grid="{grid}",output="{_text(output)}"'
             total = float(sums.absolute.sum())
             yield from _histogram(name, labels, sums.edges, sums.bins, total)
 

@@ -56,14 +56,14 @@ class Waiting:
     """
 
     def __init__(self, limit: int, outputs: int, numbers: int = 0) -> None:
-        most = _MOST_BYTES // (18 + 2 * outputs + 8 * numbers)
+        most = _MOST_BYTES // (20 + 2 * outputs + 8 * numbers)
         self._sets = max(1, min(limit, most) // _WAYS)
         slots = self._sets * _WAYS
         self._outputs, self._width = outputs, numbers
         self._key = secrets.token_bytes(16)
         self._keys = array("Q", bytes(8 * slots))
         self._times = array("d", bytes(8 * slots))
-        self._revisions = array("H", bytes(2 * slots))
+        self._revisions = array("I", bytes(4 * slots))
         self._cells = array("H", bytes(2 * slots * outputs))
         self._numbers = array("d", bytes(8 * slots * numbers))
 

@@ -57,9 +57,17 @@ class Exchange:
 
 @dataclass(slots=True)
 class Revision:
-    """The counts of one revision."""
+    """The counts of one revision.
+
+    Attributes:
+        number: tells it from all others of this process; none is given twice.
+        again: whether counts of the same revision may have been dropped before, so that these are
+            a new life of its series, which begin at 0.
+        used: when it had its last exchange, in uses of any revision.
+    """
 
     number: int
+    again: bool
     features: Histograms
     outputs: Mapping[Traffic, Outputs]
     outcomes: Outcomes
@@ -70,6 +78,7 @@ class Revision:
     answer_sizes: Sizes = field(default_factory=Sizes)
     feedback: Counter[Result] = field(default_factory=Counter)
     errors: dict[str, ErrorSums] = field(default_factory=dict)
+    used: int = 0
 
     def label(self, found: Prediction, feedback: Feedback) -> tuple[int, ...]:
         """Counts the label of one output, or of all, and gives the cells that wait for theirs yet.
@@ -126,25 +135,40 @@ class Telemetry:
             numbers = len(self._outputs.numeric)
             self._waiting = Waiting(settings.labels, numbers + len(self._outputs.texts), numbers)
         self.revisions: dict[str, Revision] = {}
+        self._begun = self._uses = 0
+        self._dropped = False
 
     def revision(self, name: str) -> Revision:
-        """The counts of a revision; those of one more than there may be share the last."""
+        """The counts of a revision, which is used now; what is of no revision is under ``""``.
+
+        A revision more than there may be takes the place of the one that went longest without an
+        exchange: a model is rolled out more often than its collector starts, and the newest
+        revision is the one to be watched.
+        """
         found = self.revisions.get(name)
-        if found is not None:
-            return found
-        if len(self.revisions) >= self._bounds.revisions:
-            name = OTHER
-            if name in self.revisions:
-                return self.revisions[name]
+        if found is None:
+            found = self._begin(name)
+        self._uses += 1
+        found.used = self._uses
+        return found
+
+    def _begin(self, name: str) -> Revision:
+        kept = [one for one in self.revisions if one]
+        if name and len(kept) >= self._bounds.revisions:
+            del self.revisions[min(kept, key=lambda one: self.revisions[one].used)]
+            self._dropped = True
         names, size = self._bounds.names, self.settings.reservoir
         columns = len(self._features.numeric) + len(self._features.texts)
         found = self.revisions[name] = Revision(
-            number=len(self.revisions),
+            number=self._begun,
+            # Of all that come after a drop, since whose names were dropped is not kept.
+            again=self._dropped,
             features=Histograms(self._features, names),
             outputs={kind: Outputs(self._outputs, names) for kind in get_args(Traffic)},
             outcomes=Outcomes(names),
             reservoir=Reservoir(size, columns) if size else None,
         )
+        self._begun += 1
         return found
 
     def sampled(self) -> bool:
@@ -230,7 +254,10 @@ class Telemetry:
         found = self._waiting.take(name)
         if found is None:
             return "unknown"
-        revision = next(r for r in self.revisions.values() if r.number == found.revision)
+        made_by = (one for one in self.revisions.values() if one.number == found.revision)
+        revision = next(made_by, None)
+        if revision is None:
+            return "unknown"  # its revision was dropped while the prediction waited
         if now - found.when > self.settings.maturity:
             revision.feedback["late"] += 1
             return "late"

@@ -1,12 +1,13 @@
 """What the collectors counted in a window: the query that asks Prometheus, and its answer.
 
 The numbers are differences of raw counters, never ``increase()``, which extrapolates. They are
-exact, because every counter of a collector carries the label ``life``, the start of its process:
-such a series never falls, so what a window holds is its last value in the window less its last
-value before. Both are found by ``last_over_time`` over the same span at fixed times (``@``), so
-the value that ends one window is the value that the next one begins from: nothing is counted twice
-or lost between them, and a window can be read again later with the same result. A series that was
-not there before began at 0: a collector exports a cell only once it has counted.
+exact, because every counter of a collector carries the label ``life``, the start of its process
+(a slash and a number follow where a revision has come after others were dropped, since its counts
+may have begun anew): such a series never falls, so what a window holds is its last value in the
+window less its last value before. Both are found by ``last_over_time`` over the same span at fixed
+times (``@``), so the value that ends one window is the value that the next one begins from: nothing
+is counted twice or lost between them, and a window can be read again later with the same result. A
+series that was not there before began at 0: a collector exports a cell only once it has counted.
 
 One case has no answer: a process that is older than the window, and was not scraped in the span
 before it. What it counted then and in the window cannot be told apart, so the reading says so
@@ -46,6 +47,8 @@ _KEYED: Final = (
 )  # fmt: skip
 _FIELDS: Final = 2 + len(_KEYED) - 2
 _BORN_SLACK: Final = 1.0
+#: After it stands which of a process's revisions a life is of. Each process has one without, too.
+_OF_REVISION: Final = "/"
 
 #: Requests that a header chose are no sample of all; copies for a shadow are one of its answers.
 _LIVE: Final = ("", "live")
@@ -240,6 +243,8 @@ class _Sums:
 
     def add(self, fields: list[str], value: float) -> None:
         match fields:
+            case ["scrapes", life] if _OF_REVISION in life:
+                pass  # seen by the scrapes of its process, and began at 0 in it
             case ["scrapes", life]:
                 self.lives[life] = max(value, self.lives.get(life, 0.0))
             case ["before", life]:
