@@ -13,6 +13,8 @@ from tests.collector.references import answer, exchange, infer, reference, telem
 
 from mooring.core.drift.building import categorical_grid
 from mooring.core.drift.reference import Reference, feature_reference
+from mooring.core.retrain.figures import measured
+from mooring.core.retrain.measuring import Labels
 from mooring_collector.app import Application
 from mooring_collector.feedback import Feedback, InvalidFeedback, Prediction, Waiting, read_feedback
 from mooring_collector.service import Service
@@ -122,6 +124,68 @@ def test_a_flood_of_labels_ends_in_one_series() -> None:
     for number in range(50):
         label(found, revision="aa", score="cat", label=f"l{number}")
     assert {name for _, _, name in outcomes(found)} == {"l0", "l1", "l2", "(other)"}
+
+
+def classifier(classes: int) -> Reference:
+    """The reference of a model of so many classes, all as frequent."""
+    texts = [f"class{number:02d}" for number in range(classes)] * 20
+    output = feature_reference(categorical_grid("kind", texts), texts, "string")
+    return Reference(reference().features, (output,))
+
+
+@pytest.mark.parametrize(("classes", "mistyped"), [(40, 0), (64, 0), (10, 20), (40, 100)])
+def test_a_right_classifier_is_right_however_many_classes_and_mistyped_labels_there_are(
+    classes: int, mistyped: int
+) -> None:
+    known = classifier(classes)
+    found = telemetry(known)
+    found.revision("aa")
+    for number in range(mistyped):
+        label(found, revision="aa", score="class00", label=f"clas{number}")
+    names = known.outputs[0].grid.categories
+    for name in names * 20:
+        assert label(found, revision="aa", score=name, label=name) == ["joined"]
+    labelled = {key: float(count) for key, count in outcomes(found).items()}
+    predicted = {("kind", cell): 20.0 for cell in range(classes)}
+    predicted["kind", 0] += mistyped
+
+    accuracy = measured(Labels(predicted, labelled), known).metrics["accuracy"]
+
+    right = classes * 20
+    assert accuracy.value == pytest.approx(right / (right + mistyped))
+    assert accuracy.samples == right + mistyped
+    # Beside its classes 20 texts and "(other)".
+    assert len({text for _, _, text in labelled} - set(names)) == min(mistyped, 21)
+
+
+def test_labels_that_are_no_class_are_told_apart_for_each_output() -> None:
+    known = Reference(reference().features, (*kinds().outputs, *reference().outputs))
+    found = telemetry(known, bounds=Bounds(names=2))
+    found.revision("aa")
+    for text in ("cow", "hen", "pig"):
+        label(found, revision="aa", output="kind", score="cat", label=text)
+    label(found, revision="aa", output="score", score=0.25, label=1)
+    assert {(output, text) for output, _, text in outcomes(found)} == {
+        ("kind", "cow"), ("kind", "hen"), ("kind", "(other)"), ("score", "1"),
+    }  # fmt: skip
+
+
+def test_an_id_that_comes_again_takes_its_own_place_and_not_a_free_one_before_it() -> None:
+    waiting = Waiting(4, 1)  # one set of four places
+    for place in range(4):
+        waiting.put(str(place), 0, (place,), float(place))
+    for early in range(3):
+        assert waiting.take(str(early)) is not None
+        waiting.put("3", 0, (7 + early,), 4.0 + early)
+    assert waiting.take("3") == Prediction(0, (9,), 6.0)
+    assert waiting.take("3") is None
+
+
+def test_a_free_place_is_taken_before_the_oldest_prediction_also_at_the_clocks_beginning() -> None:
+    waiting = Waiting(4, 1)
+    for place in range(4):
+        waiting.put(str(place), 0, (place,), 0.0)
+    assert all(waiting.take(str(place)) is not None for place in range(4))
 
 
 def test_the_oldest_predictions_make_room_and_memory_stays_as_it_is() -> None:

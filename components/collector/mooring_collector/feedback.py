@@ -62,7 +62,8 @@ class Waiting:
         self._outputs, self._width = outputs, numbers
         self._key = secrets.token_bytes(16)
         self._keys = array("Q", bytes(8 * slots))
-        self._times = array("d", bytes(8 * slots))
+        # A free place is older than any prediction.
+        self._times = array("d", [-math.inf]) * slots
         self._revisions = array("I", bytes(4 * slots))
         self._cells = array("H", bytes(2 * slots * outputs))
         self._numbers = array("d", bytes(8 * slots * numbers))
@@ -80,7 +81,8 @@ class Waiting:
         base = key % self._sets * _WAYS
         slot = base
         for place in range(base, base + _WAYS):
-            if self._keys[place] in (0, key):
+            # Its own place first, wherever it is: a free one before it would keep both predictions.
+            if self._keys[place] == key:
                 slot = place
                 break
             if self._times[place] < self._times[slot]:
@@ -100,7 +102,7 @@ class Waiting:
         for slot in range(base, base + _WAYS):
             if self._keys[slot] == key:
                 self._keys[slot] = 0
-                self._times[slot], when = 0.0, self._times[slot]
+                self._times[slot], when = -math.inf, self._times[slot]
                 start = slot * self._outputs
                 cells = tuple(
                     -1 if cell == _NO_CELL else cell
@@ -230,18 +232,28 @@ def held(column: Column, label: Label, predicted: float | None) -> Held | str:
 
 
 class Outcomes:
-    """Labels by the cell of the score that they belong to."""
+    """Labels by the cell of the score that they belong to.
+
+    Classes that the output itself has are always told apart, since accuracy is the share of labels
+    that are the predicted class: how many there are, the reference says. Other labels come from
+    outside, so each output has ``names`` of them, and what is beyond is "(other)".
+    """
 
     def __init__(self, names: int) -> None:
         self._names = names
         self.counts: Counter[tuple[str, int, str]] = Counter()
-        self._labels: set[str] = set()
+        self._strange: dict[str, set[str]] = {}
 
-    def add(self, output: str, cell: int, label: str) -> None:
-        """Counts one. Labels come from outside, so beyond a number of them they are "(other)"."""
-        if label not in self._labels:
-            if len(self._labels) >= self._names:
-                label = "(other)"
-            else:
-                self._labels.add(label)
-        self.counts[output, cell, label] += 1
+    def add(self, output: Column, cell: int, label: str) -> None:
+        """Counts one label of a prediction in that cell."""
+        if output.grid is None or label not in output.grid.categories:
+            label = self._told_apart(output.name, label)
+        self.counts[output.name, cell, label] += 1
+
+    def _told_apart(self, output: str, label: str) -> str:
+        known = self._strange.setdefault(output, set())
+        if label not in known:
+            if len(known) >= self._names:
+                return "(other)"
+            known.add(label)
+        return label

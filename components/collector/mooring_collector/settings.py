@@ -29,7 +29,8 @@ class Bounds:
         exchange_seconds: how long one may go on.
         lag_seconds: how far the collector may be behind before it lets new exchanges pass.
         revisions: whose counts are kept.
-        names: of tensors that nobody knows, per revision; labels, per output.
+        names: of tensors that nobody knows, per revision; labels that are no class of their output,
+            per output.
     """
 
     body_bytes: int = 4 << 20

@@ -112,7 +112,7 @@ class Revision:
                 problems.append(found)
                 continue
             taken = True
-            self.outcomes.add(column.name, cell, found.label)
+            self.outcomes.add(column, cell, found.label)
             if found.error is not None and column.grid is not None:
                 if column.name not in self.errors:
                     self.errors[column.name] = ErrorSums(column.grid)
