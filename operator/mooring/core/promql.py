@@ -37,6 +37,7 @@ __all__ = [
     "Bound",
     "Prepared",
     "confine",
+    "holds",
     "prepare",
     "selectors",
 ]
@@ -91,6 +92,11 @@ class Bound:
             "deployment": self.deployment,
             "window": duration(self.window),
         }
+
+
+def holds(query: str, placeholder: str) -> bool:
+    """Whether a query as its author wrote it has this placeholder."""
+    return any(match.group(1) == placeholder for match in _PLACEHOLDER.finditer(query))
 
 
 @dataclass(frozen=True, slots=True)

@@ -267,6 +267,29 @@ def test_new_data_asks_when_there_is_enough_and_again_when_there_was_less() -> N
         assert len(world.requests) == count
 
 
+@pytest.mark.parametrize("query", ["sum(increase(rows_total[{{ window }}]))", "sum(r[{{window}}])"])
+def test_new_data_asks_again_for_other_rows_though_nobody_looked_while_there_were_few(
+    query: str,
+) -> None:
+    trigger: dict[str, Any] = {"newData": {"query": query, "atLeast": 100}}
+    world = serving(retraining(trigger, cooldown="0s"))
+    asked = world.now
+    for rows in (100.0, 250.0):
+        world.wait(minutes=1)
+        world.retraining = replace(world.retraining, new_data={query: RowsFacts(rows, asked)})
+        world.settle()
+        fail(world)
+        assert len(world.requests) == 1, rows
+    world.wait(hours=20)  # the operator was away meanwhile
+    since = entries(world)[-1].at
+    world.retraining = replace(world.retraining, new_data={query: RowsFacts(450.0, since)})
+    for _ in range(3):
+        world.settle()
+        fail(world)
+        world.wait(minutes=1)
+        assert len(world.requests) == 2  # and for the same rows only once
+
+
 def test_rows_that_were_counted_for_an_earlier_request_do_not_ask() -> None:
     trigger: dict[str, Any] = {"newData": {"query": "q", "atLeast": 100}}
     world = serving(retraining(trigger, cooldown="0s"))

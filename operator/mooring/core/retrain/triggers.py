@@ -2,7 +2,8 @@
 
 An episode begins when its trigger is first asked for and ends when what caused it is *seen* to be
 gone; not knowing ends nothing. So no loss of data, of status or of the operator makes the same
-episode ask twice.
+episode ask twice. A time of a schedule, and rows that were counted up to the request, are gone with
+the request.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from mooring.api import RetrainingSpec, RetrainingTrigger, parse_duration
-from mooring.api.retraining_spec import PerformanceTrigger
+from mooring.api.retraining_spec import NewDataTrigger, PerformanceTrigger
 from mooring.core.clock import format_time, parse_time
+from mooring.core.promql import holds
 from mooring.core.retrain.facts import RetrainingFacts
 from mooring.core.retrain.ledger import (
     DRIFT,
@@ -91,12 +93,23 @@ def _is_over(entry: Entry, spec: RetrainingSpec, facts: RetrainingFacts) -> bool
         return found is not None and all(_good(found.value, one) for one in asked)
     if entry.trigger == NEW_DATA:
         return any(
-            (rows := _rows(facts, t.new_data.query, entry.at)) is not None
-            and rows < t.new_data.at_least
+            _is_spent(t.new_data, entry, facts)
             for t in triggers
             if t.new_data is not None and _query_name(t.new_data.query) in entry.episode
         )
     return True
+
+
+def _is_spent(asked: NewDataTrigger, entry: Entry, facts: RetrainingFacts) -> bool:
+    """Whether the rows of a request ask no more.
+
+    With ``{{ window }}`` a query counts from the request on: what it counts then are other rows.
+    Who waited to see fewer of them would miss that when nobody looks while there are few.
+    """
+    if holds(asked.query, "window"):
+        return True
+    rows = _rows(facts, asked.query, entry.at)
+    return rows is not None and rows < asked.at_least
 
 
 def pulled(
