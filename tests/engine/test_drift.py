@@ -277,6 +277,27 @@ def test_a_season_that_ends_is_judged_as_a_whole() -> None:
     assert case.known[0].anchor.last_end == 120 * HOUR
 
 
+def test_a_season_whose_last_windows_show_nothing_is_judged_with_the_next_one_and_once() -> None:
+    monitoring = raw_spec()
+    monitoring["reference"]["seasonal"] = {"offset": "24h", "weeks": 1}
+    case = Case(
+        FakePrometheus(lambda hour: Counted(scrapes=240) if 115 < hour < 123 else traffic(hour)),
+        monitoring,
+    )
+    for hour in range(113, 123):
+        case.round(hour + 0.01)
+    assert not case.known[0].anchor.features
+    assert case.prometheus is not None
+    assert case.prometheus.asked.count(120) == 1
+
+    case.round(123.01)
+    case.restart()
+    case.round(124.01)
+
+    assert case.known[0].anchor.last_end == 120 * HOUR
+    assert case.prometheus.asked.count(120) == 2  # as a window, and in its season
+
+
 def test_metrics_tell_after_a_restart_what_was_judged_before() -> None:
     case = Case(FakePrometheus(shifted))
     for hour in range(100, 112):

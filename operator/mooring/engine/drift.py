@@ -78,11 +78,13 @@ _HOUR = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class _Beside:
-    """What a window is judged with: earlier seasons, a new base, and the season that it ends."""
+    """What a window is judged with: the same hours of earlier seasons, a new base, and the whole
+    seasons that are over.
+    """
 
     earlier: tuple[Earlier, ...] = ()
     fresh: Counted | None = None
-    season: Counted | None = None
+    seasons: tuple[Earlier, ...] = ()
 
 
 @dataclass(slots=True)
@@ -273,7 +275,9 @@ class DriftWatch:
             if problem is not None or counted is None or isinstance(reference, Finding):
                 memory, report = tick.skipped(memory, report, problem or _ODD, start, end)
             else:
-                beside = await self._beside(one, memory, report, start, end)
+                beside: _Beside | None = _Beside()
+                if tick.hindrance(one.watch(), reference, counted) is None:
+                    beside = await self._beside(one, memory, report, start, end)
                 if beside is None:
                     self._waits(now)
                     if now - end > self.settle + _PATIENCE:
@@ -282,7 +286,7 @@ class DriftWatch:
                 began = time.monotonic()
                 judged_by = partial(
                     tick.judge, one.watch(), reference, counted, memory, report, start, end,
-                    beside.earlier, fresh=beside.fresh, season=beside.season,
+                    beside.earlier, fresh=beside.fresh, seasons=beside.seasons,
                 )  # fmt: skip
                 loop = asyncio.get_running_loop()
                 memory, report = await loop.run_in_executor(self._threads, judged_by)
@@ -324,10 +328,10 @@ class DriftWatch:
     ) -> _Beside | None:
         """What else is needed to judge a window; None when Prometheus does not answer."""
         from mooring.core.drift.season import wanted_starts
-        from mooring.core.drift.tick import Earlier, rebasing
+        from mooring.core.drift.tick import Earlier, rebasing, seasons_due
 
         watch = one.watch()
-        earlier, fresh, season = [], None, None
+        earlier, fresh, seasons = [], None, []
         seasonal, length = one.spec.reference.seasonal, watch.season
         if seasonal is not None and length is not None:
             for at in wanted_starts(start, one.window, offset=length, weeks=seasonal.weeks):
@@ -336,16 +340,17 @@ class DriftWatch:
                     return None
                 if counts.scrapes:
                     earlier.append(Earlier(at, at + one.window, counts))
-            if abs(end % length) < 1:
-                season = await self._long(one, ((end - length, end),))
-                if season is None:
-                    return None
+        for span in seasons_due(watch, memory, end):
+            season = await self._long(one, (span,))
+            if season is None:
+                return None
+            seasons.append(Earlier(*span, season))
         wanted = rebasing(watch, memory, report, start)
         if wanted:
             fresh = await self._long(one, wanted)
             if fresh is None:
                 return None
-        return _Beside(tuple(earlier), fresh, season)
+        return _Beside(tuple(earlier), fresh, tuple(seasons))
 
     async def _span(self, one: Monitored, start: float, end: float) -> Counted | None:
         """What was counted between two moments; None when Prometheus does not answer."""

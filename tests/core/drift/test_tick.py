@@ -350,7 +350,8 @@ def test_a_drift_slower_than_a_seasonal_reference_is_found_over_whole_seasons() 
         season = joined(traffic(24 * day + h, shift=slow) for h in range(6))
         memory, report = judge(
             watch, reference(), traffic(hour, shift=slow), memory, report,
-            hour * HOUR, (hour + 1) * HOUR, earlier, season=season,
+            hour * HOUR, (hour + 1) * HOUR, earlier,
+            seasons=[Earlier((hour - 23) * HOUR, (hour + 1) * HOUR, season)],
         )  # fmt: skip
         told.append(report)
 

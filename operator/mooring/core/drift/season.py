@@ -10,6 +10,7 @@ a week become 3 a year), so beside it one *anchor* is kept that is never re-base
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -100,6 +101,26 @@ def seasonal_reference(
         if min(away, offset - away) < window / 2:
             same.append(one.counts)
     return SeasonalReference(total, used, left_out, np.stack(same) if same else None)
+
+
+def seasons_over(
+    end: float, length: float, *, judged: float | None, taken: float | None
+) -> tuple[tuple[float, float], ...]:
+    """The whole seasons (start, end) to be judged with the window that ends at ``end``.
+
+    The one in which the last window was ``judged`` (its end), once that season is over: its own
+    last window may have had no traffic or no scrape. And the one that this window itself ends.
+    Between the two nothing could be judged, so there is nothing to miss. A season whose end is not
+    after that of the last one that was ``taken`` had its turn. Windows end at a season's end within
+    a second. All in seconds since 1970.
+    """
+    last = end if judged is None else judged
+    ends = {math.ceil((one - 1) / length) * length for one in (last, end)}
+    return tuple(
+        (one - length, one)
+        for one in sorted(ends)
+        if one < end + 1 and (taken is None or one >= taken + 1)
+    )
 
 
 def is_short(reference_rows: FloatArray, window_rows: FloatArray) -> FloatArray:

@@ -33,7 +33,12 @@ from mooring.core.drift.memory import (
 from mooring.core.drift.rebase import after_change, base_of, based, spans, with_answers
 from mooring.core.drift.reference import FeatureReference, Reference
 from mooring.core.drift.report import Condition, DriftReport, WindowReport, summary
-from mooring.core.drift.season import PastWindow, SeasonalReference, seasonal_reference
+from mooring.core.drift.season import (
+    PastWindow,
+    SeasonalReference,
+    seasonal_reference,
+    seasons_over,
+)
 from mooring.core.drift.settings import DriftSettings
 from mooring.core.drift.state import DriftState
 from mooring.core.drift.telling import Telling, anchored, digits
@@ -106,7 +111,7 @@ def judge(
     earlier: Sequence[Earlier] = (),
     *,
     fresh: Counted | None = None,
-    season: Counted | None = None,
+    seasons: Sequence[Earlier] = (),
 ) -> tuple[Memory, Report]:
     """Judges the window ``(start, end]``.
 
@@ -120,12 +125,12 @@ def judge(
         end: of the window, in seconds.
         earlier: windows of earlier seasons, for a seasonal reference.
         fresh: what was counted in :func:`rebasing`, where that gave spans.
-        season: what was counted in the season that ends with this window, where one does.
+        seasons: what was counted in :func:`seasons_due`.
     """
     grid, name = reference.grid_hash, reference.hash
     if watch.stable is None:  # status was lost, and is written anew any moment
         watch = replace(watch, stable=memory.stable, retrained=memory.retrained)
-    problem = unsuitable(watch, reference) or nothing_to_judge(watch, grid, counted)
+    problem = hindrance(watch, reference, counted)
     if problem is not None:
         return skipped(memory, report, problem, start, end, counted.rows)
     if memory.reference != name:
@@ -134,7 +139,22 @@ def judge(
     span = (wanted[0][0] if wanted else start, start)
     memory = _on_its_base(watch, reference, grid, memory, span, fresh)
     step = _Step(watch, reference, grid, counted, memory, start, end)
-    return step.run(earlier, season)
+    return step.run(earlier, seasons)
+
+
+def hindrance(watch: Watch, reference: Reference, counted: Counted) -> Finding | None:
+    """Why a window cannot be judged; None when it can."""
+    return unsuitable(watch, reference) or nothing_to_judge(watch, reference.grid_hash, counted)
+
+
+def seasons_due(watch: Watch, memory: Memory, end: float) -> tuple[tuple[float, float], ...]:
+    """The spans to be read before the window that ends at ``end``: the seasons that are over and
+    were not judged as a whole.
+    """
+    if watch.season is None:
+        return ()
+    judged, taken = memory.features.last_end, memory.anchor.last_end
+    return seasons_over(end, watch.season, judged=judged, taken=taken)
 
 
 def rebasing(
@@ -198,14 +218,17 @@ class _Step:
     start: float
     end: float
 
-    def run(self, earlier: Sequence[Earlier], season: Counted | None) -> tuple[Memory, Report]:
+    def run(self, earlier: Sequence[Earlier], seasons: Sequence[Earlier]) -> tuple[Memory, Report]:
         settings, features = self.watch.settings, self.watch.watched(self.reference)
         outputs, revisions = self.reference.outputs, self._revisions()
         if self.watch.season is not None:  # whole seasons are judged as well
             settings = replace(
                 settings, false_alarms_per_quarter=settings.false_alarms_per_quarter / 2
             )
-            self._anchor(features, settings, season)
+            due = seasons_due(self.watch, self.memory, self.end)  # a new base knows no old season
+            for season in seasons:
+                if (season.start, season.end) in due:
+                    self._anchor(features, settings, season)
         streams = 2 * (len(features) + len(outputs) * len(revisions))
         settings = replace(settings, threshold=threshold_of(settings, streams))
         found: list[tuple[str | None, WindowReport]] = []
@@ -266,18 +289,18 @@ class _Step:
         self,
         features: tuple[FeatureReference, ...],
         settings: DriftSettings,
-        season: Counted | None,
+        season: Earlier,
     ) -> None:
         """Judges a whole season, which has no season in it, against what does not move along."""
-        length = self.watch.season
-        if length is None or season is None or season.gap or not season.scrapes or not features:
-            return
-        settings = replace(settings, window=length)
-        settings = replace(settings, threshold=threshold_of(settings, 2 * len(features)))
-        counts = arrays(features, season.features.get(self.grid, {}))
-        window = Window(self.end - length, self.end, counts, season.rows, self.grid)
-        anchor, _ = evaluate(self._view(features, settings), window, self.memory.anchor, settings)
-        self.memory = replace(self.memory, anchor=anchor)
+        anchor, counted = self.memory.anchor, season.counted
+        if features and counted.scrapes and not counted.gap:
+            settings = replace(settings, window=season.end - season.start)
+            settings = replace(settings, threshold=threshold_of(settings, 2 * len(features)))
+            counts = arrays(features, counted.features.get(self.grid, {}))
+            window = Window(season.start, season.end, counts, counted.rows, self.grid)
+            anchor, _ = evaluate(self._view(features, settings), window, anchor, settings)
+        # One that shows nothing has had its turn, too: it is not read again with every window.
+        self.memory = replace(self.memory, anchor=replace(anchor, last_end=season.end))
 
     def _season(self, view: View, earlier: Sequence[Earlier]) -> SeasonalReference | None:
         seasonal = self.watch.spec.reference.seasonal
