@@ -3,6 +3,11 @@
 A router counts per endpoint. A pod that goes takes its counters with it, and one that comes back
 under its address begins at zero; a plain sum over endpoints would fall, which looks like a restart
 of the router, and the window would be lost. Here each life of each endpoint stays in the sum.
+
+What was under way at an endpoint when it was last seen ends unseen: a pod that is drained or
+evicted answers it, and the router no longer shows the counts. Nobody can tell, so it is taken as
+answered, neither as an error nor as unfinished. A pod that dies is still there when its connections
+break: the router counts those as errors of its own, and a pod's restart is judged by itself.
 """
 
 from __future__ import annotations
@@ -57,8 +62,8 @@ def _fell(before: Attempts, now: Attempts) -> bool:
 class Lives:
     """What the endpoints of one cluster of one router pod have counted so far.
 
-    ``ended``: all lives that are over. ``last``: the counts of the present life, or of the last one
-    of an endpoint that is away.
+    ``ended``: all lives that are over; its ``active`` was under way at their ends. ``last``: the
+    counts of the present life, or of the last one of an endpoint that is away.
     """
 
     ended: Attempts = _NOTHING
@@ -69,10 +74,15 @@ class Lives:
         return Lives(*past_lives(self.ended, self.last, endpoints, _fell))
 
     def sum(self, endpoints: Mapping[str, Attempts]) -> Attempts:
-        """All lives together; under way is what the present ``endpoints`` say."""
-        total, success, error = self.ended.total, self.ended.success, self.ended.error
-        for counts in self.last.values():
+        """All lives together. Under way is what the present ``endpoints`` say; what was under way
+        at those that have gone is among the successes.
+        """
+        total, error = self.ended.total, self.ended.error
+        success = self.ended.success + self.ended.active
+        for name, counts in self.last.items():
             total += counts.total
             success += counts.success
             error += counts.error
+            if name not in endpoints:
+                success += counts.active
         return Attempts(total, success, error, sum(now.active for now in endpoints.values()))
