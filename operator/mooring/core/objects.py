@@ -14,6 +14,7 @@ from typing import Any
 from mooring.api import ModelDeploymentSpec, parse_duration
 from mooring.core import kinds
 from mooring.core.allocation import GATEWAY
+from mooring.core.autoscaling import floor
 from mooring.core.fingerprint import stamped
 from mooring.core.front import Touch, front, leaves
 from mooring.core.kinds import Ref
@@ -82,15 +83,17 @@ def objects(observed: Observed, spec: ModelDeploymentSpec, situation: Situation)
     wanted += [revision_service(r, **owner) for r in kept]
     deadline = parse_duration(spec.rollout.progress_deadline)
     wanted += [deployment(r, **owner, progress_deadline=deadline) for r in kept]
+    floor_ends = None
     if (
         spec.autoscaling is not None
         and situation.stable is not None
         and _scaled_by_autoscaler(situation, situation.stable)
     ):
-        wanted.append(autoscaler(situation.stable, spec.autoscaling, **owner))
+        least, floor_ends = floor(observed, situation, spec.autoscaling, entrance.objects)
+        wanted.append(autoscaler(situation.stable, spec.autoscaling, least=least, **owner))
     apply = tuple(stamped(manifest) for manifest in wanted)
     names = {Ref(m["kind"], m["metadata"]["name"]) for m in apply}
-    moments = [moment for moment in (drained_at, entrance.look_again) if moment is not None]
+    moments = [m for m in (drained_at, entrance.look_again, floor_ends) if m is not None]
     return Objects(
         apply=apply,
         scale=_scale(observed, situation, kept),

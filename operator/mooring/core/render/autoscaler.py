@@ -21,9 +21,17 @@ _DEFAULT_METRICS = [
 
 
 def autoscaler(
-    revision: Revision, wanted: Autoscaling, *, deployment: str, namespace: str, uid: str
+    revision: Revision,
+    wanted: Autoscaling,
+    *,
+    least: int,
+    deployment: str,
+    namespace: str,
+    uid: str,
 ) -> dict[str, Any]:
-    """Targets one revision's Deployment, so it never counts the pods of a candidate."""
+    """Targets one revision's Deployment, so it never counts the pods of a candidate; and never goes
+    below ``least``, which is more than was asked for while a candidate has a part of the traffic.
+    """
     return manifest(
         kinds.AUTOSCALER,
         deployment,
@@ -36,7 +44,7 @@ def autoscaler(
                 "kind": kinds.DEPLOYMENT.name,
                 "name": child_name(deployment, revision.hash),
             },
-            "minReplicas": minimum(wanted),
+            "minReplicas": least,
             "maxReplicas": wanted.max_replicas,
             "metrics": [_as_stored(metric) for metric in wanted.metrics or ()] or _DEFAULT_METRICS,
         },
