@@ -253,7 +253,7 @@ def test_network_policy_lets_in_prometheus_alone_and_out_no_metadata_service(
     assert ingress["from"] == [
         {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
     ]
-    dns, api_server = spec["egress"]
+    dns, _, _, api_server = spec["egress"]
     assert {port["port"] for port in dns["ports"]} == {53}
     assert {port["port"] for port in api_server["ports"]} == {443, 6443}
     assert [peer["ipBlock"]["except"] for peer in api_server["to"]] == [

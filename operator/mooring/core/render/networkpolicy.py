@@ -14,6 +14,8 @@ from mooring.core.observed import NodeCache, RenderSettings, StoreEgress
 from mooring.core.render.metadata import manifest, selector
 from mooring.core.revision import Revision
 
+_OPENSHIFT_DNS = "openshift-dns"
+
 
 def network_policy(
     live: Sequence[Revision],
@@ -31,9 +33,7 @@ def network_policy(
         ingress.append({"ports": [_tcp(port) for port in public]})
     if metrics:
         ingress.append({"from": [prometheus_peer(settings)], "ports": [_tcp(p) for p in metrics]})
-    egress: list[dict[str, Any]] = [
-        {"ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]}
-    ]
+    egress = dns_egress()
     if any(r.rendered.remote for r in live):
         egress += [_store(store) for store in settings.model_stores]
         if settings.node_cache:
@@ -51,6 +51,21 @@ def network_policy(
             "egress": egress,
         },
     )
+
+
+def dns_egress() -> list[dict[str, Any]]:
+    """The way to the DNS server, by any CNI.
+
+    OVN-Kubernetes holds a packet against policies after the Service has become a pod, and the DNS
+    pods of OpenShift listen on 5353. That number is open to their namespace alone: elsewhere it
+    is multicast DNS.
+    """
+    there = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": _OPENSHIFT_DNS}}}
+    return [{"ports": _udp_and_tcp(53)}, {"to": [there], "ports": _udp_and_tcp(5353)}]
+
+
+def _udp_and_tcp(port: int) -> list[dict[str, Any]]:
+    return [{"port": port, "protocol": "UDP"}, _tcp(port)]
 
 
 def _tcp(port: int | str) -> dict[str, Any]:

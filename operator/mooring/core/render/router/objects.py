@@ -20,7 +20,7 @@ from mooring.core import kinds
 from mooring.core.observed import RenderSettings
 from mooring.core.quantity import canonical
 from mooring.core.render.metadata import manifest, selector
-from mooring.core.render.networkpolicy import prometheus_peer
+from mooring.core.render.networkpolicy import dns_egress, prometheus_peer
 from mooring.core.render.router.bootstrap import (
     ADMIN_SOCKET,
     METRICS_NUMBER,
@@ -313,7 +313,7 @@ def router_network_policy(
                 {"from": [operator], "ports": [_tcp(VERSION_NUMBER)]},
             ],
             "egress": [
-                {"ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]},
+                *dns_egress(),
                 {"to": [{"podSelector": {"matchLabels": selector(deployment)}}]},
             ],
         },
