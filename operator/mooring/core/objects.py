@@ -156,6 +156,8 @@ def _expired(spec: ModelDeploymentSpec, situation: Situation, kept: set[str]) ->
     named = named_last(situation.history) if situation.resolution is not None else None
     if named is not None:  # by it the name is known while the registry is away
         kept = kept | {named.hash}
+    if situation.retraining is not None:  # whoever trains is told of the model they are about
+        kept = kept | {entry.revision for entry in situation.retraining.in_flight}
     if situation.target is not None:
         kept = kept | {situation.target.hash}
     elif situation.blocked is not None:

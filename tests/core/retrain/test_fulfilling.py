@@ -251,6 +251,45 @@ def test_a_sink_is_told_until_it_takes_it_with_one_id() -> None:
     assert world.settle().deliver == ()
 
 
+def test_every_attempt_tells_of_the_revision_that_was_asked_for_whatever_is_stable() -> None:
+    prefixes = ["s3://models/fraud/"]
+    world = asking(SINK, allowedPrefixes=prefixes)
+    world.retraining = replace(world.retraining, sinks=frozenset({"pipelines"}))
+    world.settle()
+    before = world.status["stable"]["revision"]
+    bodies = []
+    for attempt in (1, 2):
+        (delivery,) = world.round().deliver
+        assert delivery.attempt == attempt
+        bodies.append(delivery.body)
+        answer = SinkAnswer(world.now, attempt, "answered 500")
+        world.retraining = replace(world.retraining, answers={delivery.request: answer})
+        world.settle()
+        world.model("s3://models/other/v9")  # somebody rolls another model out
+        world.serve()
+        world.wait(minutes=15)
+        assert world.status["stable"]["revision"] != before
+    assert bodies[0] == bodies[1]
+    data = json.loads(bodies[0])["data"]
+    assert data["revision"] == before
+    assert data["model"]["uri"] == "s3://models/fraud/v1"
+
+
+def test_the_record_of_a_revision_outlives_the_history_limit_while_it_is_retrained() -> None:
+    world = serving(retraining(action=SINK, deadline="2h"), rollout={"revisionHistoryLimit": 1})
+    drift(world)
+    world.settle()
+    before = world.status["stable"]["revision"]
+    for number in range(5, 9):
+        world.model(f"s3://models/fraud/v{number}")
+        world.serve()
+    assert world.history.by_hash(before) is not None
+    world.wait(hours=2)
+    world.settle()
+    assert [entry.outcome for entry in entries(world)] == ["Failed"]
+    assert world.history.by_hash(before) is None
+
+
 def test_a_sink_waits_ever_longer_and_a_restart_does_not_hurry_it() -> None:
     world = asking(SINK)
     world.retraining = replace(world.retraining, sinks=frozenset({"pipelines"}))

@@ -108,7 +108,7 @@ class Desk:
         return self.ledger.with_entry(entry), name
 
     def owner(self, revision: str, uri: str, digest: str | None) -> Owner:
-        """What requests have to know of the deployment; the rest is its stable revision."""
+        """What a request has to know of the deployment; the rest is the revision it is about."""
         return Owner(
             name=self.name, namespace=self.namespace, spec=self.rules, prefixes=self.prefixes,
             revision=revision, model_uri=uri, model_digest=digest, now=self.now,

@@ -1,7 +1,9 @@
 """The CloudEvent that tells a sink of a request.
 
 CloudEvents 1.0 in the JSON format. Its id is the request's idempotency key and its time the
-request's creation, so every attempt sends the same event.
+request's creation, so every attempt sends the same event: of the revision that was asked for and
+its model (their record is kept so long), whatever is stable by then. Only ``allowedPrefixes`` are
+those of the moment, since a result is held against those of the moment when it comes.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ def described(request: Request, owner: Owner) -> Manifest:
         "request": request.name,
         "deployment": owner.name,
         "namespace": owner.namespace,
-        "revision": request.spec.get("revision") or owner.revision,
+        "revision": owner.revision,
         "idempotencyKey": request.key,
         "trigger": dict(trigger),
         "evidence": list(request.spec.get("evidence") or ()),

@@ -52,7 +52,10 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """The ModelDeployment of a request, as far as a request has to know it."""
+    """The ModelDeployment of a request, as far as a request has to know it.
+
+    ``revision`` is the one that the request was made for, and the model is that revision's.
+    """
 
     name: str
     namespace: str

@@ -104,7 +104,7 @@ def work(
         if hold is None:
             ledger, _ = desk.ask(stable.hash, says.pulls[0])
             desk = replace(desk, ledger=ledger)
-    tended = _tended(desk, stable)
+    tended = _tended(desk, stable, revisions)
     count, problem = _questions(desk, stable)
     another = desk.now if len(says.pulls) > 1 and hold is None else None
     counting = desk.now + EVERY if count else None
@@ -153,9 +153,9 @@ def _hold(desk: Desk, failed: int, rolling_out: bool) -> Hold | None:
     return held(desk.rules, desk.ledger, desk.facts, failed, desk.now)
 
 
-def _tended(desk: Desk, stable: Revision) -> Retraining:
+def _tended(desk: Desk, stable: Revision, revisions: tuple[Revision, ...]) -> Retraining:
     """Every request with what it needs; those that are not made yet are made."""
-    owner = desk.owner(stable.hash, stable.model_uri, stable.resolved_digest)
+    known = {revision.hash: revision for revision in (*revisions, stable)}
     statuses, deliver, moments = [], [], []
     seen = {request.name for request in desk.requests}
     create = [
@@ -167,6 +167,9 @@ def _tended(desk: Desk, stable: Revision) -> Retraining:
         entry = desk.ledger.of(request.name)
         if entry is None or request.deleted:
             continue
+        # Stable may be another by now; a record that is gone, or never was, leaves only that.
+        asked = known.get(str(request.spec.get("revision") or entry.revision), stable)
+        owner = desk.owner(asked.hash, asked.model_uri, asked.resolved_digest)
         found = attend(request, entry, owner, desk.facts)
         create += found.create
         if found.deliver is not None:
