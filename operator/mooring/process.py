@@ -29,7 +29,7 @@ from mooring.engine.drift_metrics import DriftMetrics
 from mooring.engine.ending import ended
 from mooring.engine.evidence import Examiner
 from mooring.engine.health import Health
-from mooring.engine.lease import Fence, FencedLock, lead
+from mooring.engine.lease import Fence, FencedLock, LeaseLost, lead
 from mooring.engine.metrics import Metrics
 from mooring.engine.performance import PerformanceWatch
 from mooring.engine.performance_metrics import PerformanceMetrics
@@ -84,7 +84,11 @@ class Process:
     stop: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self) -> None:
-        """Runs until a signal, a lost lease (then non-zero) or a task that must not end, ends."""
+        """Runs until a signal or until a task that must not end, ends.
+
+        Raises:
+            LeaseLost: the lease was lost; everything has ended by then.
+        """
         client = KubeClient(self.configuration, self.fence, self.metrics.on_request)
         health = Health(self.queue, self.metrics, self.settings.resync.total_seconds())
         recorder = Recorder(client, _now, identity())
@@ -209,7 +213,9 @@ class Process:
         lock = FencedLock(election, own_namespace(), identity(), api, self.fence)
         try:
             await lead(lock, election, self.fence, work)
-            raise SystemExit("the lease was lost: ending, so that nothing goes on on an old view")
+            # Not SystemExit: asyncio lets that out of the loop at once, and what closes the loop
+            # then ends kopf's helpers before its watchers, which wait for them for ever.
+            raise LeaseLost("the lease was lost: ending, so that nothing goes on on an old view")
         finally:
             await lock.release()
             await api.close()  # type: ignore[no-untyped-call]
@@ -298,7 +304,7 @@ def collect_rarely() -> None:
 
 
 async def run(settings: Settings, kubeconfig: str | None, *, elect: bool) -> None:
-    """Connects and runs one process to its end."""
+    """Connects and runs one process to its end; raises LeaseLost as :meth:`Process.run` does."""
     collect_rarely()
     configuration = await load_configuration(kubeconfig)
     await Process(settings, configuration, elect).run()

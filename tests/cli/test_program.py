@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from mooring.cli import main
+from mooring.engine.lease import LeaseLost
 
 OPERATOR = Path(__file__).parents[2] / "operator"
 COMMANDS = main.list_commands(click.Context(main))
@@ -75,3 +76,14 @@ def test_the_page_about_the_plugin_lists_every_command_but_the_operators_own() -
     listed = {name for line in page.splitlines() if line.startswith("    mooring ")
               for name in re.findall(r"[a-z]+", line.partition("      ")[0])}  # fmt: skip
     assert set(COMMANDS) - listed == {"run"}
+
+
+def test_the_operator_that_has_lost_its_lease_says_so_in_a_sentence_and_ends_with_1(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def run(*_: object, **__: object) -> None:
+        raise LeaseLost("the lease was lost: ending")
+
+    monkeypatch.setattr("mooring.process.run", run)
+    found = CliRunner().invoke(main, ["run"])
+    assert (found.exit_code, found.output.strip()) == (1, "the lease was lost: ending")

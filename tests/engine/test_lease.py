@@ -222,6 +222,25 @@ async def test_what_work_raises_reaches_the_caller(fence: Fence) -> None:
         await lead(Election(fence), settings, fence, work)  # type: ignore[arg-type]
 
 
+async def test_a_write_that_finds_the_lease_lost_is_as_good_as_the_election(fence: Fence) -> None:
+    """After a pause of the whole process either may come first; both end with the same words."""
+    settings = LeaseSettings(duration=3, renew_deadline=2, retry_period=1)
+
+    async def work() -> None:
+        raise ExceptionGroup("workers", [LeaseLost("one"), LeaseLost("another")])
+
+    await lead(Election(fence), settings, fence, work)  # type: ignore[arg-type]
+    with pytest.raises(LeaseLost):
+        fence.remaining()
+
+    async def broken() -> None:
+        raise ExceptionGroup("workers", [LeaseLost("one"), RuntimeError("broken")])
+
+    with pytest.raises(ExceptionGroup) as caught:
+        await lead(Election(fence), settings, fence, broken)  # type: ignore[arg-type]
+    assert [repr(error) for error in caught.value.exceptions] == ["RuntimeError('broken')"]
+
+
 async def test_releasing_names_the_version_that_stands_in_the_cluster(fence: Fence) -> None:
     """The library keeps the version from before its own renewal, which can never be right."""
     sent: list[dict[str, Any]] = []

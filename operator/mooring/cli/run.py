@@ -37,6 +37,7 @@ def run(config: Path | None, kubeconfig: str | None, *, elect: bool, verbose: bo
     settings.
     """
     # Imported here, so that the other commands start without the operator's own dependencies.
+    from mooring.engine.lease import LeaseLost
     from mooring.process import run as run_process
     from mooring.settings import SettingsError, load
 
@@ -47,8 +48,11 @@ def run(config: Path | None, kubeconfig: str | None, *, elect: bool, verbose: bo
         settings = load(config)
     except SettingsError as error:
         raise click.BadParameter(str(error), param_hint="--config") from error
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(run_process(settings, kubeconfig, elect=elect))
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(run_process(settings, kubeconfig, elect=elect))
+    except LeaseLost as error:  # only here, where the loop has closed: see Process._lead
+        raise SystemExit(str(error)) from error
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -139,7 +139,8 @@ async def lead(
 ) -> None:
     """Waits for the lease, runs ``work`` while it is held, and returns once it is lost.
 
-    The caller ends the process then: what a leader was about to do must not go on.
+    A write that found it lost is as good as the election. The caller ends the process then: what a
+    leader was about to do must not go on.
     """
     ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     running: list[asyncio.Task[None]] = []
@@ -175,6 +176,8 @@ async def lead(
             ended.result()
         else:
             election.result()
+    except* LeaseLost:  # several workers at once may have found it lost
+        log.debug("a write found the lease lost")
     finally:
         fence.close()
         # The library leaves the work running; the lease is given up only when that has ended.
