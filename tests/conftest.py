@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import gc
-from collections.abc import Iterator
+import inspect
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +17,8 @@ from mooring_dev.errors import DevError
 from mooring_dev.health import wait_until
 
 REPOSITORY = Path(__file__).parent.parent
+#: A test that awaits is cancelled after so much of the time in which pytest-timeout would end it.
+_SHARE = 0.9
 
 
 @pytest.fixture(scope="session")
@@ -56,6 +62,35 @@ def pytest_collection_finish() -> None:
     """What is collected stays to the end: there is no need to look at it again."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_timeout_set_timer(item: pytest.Item, settings: Any) -> None:
+    """Has what awaits too long cancelled from within its event loop; the plugin's signal stays.
+
+    The signal's exception leaves the loop behind the test's back. The loop is closed over an
+    operator that still runs then, which can take for ever; a cancellation has fixtures and context
+    managers end it first.
+    """
+    if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
+        item.obj = _bounded(item.obj, settings.timeout * _SHARE)
+
+
+def _bounded(
+    test: Callable[..., Coroutine[Any, Any, None]], seconds: float
+) -> Callable[..., Coroutine[Any, Any, None]]:
+    @functools.wraps(test)
+    async def run(*args: Any, **kwargs: Any) -> None:
+        bound = asyncio.timeout(seconds)
+        try:
+            async with bound:
+                await test(*args, **kwargs)
+        except TimeoutError as error:
+            if bound.expired():
+                error.add_note(f"the test was not done after {seconds:g} s")
+            raise
+
+    return run
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
