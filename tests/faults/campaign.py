@@ -29,6 +29,7 @@ from tests.faults.crew import AT_ONCE, Crew, Line
 from tests.faults.history import History
 from tests.faults.oracles import judge
 from tests.faults.plane import REPOSITORY, control_plane
+from tests.faults.processes import ProcessEnded
 from tests.faults.runs import Case, Undisturbed, cases
 from tests.faults.stories import STORIES
 
@@ -125,7 +126,7 @@ def _told(crew: Crew, stories: list[str]) -> dict[str, Undisturbed]:
     for story, future in recording.items():
         try:
             told[story] = future.result()
-        except AssertionError as error:
+        except (AssertionError, ProcessEnded) as error:
             print(f"left out, since it breaks without a fault: {error}", flush=True)
         else:
             print(f"{story}: {len(told[story].places)} places", flush=True)
@@ -154,7 +155,8 @@ def _try_all(
         if not under_way:
             return
         for future in wait(under_way, return_when=FIRST_COMPLETED).done:
-            case, line = under_way.pop(future), future.result()
+            case = under_way.pop(future)
+            line = _come_out(case, future)
             struck, number = struck + line.struck, number + 1
             if given.verbose:
                 print(f"{case}: {line.seconds} s, struck: {line.struck}", flush=True)
@@ -164,6 +166,14 @@ def _try_all(
             elif number % 50 == 0:
                 print(f"{struck} runs", flush=True)
             yield line
+
+
+def _come_out(case: Case, future: Future[Line]) -> Line:
+    """How a case came out; one whose process ended under it is a finding as any other."""
+    try:
+        return future.result()
+    except ProcessEnded as error:
+        return Line(str(case), struck=True, seconds=0.0, findings=(f"I1: {error}",))
 
 
 def _read(journal: Path, now: str) -> list[Line]:

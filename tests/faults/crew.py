@@ -8,23 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
-import multiprocessing
 import os
 import tempfile
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.apiserver.cluster import Api
-from tests.faults.runs import Case, Undisturbed, record, try_case
+from tests.faults.processes import Processes
+from tests.faults.runs import LONGEST, Case, Undisturbed, record, try_case
 
 #: A run takes a second of CPU here and one of the API server's, and some eight seconds in all.
 AT_ONCE = 3 * (os.cpu_count() or 1)
-#: A process is replaced after so many cases, with whatever has piled up in it.
-_CASES_PER_PROCESS = 40
+#: A run bounds itself; so much later (seconds) its process is ended, for it has not.
+_GRACE = 50.0
 
 
 @dataclass(frozen=True)
@@ -46,36 +45,30 @@ class Line:
 class Crew:
     """The processes, and where they work. Every method returns at once."""
 
-    executor: ProcessPoolExecutor
+    processes: Processes
     kubeconfig: Path
 
     @classmethod
     @contextlib.contextmanager
     def at_work(cls, kubeconfig: Path, at_once: int = AT_ONCE) -> Iterator[Crew]:
         """So many processes; what has not begun when it is left is dropped."""
-        executor = ProcessPoolExecutor(
-            at_once,
-            multiprocessing.get_context("spawn"),
-            _quiet,
-            max_tasks_per_child=_CASES_PER_PROCESS,
-        )
-        try:
-            yield cls(executor, kubeconfig)
-        finally:
-            executor.shutdown(cancel_futures=True)
+        with Processes.at_work(at_once) as processes:
+            yield cls(processes, kubeconfig)
 
     def record(self, story: str) -> Future[Undisturbed]:
-        """A story without a fault; raises AssertionError as tests.faults.runs.record does."""
-        return self.executor.submit(_record, self.kubeconfig, story)
+        """A story without a fault; raises AssertionError as tests.faults.runs.record does, and
+        ProcessEnded.
+        """
+        seconds = 2 * (LONGEST + _GRACE)  # it is told twice
+        return self.processes.submit(story, seconds, _record, self.kubeconfig, story)
 
     def try_case(self, case: Case, undisturbed: Undisturbed, folder: Path) -> Future[Line]:
-        """A case; a history in which something was found is kept in ``folder``."""
-        return self.executor.submit(_try, self.kubeconfig, case, undisturbed, folder)
-
-
-def _quiet() -> None:
-    """The operators' warnings are expected here, and a finding says what is wrong."""
-    logging.disable(logging.CRITICAL)
+        """A case; a history in which something was found is kept in ``folder``. Raises
+        ProcessEnded.
+        """
+        return self.processes.submit(
+            str(case), LONGEST + _GRACE, _try, self.kubeconfig, case, undisturbed, folder
+        )
 
 
 def _record(kubeconfig: Path, story: str) -> Undisturbed:

@@ -32,7 +32,7 @@ _SHOWN = 300
 gateway.SETTLES = timedelta(seconds=0.3)
 WRITES = ("apply", "scale", "create", "delete", "patch", "patch-status")
 #: Bounds a run that does not come to its end; a busy machine must not (seconds).
-_LONGEST = 300.0
+LONGEST = 300.0
 #: A resync lists every kind each second: beyond the first few there is nothing new about them.
 _LISTS = 2
 
@@ -235,7 +235,7 @@ async def _run(api: Api, folder: Path, story: str, fault: Fault | None) -> tuple
     async with proxy.run(folder) as kubeconfig:
         run, end = Run(api, namespace, story, proxy, kubeconfig), {}
         try:
-            async with asyncio.timeout(_LONGEST):
+            async with asyncio.timeout(LONGEST):
                 end = await run.play()
         except* (AssertionError, TimeoutError) as caught:
             run.error = f"I1: did not get to its end: {_innermost(caught)}"
