@@ -124,7 +124,8 @@ def prepare(query: str, bound: Bound) -> Prepared:
     except BadQuery as error:
         raise BadQuery(error.message, _place(places, error.position)) from None
     _check_kind(tree)
-    return Prepared(_confined(tree, bound.namespace, bound.namespace_label), _masks_missing(tree))
+    safe = _confined(tree, bound.namespace, bound.namespace_label, bound.window)
+    return Prepared(safe, _masks_missing(tree))
 
 
 def confine(text: str, namespace: str, label: str = "namespace") -> str:
@@ -135,9 +136,9 @@ def confine(text: str, namespace: str, label: str = "namespace") -> str:
     return _confined(parse(text), namespace, label)
 
 
-def _confined(tree: pp.Expr, namespace: str, label: str) -> str:
+def _confined(tree: pp.Expr, namespace: str, label: str, window: timedelta = timedelta()) -> str:
     try:
-        _check(tree)
+        _check(tree, window)
         safe = Printer(label, namespace).text(tree)
     except OverflowError:
         raise BadQuery("a time is too long") from None
@@ -214,8 +215,11 @@ def _walk(node: object, back: timedelta) -> Iterator[tuple[object, timedelta]]:
         yield from _walk(child, back)
 
 
-def _check(tree: pp.Expr) -> None:
-    """Refuses what could never be evidence, or would cost Prometheus too much."""
+def _check(tree: pp.Expr, window: timedelta) -> None:
+    """Refuses what could never be evidence, or would cost Prometheus too much.
+
+    ``window`` is what ``{{ window }}`` stands for: ours to choose, so a range may be as long.
+    """
     found = list(_walk(tree, timedelta()))
     reads = [
         (n, b + (n.offset or timedelta())) for n, b in found if isinstance(n, pp.VectorSelector)
@@ -234,7 +238,7 @@ def _check(tree: pp.Expr) -> None:
                 _check_offset(node.offset or timedelta(), back)
             case _:
                 pass
-    _check_steps(tree, 1)
+    _check_steps(tree, 1, window)
 
 
 def _check_kind(tree: object) -> None:
@@ -264,10 +268,10 @@ def _check_offset(own: timedelta, around: timedelta) -> None:
         raise BadQuery(f"offsets reach back further than {duration(MAX_OFFSET)}")
 
 
-def _check_steps(node: object, times: int) -> None:
+def _check_steps(node: object, times: int, window: timedelta) -> None:
     """Bounds ranges, and evaluations: those of a subquery count for each step around it."""
     span = node.range if isinstance(node, pp.MatrixSelector | pp.SubqueryExpr) else None
-    if span is not None and span > MAX_RANGE:
+    if span is not None and span > MAX_RANGE and span != window:
         raise BadQuery(f"a range is longer than {duration(MAX_RANGE)}: record the rate instead")
     if isinstance(node, pp.SubqueryExpr):
         step = node.step or _DEFAULT_STEP
@@ -279,7 +283,7 @@ def _check_steps(node: object, times: int) -> None:
                 f"its subqueries take {times} steps; {MAX_STEPS} are the limit: take a longer step"
             )
     for child in _children(node):
-        _check_steps(child, times)
+        _check_steps(child, times, window)
 
 
 def _masks_missing(tree: object) -> bool:

@@ -317,6 +317,16 @@ def test_what_is_new_is_counted_since_the_promotion_or_the_last_request() -> Non
     assert question.since == world.now
 
 
+def test_new_data_is_counted_over_weeks_though_a_range_of_ones_own_is_a_day_at_most() -> None:
+    query = "sum(increase(rows_total[{{ window }}]))"
+    world = serving(retraining({"newData": {"query": query, "atLeast": 100}}, cooldown="0s"))
+    world.wait(days=20)
+    (question,) = world.settle().count
+    assert f"[{20 * 86400 + 60}s]" in question.text
+    own = serving(retraining({"newData": {"query": "sum(increase(r[2d]))", "atLeast": 100}}))
+    assert "a range is longer than" in own.status["retraining"]["message"]
+
+
 def test_a_query_that_cannot_be_asked_says_why_where_its_author_looks() -> None:
     world = serving(retraining({"newData": {"query": "sum(", "atLeast": 1}}))
     assert "the query of newData cannot be asked" in world.status["retraining"]["message"]
