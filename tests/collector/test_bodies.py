@@ -142,6 +142,33 @@ def test_what_is_not_of_the_protocol_is_unreadable_and_nothing_else(body: bytes)
         read_request("open-inference", body)
 
 
+def named(place: str, names: int) -> bytes:
+    keys = [f"k{number}" for number in range(names)]
+    return json.dumps({
+        "tensors": {"inputs": [tensor(key, [1], [1]) for key in keys]},
+        "row": {"instances": [dict.fromkeys(keys, 1)]},
+        "rows": {"instances": [{key: 1} for key in keys]},
+        "columns": {"inputs": {key: [1] for key in keys}},
+    }[place]).encode()  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("protocol", "place"),
+    [("open-inference", "tensors"), ("tensorflow-serving", "row"),
+     ("tensorflow-serving", "columns"), ("torchserve", "row"), ("torchserve", "tensors")],
+)  # fmt: skip
+def test_a_body_has_at_most_4096_names(protocol: Protocol, place: str) -> None:
+    found, _ = read_request(protocol, named(place, 4096))
+    assert len(found) == 4096
+    with pytest.raises(UnreadableBody, match="too many"):
+        read_request(protocol, named(place, 4097))
+
+
+def test_names_of_all_rows_count_together() -> None:
+    with pytest.raises(UnreadableBody, match="too many keys"):
+        read_request("torchserve", named("rows", 4097))
+
+
 def _tries(protocol: Protocol, body: bytes, number: int) -> None:
     try:
         tensors, _ = read_request(protocol, body, number)

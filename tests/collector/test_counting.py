@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
 from collections import Counter
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -16,9 +18,9 @@ from tests.collector.references import answer, exchange, exposed, infer, referen
 
 from mooring_collector.counts import Reservoir
 from mooring_collector.errors import ConfigurationError
-from mooring_collector.extraction import digest
+from mooring_collector.extraction import Extractor, digest
 from mooring_collector.grid import read_reference
-from mooring_collector.settings import Bounds, read_settings
+from mooring_collector.settings import MOST_COLUMNS, Bounds, Column, read_settings
 from mooring_collector.telemetry import OTHER, Telemetry
 
 REFERENCE = reference(texts=True)
@@ -264,6 +266,30 @@ def test_a_large_tensor_is_not_kept_for_the_few_columns_that_are_counted() -> No
     send(found, infer([0.0] * 50_000))
     waiting = found.revision("aa").features._waiting
     assert sum((rows.base if rows.base is not None else rows).nbytes for rows in waiting) < 1000
+
+
+@pytest.mark.parametrize(("names", "letters"), [(4000, 8), (1000, 1000)])
+def test_bodies_of_many_or_long_names_leave_little_behind(names: int, letters: int) -> None:
+    extractor, one = telemetry()._features, np.ones((1, 1))
+    for number in range(64):
+        more = {f"{number}-{place}".ljust(letters, "é"): one for place in range(names)}
+        table = extractor.read({"x": np.ones((1, 3)), **more})
+        assert table.numbers.tolist() == [[1, 1, 1]]
+        assert len(table.unknown) == names
+    held = sum(sys.getsizeof(name) for form in extractor._plans for name, _ in form)
+    assert held <= 64 * 128 << 10
+
+
+def test_where_columns_stand_is_worked_out_once_for_bodies_of_one_form(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    names = [f"x[{place}]" for place in range(MOST_COLUMNS)]
+    extractor = Extractor([Column(name, name) for name in names])
+    planned = Mock(wraps=extractor._planned)
+    monkeypatch.setattr(extractor, "_planned", planned)
+    for _ in range(3):
+        assert extractor.read({name: np.ones((1, 1)) for name in names}).numbers.sum() == 500
+    assert planned.call_count == 1
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5])

@@ -6,7 +6,7 @@ Nothing here may raise anything but UnreadableBody, whatever the bytes are.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sized
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,6 +15,7 @@ import orjson
 from mooring_collector.errors import UnreadableBody
 from mooring_collector.settings import Protocol
 from mooring_collector.tensors import (
+    MOST_TENSORS,
     MOST_VALUES,
     UNNAMED,
     Matrix,
@@ -71,6 +72,7 @@ def _open_inference(body: bytes, header_bytes: int, key: str) -> Body:
     raw, rest = _split(body, header_bytes)
     if not isinstance(raw, dict) or not isinstance(raw.get(key), list):
         raise UnreadableBody(f"the body has no {key}")
+    _countable(raw[key])
     tensors: dict[str, Matrix] = {}
     at = 0
     for one in raw[key]:
@@ -87,6 +89,11 @@ def _open_inference(body: bytes, header_bytes: int, key: str) -> Body:
         tensors[str(one["name"])] = shaped(_binary(str(one["datatype"]), part), rows)
     found = raw.get("id")
     return tensors, found if isinstance(found, str) else ""
+
+
+def _countable(tensors: Sized) -> None:
+    if len(tensors) > MOST_TENSORS:
+        raise UnreadableBody("the body has too many tensors")
 
 
 def _rows(shape: Any) -> int:
@@ -144,6 +151,7 @@ def _tf_tensors(raw: Any, by_row: str, by_column: str) -> dict[str, Matrix]:
         return row_tensors(rows)
     columns = raw.get(by_column)
     if isinstance(columns, dict):
+        _countable(columns)
         return {str(name): matrix(values) for name, values in columns.items()}
     if isinstance(columns, list):
         return {UNNAMED: matrix(columns)}

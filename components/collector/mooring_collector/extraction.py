@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,14 +14,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mooring_collector.grid import Floats
-from mooring_collector.settings import Column
+from mooring_collector.settings import MOST_COLUMNS, Column
 from mooring_collector.tensors import UNNAMED, Matrix, Tensors, rows_of
 
 _WORDS = {"nan": math.nan, "infinity": math.inf, "inf": math.inf,
           "-infinity": -math.inf, "-inf": -math.inf, "": math.nan}  # fmt: skip
+#: Names come from whoever asks: a form is kept where it is as small as one of known columns may be,
+#: so that all together take 16 MiB at most.
 _MOST_PLANS = 64
+_MOST_KEPT_NAMES = 2 * MOST_COLUMNS
+_MOST_KEPT_BYTES = 128 << 10
 _LONGEST_TEXT = 1024
 _UNSEEN, _MISSING, _NOWHERE = -1, -2, -3
+
+_Form = tuple[tuple[str, int], ...]
+"""The tensors of a body: their names and widths."""
 
 
 @dataclass(slots=True)
@@ -81,17 +89,19 @@ class Extractor:
         self._known = {one.tensor for one in columns} | {one.name for one in columns}
         self._positions = {name: place for place, name in enumerate(ordered)}
         self._by_order = bool(ordered) and not any(one.exact for one in columns)
-        self._plans: dict[tuple[tuple[str, int], ...], _Plan] = {}
+        self._plans: dict[_Form, _Plan] = {}
 
     def read(self, tensors: Tensors) -> Table:
         """The columns of one body. Bodies without rows have none."""
         rows = rows_of(tensors)
-        form = tuple((name, values.shape[1]) for name, values in tensors.items())
+        form: _Form = tuple((name, values.shape[1]) for name, values in tensors.items())
         plan = self._plans.get(form)
         if plan is None:
-            if len(self._plans) >= _MOST_PLANS:
-                self._plans.clear()
-            plan = self._plans[form] = self._planned(dict(form))
+            plan = self._planned(dict(form))
+            if _small(form):
+                if len(self._plans) >= _MOST_PLANS:
+                    self._plans.clear()
+                self._plans[form] = plan
         whole = self._whole(plan, tensors, rows)
         table = Table(
             rows,
@@ -205,6 +215,12 @@ class Extractor:
             if column.hashed:
                 text = digest(text)
             table.cells[row, target] = known.get(text, _UNSEEN)
+
+
+def _small(form: _Form) -> bool:
+    if len(form) > _MOST_KEPT_NAMES:
+        return False
+    return sum(sys.getsizeof(name) for name, _ in form) <= _MOST_KEPT_BYTES
 
 
 def _none(rows: int) -> NDArray[np.int32]:

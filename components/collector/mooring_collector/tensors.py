@@ -22,6 +22,9 @@ Tensors = Mapping[str, Matrix]
 UNNAMED = ""
 #: More would be nobody's row, but a picture.
 MOST_VALUES = 1 << 20
+#: Tensors of a body, or keys of a row: each costs microseconds, and a body of short names could
+#: hold the event loop for seconds. Of a model's columns 500 can be watched.
+MOST_TENSORS = 4096
 _BARE = (b"NaN", b"Infinity")
 _CONVERSION = (TypeError, ValueError, OverflowError)
 
@@ -113,11 +116,12 @@ def row_tensors(rows: Sequence[Any]) -> dict[str, Matrix]:
     if not any(isinstance(row, dict) for row in rows):
         return {UNNAMED: matrix(list(rows), len(rows))}
     keys: dict[str, None] = {}
+    most = min(MOST_TENSORS, MOST_VALUES // len(rows))
     for row in rows:
         if not isinstance(row, dict):
             raise UnreadableBody("some rows are objects and some are not")
         keys.update(dict.fromkeys(row))
-        if len(keys) > MOST_VALUES // len(rows):
+        if len(keys) > most:
             raise UnreadableBody("the rows have too many keys")
     found = {}
     for key in keys:
