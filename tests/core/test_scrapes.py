@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -134,3 +137,82 @@ def test_no_counter_ever_falls(history: list[dict[str, tuple[int, int, int, int]
         assert now.errors >= last.errors
         assert now.errors <= now.attempts
         last = now
+
+
+# half of a scrape, and old ones -------------------------------------------------------------------
+
+HALVES = {
+    "total": Attempts(0, 598, 2, 0),
+    "success": Attempts(600, 0, 2, 0),
+    "error": Attempts(600, 598, 0, 0),
+    "all": Attempts(),
+}
+
+
+def counting(looks: float, **half: Attempts) -> Source:
+    """20 attempts of the candidate a look, of which two failed early, and 180 of stable."""
+    n = 20.0 * looks
+    ours = half.get("ours", Attempts(n, n - 2, 2))
+    old = ClusterCounts({"b": Attempts(9 * n, 9 * n)})
+    read = source(1000.0 + 10 * looks, cand=ClusterCounts({"a": ours}), old=old)
+    return replace(read, born=900.0)
+
+
+@pytest.mark.parametrize("missing", HALVES)
+def test_a_scrape_of_which_a_half_is_shown_counts_nothing_a_second_time(missing: str) -> None:
+    _, memory = take([counting(29)], ("cand",), ("old",), Memory())
+    for _ in range(2):  # of which the second is whole, and one tick later
+        found, memory = take([counting(30, ours=HALVES[missing])], ("cand",), ("old",), memory)
+        assert found["r1"].candidate == Counters(attempts=580, errors=2)
+    found, _ = take([counting(31)], ("cand",), ("old",), memory)
+    assert found["r1"].candidate == Counters(attempts=620, errors=2)
+    assert found["r1"].stable == (Counters(attempts=9 * 620),)
+
+
+def test_half_a_scrape_is_left_out_with_both_sides_and_is_no_fresh_sample() -> None:
+    first, memory = take([counting(29)], ("cand",), ("old",), Memory())
+    half, after = take([counting(30, ours=HALVES["success"])], ("cand",), ("old",), memory)
+    assert half == first
+    assert after == memory
+
+
+def test_counts_that_contradict_the_last_for_a_minute_are_a_new_beginning() -> None:
+    _, memory = take([counting(30)], ("cand",), ("old",), Memory())
+    for look in range(31, 37):
+        # Its new life has more attempts than the old one had, and fewer errors.
+        anew = Attempts(20.0 * look, 20.0 * look)
+        found, memory = take([counting(look, ours=anew)], ("cand",), ("old",), memory)
+        assert found["r1"].candidate.attempts == (600 if look < 36 else 600 + 720)
+    assert found["r1"].candidate.errors == 2
+
+
+@pytest.mark.parametrize("errors", [0, 5])
+def test_an_endpoint_that_begins_anew_counts_at_once_however_it_does(errors: int) -> None:
+    _, memory = take([counting(30)], ("cand",), ("old",), Memory())
+    anew = Attempts(9, 7 - errors, errors, 2)
+    found, _ = take([counting(31, ours=anew)], ("cand",), ("old",), memory)
+    assert found["r1"].candidate == Counters(attempts=609, errors=2 + errors, unfinished=2)
+
+
+def test_a_router_that_is_known_to_have_begun_anew_is_not_held_to_its_last_counts() -> None:
+    _, memory = take([counting(30)], ("cand",), ("old",), Memory())
+    anew = replace(counting(31, ours=Attempts(600, 600)), born=1305.0)
+    found, _ = take([anew], ("cand",), ("old",), memory)
+    assert found["r1"].candidate == Counters(attempts=1200, errors=2)
+
+
+def test_a_scrape_that_is_older_than_the_last_is_no_new_life() -> None:
+    """Two Prometheus servers behind one address, one of them behind."""
+    _, memory = take([counting(30)], ("cand",), ("old",), Memory())
+    late, memory = take([counting(29.5)], ("cand",), ("old",), memory)
+    assert late["r1"].candidate == Counters(attempts=600, errors=2)
+    assert late["r1"].time == counting(29.5).at
+    found, _ = take([counting(31)], ("cand",), ("old",), memory)
+    assert found["r1"].candidate == Counters(attempts=620, errors=2)
+
+
+def test_after_a_clock_was_set_back_scrapes_go_on() -> None:
+    _, memory = take([counting(30)], ("cand",), ("old",), Memory())
+    back = replace(counting(31), at=counting(31).at - 3600)
+    found, _ = take([back], ("cand",), ("old",), memory)
+    assert (found["r1"].candidate.attempts, found["r1"].time) == (620, back.at)

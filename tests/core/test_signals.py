@@ -209,3 +209,64 @@ def test_a_pod_that_restarts_or_goes_stays_in_the_sum() -> None:
     one = signals.counters(PodCounts(100.0, 5.0, {0.1: 90.0, math.inf: 100.0}), (0.1,))
     lives = Lives().seen({"a": one, "b": one}).seen({"a": replace(one, attempts=10.0, errors=0.0)})
     assert (lives.sum.attempts, lives.sum.errors) == (210.0, 10.0)
+
+
+# half of the answers ------------------------------------------------------------------------------
+
+
+def pod(look: float, **changes: Any) -> PodCounts:
+    """20 requests a look, of which one fails, all answered within a second."""
+    n = 20.0 * look
+    return replace(PodCounts(n, look, {0.1: n - look, math.inf: n}), **changes)
+
+
+def looks(*shown: PodCounts, first: float = 1.0) -> list[tuple[float, float, float]]:
+    """When, requests and errors, as the judge is given them at one look after the other."""
+    memory, found = (Lives(), Lives()), []
+    for look, one in enumerate(shown):
+        at = 10.0 * (first + look)
+        scrapes, memory = signals.take(Pods({"c": one}, {"s": pod(look)}), (0.1,), at, memory)
+        scrape = scrapes.get("pods")
+        if scrape is not None:
+            found.append((scrape.time, scrape.candidate.attempts, scrape.candidate.errors))
+    return found
+
+
+@pytest.mark.parametrize(
+    "half", [{"requests": None}, {"errors": None}, {"buckets": {}}, {"errors": 3.0}]
+)
+def test_a_pod_that_lacks_a_count_that_it_had_keeps_its_last_ones(half: dict[str, Any]) -> None:
+    found = looks(pod(39), pod(40, **half), pod(41))
+    assert found == [(10.0, 780.0, 39.0), (10.0, 780.0, 39.0), (30.0, 820.0, 41.0)]
+
+
+def test_errors_without_requests_are_no_requests() -> None:
+    assert looks(PodCounts(None, 30.0), pod(41)) == [(20.0, 820.0, 41.0)]
+    assert signals.counters(PodCounts(None, 30.0), ()).errors == 0
+
+
+def test_a_pod_that_begins_anew_counts_at_once_also_before_its_first_error() -> None:
+    found = looks(pod(40), PodCounts(8.0, None, {0.1: 8.0, math.inf: 8.0}), pod(2))
+    assert found == [(10.0, 800.0, 40.0), (20.0, 808.0, 40.0), (30.0, 840.0, 42.0)]
+
+
+def test_counts_of_a_pod_that_contradict_its_last_for_a_minute_are_a_new_beginning() -> None:
+    shown = [pod(40), *(PodCounts(900.0 + n, 0.0) for n in range(7))]
+    assert [attempts for _, attempts, _ in looks(*shown)] == [800.0] * 6 + [1705.0, 1706.0]
+
+
+def test_a_clock_that_was_set_back_holds_no_pod_to_its_last_counts() -> None:
+    memory = (Lives(), Lives())
+    _, memory = signals.take(Pods({"c": pod(40)}), (), 9000.0, memory)
+    found, _ = signals.take(Pods({"c": PodCounts(900.0, 0.0)}), (), 5000.0, memory)
+    assert found["pods"].candidate.attempts == 1700
+
+
+def test_an_answer_with_warnings_is_none() -> None:
+    group = Group("shop", "fraud-aa", HAS)
+    sample = Sample({"pod": "fraud-aa-5c8d9f7b9c-abcde"}, 0.0, 10.0)
+    asked = signals.questions([group], LABELS)
+    part = Answer((sample,), 0.0, warnings=("a store did not answer",))
+    found = signals.read([(asked[0], part), (asked[1], Answer((sample,), 0.0))], LABELS)[group]
+    assert isinstance(found, NoAnswer)
+    assert (found.reason, "a store did not answer" in found.message) == (Reason.INCOMPLETE, True)

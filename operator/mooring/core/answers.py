@@ -294,6 +294,15 @@ def _notes(value: object) -> tuple[str, ...]:
     return tuple(words(note) for note in found[:_NOTES_LIMIT])
 
 
+def incomplete(answer: Answer) -> NoAnswer | None:
+    """Why an answer is not used where a whole one is needed; None when nothing was warned of."""
+    if not answer.warnings:
+        return None
+    return NoAnswer(
+        Reason.INCOMPLETE, f"Prometheus warns, so the number is not used: {answer.warnings[0]}"
+    )
+
+
 def single_value(answer: Answer | NoAnswer, after: float | None = None) -> Sample | NoAnswer:
     """The one finite number of a free query.
 
@@ -303,10 +312,9 @@ def single_value(answer: Answer | NoAnswer, after: float | None = None) -> Sampl
     """
     if isinstance(answer, NoAnswer):
         return answer
-    if answer.warnings:
-        return NoAnswer(
-            Reason.INCOMPLETE, f"Prometheus warns, so the number is not used: {answer.warnings[0]}"
-        )
+    warned = incomplete(answer)
+    if warned is not None:
+        return warned
     if not answer.samples:
         return NoAnswer(
             Reason.EMPTY, "The query finds no series: nothing is measured under these labels."

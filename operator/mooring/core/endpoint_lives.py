@@ -58,6 +58,14 @@ def _fell(before: Attempts, now: Attempts) -> bool:
     return now.total < before.total or now.success < before.success or now.error < before.error
 
 
+def _contradict(before: Attempts, now: Attempts) -> bool:
+    """Whether some counts of an endpoint fell and it did not begin anew: a life that begins has
+    fewer attempts than the one that ended, and no more answers than attempts.
+    """
+    began = now.total < before.total and now.success + now.error + now.active <= now.total
+    return _fell(before, now) and not began
+
+
 @dataclass(frozen=True, slots=True)
 class Lives:
     """What the endpoints of one cluster of one router pod have counted so far.
@@ -72,6 +80,11 @@ class Lives:
     def seen(self, endpoints: Mapping[str, Attempts]) -> Lives:
         """After another scrape. Counts that fell are of a new life."""
         return Lives(*past_lives(self.ended, self.last, endpoints, _fell))
+
+    def contradicted(self, endpoints: Mapping[str, Attempts]) -> bool:
+        """Whether another scrape is not whole: of some endpoint it shows a part of the counts."""
+        last = self.last
+        return any(name in last and _contradict(last[name], now) for name, now in endpoints.items())
 
     def sum(self, endpoints: Mapping[str, Attempts]) -> Attempts:
         """All lives together. Under way is what the present ``endpoints`` say; what was under way

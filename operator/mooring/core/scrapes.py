@@ -1,8 +1,13 @@
 """From what the routers counted to what the judge takes in.
 
 The judge wants, per router pod, counters of both sides that only ever rise while the pod lives.
-Three things stand between: endpoints come and go (:mod:`mooring.core.endpoint_lives`), a cluster is
-read endpoint by endpoint, and attempts that a client gave up are in no counter of their own.
+Four things stand between: endpoints come and go (:mod:`mooring.core.endpoint_lives`), a cluster is
+read endpoint by endpoint, attempts that a client gave up are in no counter of their own, and a
+store may show half of a scrape, or one that is older than the last.
+
+Such a scrape is passed over whole, both sides of it: the last one is given again, which says
+nothing new. Taken as it is, it would look as if endpoints had begun anew, and all that they ever
+counted would count a second time, or as errors.
 
 An attempt that was given up is counted as an error: a model that hangs would otherwise look as if
 its impatient clients had never asked. total - success - error - active may waver by as many
@@ -12,7 +17,8 @@ requests as begin while the router writes its page, so the highest value so far 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Final
 
 from mooring.core.endpoint_lives import Lives
 from mooring.core.judge.readings import Scrape
@@ -20,15 +26,22 @@ from mooring.core.judge.sources import scrape_of
 from mooring.core.router_counters import Attempts, ClusterCounts, Source
 
 _NONE = ClusterCounts()
+#: Counts that contradict the last ones are passed over so long, then taken as a new beginning (s).
+_CONTRADICTION: Final = 60.0
+#: A scrape that is older than the last by less is a late answer, else the clock was set back (s).
+_CLOCK_SET_BACK: Final = 300.0
 
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """What one cluster of one router pod has counted; ``at`` is when it was last seen."""
+    """What one cluster of one router pod has counted; ``at`` is when it was last seen, and
+    ``sum`` what was given then.
+    """
 
     lives: Lives = field(default_factory=Lives)
     given_up: float = 0.0
     at: float = 0.0
+    sum: Attempts = field(default_factory=Attempts)
 
 
 _NEVER = Past()
@@ -51,7 +64,8 @@ def take(
     """The scrapes of one rollout by router pod, and what to remember.
 
     ``candidate`` and ``stable`` are clusters: one per port, of stable two where it is halved.
-    Router pods that were not read this time are remembered for an hour.
+    Of one that shows half of a scrape, the last is given again. Router pods that were not read this
+    time are remembered for an hour.
     """
     halves = tuple(stable)
     pasts = dict(memory.pasts)
@@ -59,24 +73,52 @@ def take(
     newest = max((past.at for past in pasts.values()), default=0.0)
     for source in sources:
         newest = max(newest, source.at)
-        sums = {}
-        for name in (*candidate, *halves):
-            past = pasts.get((source.pod, name), _NEVER)
-            past, sums[name] = _sum(source.clusters.get(name, _NONE), past, source.at)
-            pasts[source.pod, name] = past
-        scrapes[source.pod] = scrape_of(source, candidate, halves, sums, source.born)
+        known = {name: pasts.get((source.pod, name), _NEVER) for name in (*candidate, *halves)}
+        shown = {name: _shown(source.clusters.get(name, _NONE)) for name in known}
+        last = max((past.at for past in known.values()), default=0.0)
+        whole = _follows(source, last) and not (
+            _same_life(source, last)
+            and any(past.lives.contradicted(shown[name]) for name, past in known.items())
+        )
+        if whole:
+            known = {name: _summed(shown[name], past, source.at) for name, past in known.items()}
+            pasts |= {(source.pod, name): past for name, past in known.items()}
+        sums = {name: past.sum for name, past in known.items()}
+        scrape = scrape_of(source, candidate, halves, sums, source.born)
+        scrapes[source.pod] = scrape if whole else replace(scrape, time=min(source.at, last))
     kept = {key: past for key, past in pasts.items() if past.at >= newest - 3600}
     return scrapes, Memory(kept)
 
 
-def _sum(cluster: ClusterCounts, past: Past, at: float) -> tuple[Past, Attempts]:
+def _follows(source: Source, last: float) -> bool:
+    """Whether a scrape is no older than the last. Behind one address there may be two Prometheus
+    servers, of which the one is behind the other.
+    """
+    return source.at >= last or source.at <= last - _CLOCK_SET_BACK
+
+
+def _same_life(source: Source, last: float) -> bool:
+    """Whether the counts have to go on from the last ones, which were taken at ``last``."""
+    restarted = source.born is not None and source.born > last
+    return 0 <= source.at - last < _CONTRADICTION and not restarted
+
+
+def _shown(cluster: ClusterCounts) -> Mapping[str, Attempts]:
+    """The endpoints that have counted anything: one without counts may be one that is not shown."""
+    endpoints = cluster.endpoints
+    if all(one.total for one in endpoints.values()):
+        return endpoints
+    return {name: one for name, one in endpoints.items() if one.total or one.success or one.error}
+
+
+def _summed(endpoints: Mapping[str, Attempts], past: Past, at: float) -> Past:
     """All lives of the endpoints, with as many successes as leave those given up unexplained."""
-    lives = past.lives.seen(cluster.endpoints)
-    whole = lives.sum(cluster.endpoints)
+    lives = past.lives.seen(endpoints)
+    whole = lives.sum(endpoints)
     unexplained = whole.total - whole.success - whole.error - whole.active
     given_up = max(past.given_up, unexplained, 0.0)
     if given_up != unexplained:
         counted = min(given_up, whole.total - whole.error)
         success = whole.total - whole.error - whole.active - counted
         whole = Attempts(whole.total, success, whole.error, whole.active)
-    return Past(lives, given_up, at), whole
+    return Past(lives, given_up, at, whole)

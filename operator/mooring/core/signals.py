@@ -4,6 +4,10 @@ A router pod shows both revisions in one scrape; model pods are scraped one by o
 apart. A short outage of everybody would then seem to hit one side alone, so nothing is compared by
 them: they are evidence about objectives (``max``), for which the candidate's own counts are enough.
 
+Requests and errors are two questions, and a scrape may come or fail between them. Where a pod lacks
+a count that it had, or one fell and another did not, its last counts stand: taken as they are, a
+pod's whole history would count again, or as errors.
+
 The queries are the runtime's (``spec.signals``, pinned with the revision). Those of one text and
 namespace are asked at once for all pods under judgement.
 """
@@ -15,10 +19,10 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from mooring.core.answers import Answer, NoAnswer
+from mooring.core.answers import Answer, NoAnswer, incomplete
 from mooring.core.endpoint_lives import past_lives
 from mooring.core.judge.readings import Counters, Scrape
 from mooring.core.promql import MAX_LENGTH, BadQuery, confine
@@ -27,6 +31,8 @@ from mooring.core.router_counters import ScrapeLabels
 _SELECTOR: Final = re.compile(r"\{\{\s*selector\s*\}\}")
 _BY: Final = re.compile(r"\{\{\s*by\s*\}\}")
 _POD: Final = re.compile(r"(.+)-[a-z0-9]{1,10}-[a-z0-9]{5}")
+#: Counts that contradict the last ones are passed over so long, then taken as a new beginning (s).
+_CONTRADICTION: Final = 60.0
 _SECONDS: Final = {"seconds": 1.0, "milliseconds": 1e-3, "microseconds": 1e-6}
 
 
@@ -133,15 +139,19 @@ class Pods:
 def read(
     answers: Iterable[tuple[Question, Answer | NoAnswer]], labels: ScrapeLabels
 ) -> Mapping[Group, Mapping[str, PodCounts] | NoAnswer]:
-    """The counts of each group; of other pods, and what is no finite count, is passed over."""
+    """The counts of each group; of other pods, and what is no finite count, is passed over. Of an
+    answer with warnings a part may be missing, so it is none.
+    """
     drafts: dict[Group, dict[str, dict[str, Any]]] = {}
     failed: dict[Group, NoAnswer] = {}
     for question, answer in answers:
         owners = {group.name: group for group in question.groups}
         for group in question.groups:
             drafts.setdefault(group, {})
-        if isinstance(answer, NoAnswer):
-            failed |= dict.fromkeys(question.groups, answer)
+        refused = answer if isinstance(answer, NoAnswer) else incomplete(answer)
+        if refused is not None:
+            failed |= dict.fromkeys(question.groups, refused)
+        if isinstance(answer, NoAnswer) or refused is not None:
             continue
         for sample in answer.samples:
             pod = sample.labels.get(labels.pod, "")
@@ -172,15 +182,21 @@ def _put(
 
 
 def counters(pod: PodCounts, edges: Sequence[float]) -> Counters:
-    """A pod as the judge takes it in; without latencies where it has no bucket at some edge."""
-    slowest = pod.buckets.get(math.inf)
-    total = pod.requests if pod.requests is not None else slowest or 0.0
+    """A pod as the judge takes it in; without latencies where it has no bucket at some edge, and
+    without errors where nobody knows of how many requests.
+    """
+    total = _total(pod)
     sums = [_up_to(pod.buckets, edge) for edge in (*edges, math.inf)]
     known = [value for value in sums if value is not None]
     latency: tuple[float, ...] = ()
     if edges and len(known) == len(sums) and known == sorted(known):
         latency = tuple(b - a for a, b in zip([0.0, *known], known, strict=False))
-    return Counters(max(total, pod.errors or 0.0), pod.errors or 0.0, 0.0, latency)
+    errors = 0.0 if total is None else pod.errors or 0.0
+    return Counters(max(total or 0.0, errors), errors, 0.0, latency)
+
+
+def _total(pod: PodCounts) -> float | None:
+    return pod.requests if pod.requests is not None else pod.buckets.get(math.inf)
 
 
 def _up_to(buckets: Mapping[float, float], edge: float) -> float | None:
@@ -205,14 +221,18 @@ def missing_edge(pods: Iterable[PodCounts], edges: Sequence[float]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Lives:
-    """What the pods of one side have counted so far, those that restarted or went among them."""
+    """What the pods of one side have counted so far, those that restarted or went among them.
+
+    ``shown``: what each pod showed when its counts were last taken, and when that was.
+    """
 
     ended: Counters = field(default_factory=Counters)
     last: Mapping[str, Counters] = field(default_factory=dict)
+    shown: Mapping[str, tuple[float, PodCounts]] = field(default_factory=dict)
 
     def seen(self, pods: Mapping[str, Counters]) -> Lives:
         """After another look. Counts that fell are of a new life."""
-        return Lives(*past_lives(self.ended, self.last, pods, _fell))
+        return Lives(*past_lives(self.ended, self.last, pods, _fell), self.shown)
 
     @property
     def sum(self) -> Counters:
@@ -228,16 +248,55 @@ def _fell(before: Counters, now: Counters) -> bool:
     return any(b > n for b, n in pairs)
 
 
+def _contradict(before: PodCounts, now: PodCounts) -> bool:
+    """Whether one count fell, or is not shown, and another did not: a pod that begins anew begins
+    with all of them.
+    """
+    pairs = [
+        (then or 0.0, after or 0.0)
+        for then, after in (
+            (before.requests, now.requests),
+            (before.errors, now.errors),
+            (before.buckets.get(math.inf), now.buckets.get(math.inf)),
+        )
+    ]
+    return any(b > n for b, n in pairs) and any(0 < b <= n for b, n in pairs)
+
+
+def _whole(
+    pods: Mapping[str, PodCounts], shown: Mapping[str, tuple[float, PodCounts]], at: float
+) -> Mapping[str, PodCounts]:
+    """The pods whose counts can be taken as they are. Of the others the last ones stand."""
+    found = {}
+    for name, now in pods.items():
+        since, before = shown.get(name, (-math.inf, now))
+        if 0 <= at - since < _CONTRADICTION and _contradict(before, now):
+            continue
+        # Buckets do not stand in for requests that were counted before.
+        if _total(now) is not None and (before.requests is None or now.requests is not None):
+            found[name] = now
+    return found
+
+
+def _looked(
+    lives: Lives, whole: Mapping[str, PodCounts], edges: Sequence[float], at: float
+) -> Lives:
+    after = lives.seen({name: counters(pod, edges) for name, pod in whole.items()})
+    shown = {**lives.shown, **{name: (at, pod) for name, pod in whole.items()}}
+    return replace(after, shown={name: one for name, one in shown.items() if name in after.last})
+
+
 def take(
     pods: Pods, edges: Sequence[float], at: float, memory: tuple[Lives, Lives]
 ) -> tuple[Mapping[str, Scrape], tuple[Lives, Lives]]:
-    """One scrape of all pods together, and what to remember; none while no candidate answers."""
-    sides = (pods.candidate, pods.stable)
-    lives = tuple(
-        before.seen({name: counters(pod, edges) for name, pod in side.items()})
-        for before, side in zip(memory, sides, strict=True)
-    )
-    remembered = (lives[0], lives[1])
-    if not pods.candidate:
+    """One scrape of all pods together, and what to remember; none while no candidate answers. While
+    none answers in whole, the last scrape is given again, which says nothing new.
+    """
+    candidate, stable = memory
+    ours = _whole(pods.candidate, candidate.shown, at)
+    theirs = _whole(pods.stable, stable.shown, at)
+    remembered = (_looked(candidate, ours, edges, at), _looked(stable, theirs, edges, at))
+    known = [since for name, (since, _) in remembered[0].shown.items() if name in pods.candidate]
+    if not known:
         return {}, remembered
-    return {"pods": Scrape(at, lives[0].sum, (lives[1].sum,))}, remembered
+    return {"pods": Scrape(max(known), remembered[0].sum, (remembered[1].sum,))}, remembered
