@@ -151,6 +151,25 @@ def test_an_objective_without_stable_traffic_is_judged_without_it() -> None:
     assert play.failed.all()
 
 
+@pytest.mark.parametrize("rate", [0.1, 1.0])
+def test_an_outage_before_the_candidate_had_all_the_traffic_does_not_protect_it(
+    rate: float,
+) -> None:
+    _, play = shared_outage(0.5)
+    random = np.random.default_rng(7)
+    for _ in range(12):  # a minute at 30 % on both sides, and in it the candidate gets everything
+        requests = random.poisson(np.broadcast_to([25, 25], (40, 2)))
+        play.window((requests, random.binomial(requests, 0.3)))
+    assert play.suspended.all()
+    assert not play.failed.any()
+    play.terms = replace(play.terms, alone=np.ones(40, dtype=bool))
+    for look in range(36):
+        requests = random.poisson(np.broadcast_to([50, 0], (40, 2)))
+        play.window((requests, random.binomial(requests, rate if look > 2 else 0.005)))
+        assert look > 2 or not play.failed.any(), "what it showed in the outage is dropped"
+    assert play.failed.all()
+
+
 def test_an_objective_that_is_met_exactly_fails_rarely_however_long_one_looks() -> None:
     play = Play(ErrorRate(max=0.02), 200)
     random = np.random.default_rng(6)

@@ -200,7 +200,8 @@ def _against_objective(
     A shared outage is not the candidate's fault. While stable misses the objective as well the
     Fail is suspended, and what the candidate showed meanwhile is dropped when stable has recovered:
     its process begins anew, each further beginning with less weight, so that all of them together
-    spend no more than their alpha.
+    spend no more than their alpha. Once the candidate has all the traffic stable's CUSUM is over: it
+    would stay as it was for ever, and hold back whatever the candidate does.
     """
     size = len(rows.windows)
     if not terms.absolute.any():
@@ -218,6 +219,7 @@ def _against_objective(
     since = rows.since + np.where(used[:, None], np.stack([c, n_c], axis=1), 0.0)
     stable_step = late_increment(s, n_s, p0) / phi[:, None]
     alarm = np.clip(rows.alarm + np.where(used[:, None], stable_step, 0.0), 0.0, _ALARM_CAP)
+    alarm = np.where(terms.alone[:, None], 0.0, alarm)
     moved = replace(rows, late_windows=windows, late=late, since=since, alarm=alarm)
     crossed = used & (_absolute_value(moved, terms) >= terms.bound)
     wait = np.where(crossed[:, None], rows.wait + np.stack([n_s, np.ones(size)], axis=1), 0.0)
