@@ -200,8 +200,8 @@ def _against_objective(
     A shared outage is not the candidate's fault. While stable misses the objective as well the
     Fail is suspended, and what the candidate showed meanwhile is dropped when stable has recovered:
     its process begins anew, each further beginning with less weight, so that all of them together
-    spend no more than their alpha. Once the candidate has all the traffic stable's CUSUM is over: it
-    would stay as it was for ever, and hold back whatever the candidate does.
+    spend no more than their alpha. Once the candidate has all the traffic stable's CUSUM is over:
+    it would stay as it was for ever, and suspend whatever the candidate does.
     """
     size = len(rows.windows)
     if not terms.absolute.any():

@@ -5,10 +5,11 @@ in itself. Windows of several pods are never mixed: each has its own share π, a
 a scrape contributes a longer window later.
 
 A remembered source is one flat tuple: its sample time, the times of two older samples a and b,
-then for the candidate and for stable attempts, attempts at a and b, the counted bad requests per
-channel, and the latency buckets. Channel 0 is errors; each latency metric has one of its own,
-requests slower than its objective. :mod:`mooring.core.judge.unread` marks histograms that were not
-read: windows with one say nothing of latency.
+then for the candidate and for stable attempts, attempts at a and b, the credit for overdue requests
+(:mod:`mooring.core.judge.overdue`; not there in what earlier versions wrote), the counted bad
+requests per channel, and the latency buckets. Channel 0 is errors; each latency metric has one of
+its own, requests slower than its objective. :mod:`mooring.core.judge.unread` marks histograms that
+were not read: windows with one say nothing of latency.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 from mooring.core.judge.edges import snap
 from mooring.core.judge.evidence import Array
 from mooring.core.judge.memory import FORGET_AFTER, MAX_SOURCES, State
+from mooring.core.judge.overdue import NEVER, overdue, rotate, settle
 from mooring.core.judge.readings import Counters, Scrape, Tick
 from mooring.core.judge.settings import Analysis, Latency
 from mooring.core.judge.unread import is_untimed, unread_sides, with_marks, without_marks
@@ -35,9 +37,8 @@ _CLOCK_SET_BACK: Final = 300.0
 #: No counter of a router gets there, and above it one more would be lost in rounding.
 _MOST: Final = 1e15
 _HEAD: Final = 3
-_SIDE: Final = 3
-#: Stands for "there is no such sample".
-_NEVER: Final = -1.0
+_SIDE: Final = 4
+_CREDIT: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,7 @@ def take_in(states: Sequence[State], analyses: Sequence[Analysis], ticks: Sequen
     unread: list[tuple[bool, bool]] = []
     old: list[Sequence[float]] = []
     width = _HEAD + 2 * (_SIDE + channels + buckets)
-    nothing = (_NEVER,) * width
+    nothing = (NEVER,) * width
     for place, (state, tick) in enumerate(zip(states, ticks, strict=True)):
         for name in sorted(tick.scrapes)[:MAX_SOURCES]:
             owner.append(place)
@@ -169,8 +170,10 @@ def _wide(
 ) -> Sequence[float]:
     """A remembered source, padded to the widest of the batch."""
     c, b = shape
+    if len(known) == _HEAD + 2 * (_SIDE - 1 + c + b):
+        known = _with_credit(known)
     if len(known) != _HEAD + 2 * (_SIDE + c + b):
-        return (_NEVER,) * (_HEAD + 2 * (_SIDE + channels + buckets))
+        return (NEVER,) * (_HEAD + 2 * (_SIDE + channels + buckets))
     if (c, b) == (channels, buckets):
         return known
     row = list(known[:_HEAD])
@@ -181,6 +184,15 @@ def _wide(
         row += known[at + _SIDE + c : at + _SIDE + c + b]
         row += [0.0] * (buckets - b)
     return row
+
+
+def _with_credit(known: Sequence[float]) -> Sequence[float]:
+    """A source as earlier versions remembered it, with a credit that is not known."""
+    stable = _HEAD + (len(known) - _HEAD) // 2
+    parts = [known[:_HEAD]]
+    for start, end in ((_HEAD, stable), (stable, len(known))):
+        parts += [known[start : start + _CREDIT], (NEVER,), known[start + _CREDIT : end]]
+    return [value for part in parts for value in part]
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +234,7 @@ def _cut(new: Array, old: Array, frame: _Frame, channels: int, buckets: int) -> 
     # Errors are not among them: what clients gave up is a difference, which may fall by one or two.
     raw_new = np.concatenate([sides[:, :, :1], sides[:, :, 3:]], axis=2)
     raw_old = np.concatenate([before[:, :, :1], before[:, :, _SIDE + channels :]], axis=2)
-    known = old[:, 0] > _NEVER
+    known = old[:, 0] > NEVER
     set_back = known & (time < old[:, 0] - _CLOCK_SET_BACK)
     fresh = valid & (~known | set_back | (time > old[:, 0]))
     first = ~known | set_back
@@ -251,24 +263,27 @@ def _cut(new: Array, old: Array, frame: _Frame, channels: int, buckets: int) -> 
         (from_zero[:, None] | fell)[:, :, None], 0.0, before[:, :, _SIDE : _SIDE + channels]
     )
     broken = from_zero | partial
-    head = np.where(broken[:, None], _NEVER, old[:, :_HEAD])
-    overdue = _overdue(sides, before, head, time, frame.limit)
+    head = np.where(broken[:, None], NEVER, old[:, :_HEAD])
+    waiting = overdue(sides, before, head, time, frame.limit)
     above = _above(sides[:, :, 3:], frame.first_bad)
-    above[:, :, 0] = sides[:, :, 1]
-    level = above + overdue[:, :, None] * frame.hung[:, None, :]
-    # An overdue request is bad once: not again when its answer comes at last.
+    level = above + waiting[:, :, None] * frame.hung[:, None, :]
+    # An overdue request is bad once: not again when its answer comes at last, which is slow.
     counted = np.maximum(counted_base, level)
     bad = counted - counted_base
-    anchors, anchor_counts = _rotate(head, before, time, frame.limit)
+    credit = np.where(from_zero[:, None] | fell, 0.0, before[:, :, _CREDIT])
+    bad[:, :, 0], counted[:, :, 0], credit = settle(
+        sides[:, :, 1], waiting * frame.hung[:, :1], sides[:, :, 2], counted_base[:, :, 0], credit
+    )
+    anchors, anchor_counts = rotate(head, before, time, frame.limit)
     marks = np.where(from_zero[:, None], 0.0, marks)
     kept = with_marks(sides[:, :, 3:], frame.unread, marks, time - old[:, 0])
     memory = np.concatenate(
         [
             time[:, None],
             anchors,
-            np.concatenate([sides[:, :, :1], anchor_counts, counted, kept], 2).reshape(
-                len(new), -1
-            ),
+            np.concatenate(
+                [sides[:, :, :1], anchor_counts, credit[:, :, None], counted, kept], 2
+            ).reshape(len(new), -1),
         ],
         axis=1,
     )
@@ -286,45 +301,6 @@ def _above(latency: Array, first_bad: NDArray[np.intp]) -> Array:
     places = np.arange(latency.shape[2])
     slow = places[None, None, :] >= first_bad[:, :, None]
     return np.asarray(np.einsum("nsb,ncb->nsc", latency, slow.astype(float)))
-
-
-def _overdue(sides: Array, before: Array, head: Array, time: Array, limit: Array) -> Array:
-    """At least so many requests have waited longer than ``limit`` for an answer, per side.
-
-    Those in flight can be younger only as far as requests were started since the last sample that
-    is old enough. When even the last scrape is, the youngest part of the window is estimated, three
-    standard deviations up.
-    """
-    attempts, flying = sides[:, :, 0], sides[:, :, 2]
-    age = time - head[:, 0]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        part = np.where(age > 0, limit / np.where(age > 0, age, 1.0), 1.0)
-    recent = np.maximum(attempts - before[:, :, 0], 0.0) * np.minimum(part, 1.0)[:, None]
-    by_last = recent + 3 * np.sqrt(recent) + 1
-    started = np.full_like(attempts, np.inf)
-    for anchor in (1, 2):  # a, then b, which is younger and so closer
-        old_enough = (head[:, anchor] > _NEVER) & (time - head[:, anchor] >= limit)
-        since = np.maximum(attempts - before[:, :, anchor], 0.0)
-        started = np.where(old_enough[:, None], since, started)
-    last_enough = (head[:, 0] > _NEVER) & (age >= limit)
-    started = np.where(last_enough[:, None], by_last, started)
-    return np.where((limit > 0)[:, None], np.maximum(flying - started, 0.0), 0.0)
-
-
-def _rotate(head: Array, before: Array, time: Array, limit: Array) -> tuple[Array, Array]:
-    """The two older samples that are kept: b moves to a when it is old enough, the last to b.
-
-    Where there is no last sample, there is none to keep.
-    """
-    last, a, b = head[:, 0], head[:, 1], head[:, 2]
-    move = (b <= _NEVER) | (time - b >= limit)
-    times = np.stack([np.where(move, b, a), np.where(move, last, b)], axis=1)
-    attempts, old_a, old_b = before[:, :, 0], before[:, :, 1], before[:, :, 2]
-    counts = np.stack(
-        [np.where(move[:, None], old_b, old_a), np.where(move[:, None], attempts, old_b)], axis=2
-    )
-    gone = last <= _NEVER
-    return np.where(gone[:, None], _NEVER, times), np.where(gone[:, None, None], 0.0, counts)
 
 
 def _gather(
