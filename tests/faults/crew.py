@@ -22,8 +22,9 @@ from tests.faults.runs import LONGEST, Case, Undisturbed, record, try_case
 
 #: A run takes a second of CPU here and one of the API server's, and some eight seconds in all.
 AT_ONCE = 3 * (os.cpu_count() or 1)
-#: A run bounds itself; so much later (seconds) its process is ended, for it has not.
-_GRACE = 50.0
+#: A run bounds itself, and waits up to 90 s for its operator to end; so much later (seconds) its
+#: process is ended.
+_GRACE = 100.0
 
 
 @dataclass(frozen=True)
