@@ -137,6 +137,35 @@ def test_a_file_that_says_nothing_to_play_is_refused(tmp_path: Path, text: str, 
     done = run("-f", str(path))
     assert done.exit_code == 1
     assert words in done.output
+    assert str(path) in done.output
+
+
+@pytest.mark.parametrize(
+    ("steps", "words"),
+    [
+        ([(5, "5m"), (50, "2d")], "spec.rollout.steps[1].duration: '2d': "),
+        ([(5, "0s")], "spec.rollout.steps[0].duration: '0s': a step must last at least 1s"),
+        ([(500, "5m")], "spec.rollout.steps[0].weight: 500 is no percentage from 1 to 100"),
+        ([("half", "5m")], "spec.rollout.steps[0].weight: 'half' is no percentage"),
+        ([(50, "5m"), (5, "5m")], "the weights must rise from step to step"),
+    ],
+)
+def test_a_wrong_step_in_a_file_is_told_of_the_file_and_no_wrong_usage(
+    tmp_path: Path, steps: list[tuple[Any, str]], words: str
+) -> None:
+    written = [{"weight": weight, "duration": duration} for weight, duration in steps]
+    path = deployment(tmp_path, rollout={"steps": written})
+    done = run("-f", path)
+    assert done.exit_code == 1
+    assert f"Error: {path}: {words}" in done.output
+    assert "Usage:" not in done.output
+
+
+def test_a_wrong_alpha_in_a_file_is_told_of_the_file(tmp_path: Path) -> None:
+    path = deployment(tmp_path, analysis={"alpha": 0.9})
+    done = run("-f", path)
+    assert done.exit_code == 1
+    assert f"Error: {path}: " in done.output
 
 
 def test_a_file_without_an_analysis_is_said_to_be_judged_by_nothing(tmp_path: Path) -> None:

@@ -20,7 +20,8 @@ MAX_SENTENCE = 1000
 
 _URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)(?P<rest>[^\s'\"<>]+)", re.IGNORECASE)
 _USER = re.compile(r"^[^/@]*@")
-_CONTAINERS = ("az://", "abfs://", "abfss://")
+_NAMED_BEFORE_AT = ("az://", "abfs://", "abfss://", "mlflow://")
+"""Where a name stands before the @: Azure's container, or MLflow's model with an alias behind."""
 _LOOSE_SECRET = re.compile(
     r"(?P<name>X-Amz-(?:Signature|Credential|Security-Token)|Signature|AWSAccessKeyId|sig|token)="
     r"[^\s&'\"]+",
@@ -57,9 +58,9 @@ def redact(text: str, secrets: Iterable[str] = ()) -> str:
     """The text without user information and query strings of URLs, and without the secrets."""
 
     def clean(match: re.Match[str]) -> str:
-        # What stands before the @ in Azure's URIs is the container.
+        # With a colon it is no name but user:password, which these schemes do not have.
         rest = match["rest"]
-        if match["scheme"].lower() not in _CONTAINERS or ":" in rest.partition("@")[0]:
+        if match["scheme"].lower() not in _NAMED_BEFORE_AT or ":" in rest.partition("@")[0]:
             rest = _USER.sub("", rest)
         head, mark, _ = rest.partition("?")
         return f"{match['scheme']}{head}{'?…' if mark else ''}"

@@ -199,13 +199,11 @@ def _asked(
     risk = alpha if alpha is not None else _real(analysis.get("alpha")) or 0.05
     wrong = problems(Analysis((Metric("errors", rule),), alpha=risk))
     if wrong:
-        raise Failure("; ".join(wrong))
+        by_options = (max_ratio, objective, alpha) != (None, None, None)
+        place = f"{filename}: " if filename and not by_options else ""
+        raise Failure(place + "; ".join(wrong))
     guaranteed = sum("prometheus" not in metric for metric in metrics)
-    written = _steps_of_text(steps or _STEPS) if steps or not filename else _steps_of_spec(spec)
-    if not written:
-        raise Failure("there is no step with a weight and a duration: give --steps")
-    if any(later.weight <= former.weight for former, later in pairwise(written)):
-        raise click.UsageError("steps: weights must rise from step to step, as in a rollout")
+    written = _steps(filename, steps, spec)
     if filename and not metrics:
         click.echo(
             f"{filename} has no spec.analysis: its rollout is judged by nothing. What follows is "
@@ -253,18 +251,50 @@ def _problems(resource: dict[str, Any]) -> tuple[str, ...]:
     return ()
 
 
+def _steps(filename: Path | None, steps: str | None, spec: dict[str, Any]) -> tuple[Step, ...]:
+    """The steps to play. Options are how the program is used (2); what a file says is not (1)."""
+    if filename is None or steps:
+        try:
+            return _rising(_steps_of_text(steps or _STEPS))
+        except ValueError as error:
+            raise click.UsageError(f"--steps: {error}") from error
+    try:
+        found = _rising(_steps_of_spec(spec))
+    except ValueError as error:
+        raise Failure(f"{filename}: {error}") from error
+    if not found:
+        raise Failure(f"{filename} has no step with a weight and a duration: give --steps")
+    return found
+
+
+def _rising(steps: tuple[Step, ...]) -> tuple[Step, ...]:
+    if any(later.weight <= former.weight for former, later in pairwise(steps)):
+        raise ValueError("the weights must rise from step to step, as in a rollout")
+    return steps
+
+
 def _steps_of_spec(spec: dict[str, Any]) -> tuple[Step, ...]:
+    """The file's steps that split traffic for a time. Raises ValueError for those that cannot."""
     from mooring.core.judge.simulation import Step
 
+    steps = _mapping(spec.get("rollout")).get("steps")
     found = []
-    for raw in _mapping(spec.get("rollout")).get("steps") or []:
-        weight, lasts = _real(_mapping(raw).get("weight")), _mapping(raw).get("duration")
-        if weight is not None and 0 < weight <= 100 and lasts:
-            found.append(Step(weight, _seconds(str(lasts))))
+    for at, raw in enumerate(steps if isinstance(steps, list) else ()):
+        weight, lasts = _mapping(raw).get("weight"), _mapping(raw).get("duration")
+        if weight is None or not lasts:
+            continue
+        place, percent = f"spec.rollout.steps[{at}]", _real(weight)
+        if percent is None or not 0 < percent <= 100:
+            raise ValueError(f"{place}.weight: {weight!r} is no percentage from 1 to 100")
+        try:
+            found.append(Step(percent, _seconds(str(lasts))))
+        except ValueError as error:
+            raise ValueError(f"{place}.duration: {error}") from error
     return tuple(found)
 
 
 def _steps_of_text(text: str) -> tuple[Step, ...]:
+    """The steps of --steps. Raises ValueError."""
     from mooring.core.judge.simulation import Step
 
     found = []
@@ -272,7 +302,7 @@ def _steps_of_text(text: str) -> tuple[Step, ...]:
         weight, _, lasts = part.partition("=")
         number = _number(weight.strip().removesuffix("%"))
         if number is None or not 0 < number <= 100:
-            raise click.UsageError(f"--steps: write WEIGHT=TIME such as 10=5m, not {part!r}")
+            raise ValueError(f"write WEIGHT=TIME such as 10=5m, not {part!r}")
         found.append(Step(number, _seconds(lasts.strip())))
     return tuple(found)
 
@@ -281,9 +311,9 @@ def _seconds(text: str) -> float:
     try:
         seconds = parse_duration(text).total_seconds()
     except ValueError as error:
-        raise click.UsageError(f"steps: {text!r}: {error}") from error
+        raise ValueError(f"{text!r}: {error}") from error
     if seconds < 1:
-        raise click.UsageError(f"steps: {text!r}: a step must last at least 1s")
+        raise ValueError(f"{text!r}: a step must last at least 1s")
     return seconds
 
 
