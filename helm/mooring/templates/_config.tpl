@@ -4,7 +4,7 @@ images:
   fetcher: {{ include "mooring.image" (list . .Values.images.fetcher) }}
   router: {{ include "mooring.image" (list . .Values.images.router) }}
   collector: {{ include "mooring.image" (list . .Values.images.collector) }}
-namespaces: {{ toJson .Values.namespaces }}
+namespaces: {{ toJson (default list .Values.namespaces) }}
 requireDigest: {{ .Values.config.requireDigest }}
 imageVolumes: {{ .Values.config.imageVolumes }}
 maxModelGibibytes: {{ .Values.config.maxModelGibibytes }}
@@ -21,19 +21,23 @@ modelStores: []
 {{- end }}
 prometheus:
   {{- toYaml .Values.config.prometheus | nindent 2 }}
+{{- with .Values.config.registry }}
 registry:
-  {{- toYaml .Values.config.registry | nindent 2 }}
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- with .Values.config.sinks }}
 sinks:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 drain: {{ .Values.config.drain }}
 preStopSeconds: {{ .Values.config.preStopSeconds }}
-clusterDomain: {{ .Values.config.clusterDomain }}
+clusterDomain: {{ .Values.config.clusterDomain | quote }}
 resync: {{ .Values.config.resync }}
 workers: {{ .Values.config.workers }}
 lease:
   name: {{ include "mooring.lease" . }}
-  {{- toYaml .Values.config.lease | nindent 2 }}
+  {{- with .Values.config.lease }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
 port: 8080
 {{- end -}}
