@@ -10,6 +10,7 @@ from tests.core.test_steps import V3, run, start
 from tests.core.traffic import Traffic
 from tests.core.world import World
 
+from mooring.core.answers import NoAnswer, Reason
 from mooring.core.observed import RenderSettings
 from mooring.core.revision import read_history
 
@@ -357,6 +358,59 @@ def test_a_free_query_without_an_answer_holds_or_is_passed_over_as_the_spec_says
     traffic.values["revenue"] = float("nan")
     passes(world, traffic)
     assert world.status["stable"]["revision"] == candidate
+
+
+COPY = NoAnswer(Reason.STALE, "The answer is not newer than the last one: a cache answers.")
+
+
+def test_a_copy_of_a_free_value_is_no_news_and_holds_as_it_was() -> None:
+    world, stable, _, traffic = judged(free())
+    for value in (9.0, COPY, 9.0, COPY, COPY):
+        assert len(world.route()) == 2, "two values are not three"
+        traffic.values["revenue"] = value
+        traffic.tick()
+        assert world.status["analysis"]["verdict"] == "Inconclusive"
+        assert world.reason("Stalled") == ""
+    traffic.values["revenue"] = 9.0
+    traffic.tick()
+    assert world.route() == {stable: 100}
+
+
+@pytest.mark.parametrize("more", [{}, {"onNoData": "Ignore"}])
+def test_what_a_free_value_has_passed_a_copy_does_not_take_back_nor_give(
+    more: dict[str, Any],
+) -> None:
+    world, _, _, traffic = judged(free(**more))
+    shown = []
+    for value in (20.0, COPY, 20.0, 20.0, COPY):
+        traffic.values["revenue"] = value
+        traffic.tick()
+        (metric,) = world.status["analysis"]["metrics"]
+        shown.append(metric["verdict"])
+    assert shown == [*["Inconclusive"] * 3, "Pass", "Pass"]
+
+
+def test_copies_of_a_free_value_for_longer_than_three_looks_are_no_data() -> None:
+    world, _, _, traffic = judged(free())
+    traffic.values["revenue"] = 20.0
+    traffic.tick(2)
+    traffic.values["revenue"] = COPY
+    traffic.tick(3)
+    assert world.status["analysis"]["verdict"] == "Inconclusive"
+    traffic.tick()
+    assert world.status["analysis"]["verdict"] == "NoData"
+    assert "a cache answers" in world.status["analysis"]["message"]
+
+
+def test_a_cache_that_answers_anew_once_a_minute_is_not_held_against_a_rollout() -> None:
+    world, _, _, traffic = judged(free())
+    verdicts = []
+    for look in range(24):
+        traffic.values["revenue"] = 20.0 if look % 6 == 0 else COPY
+        traffic.tick()
+        verdicts.append(world.status["analysis"]["verdict"])
+    assert "NoData" not in verdicts[6:], "since the second value it is known how often they come"
+    assert world.reason("Stalled") == ""
 
 
 def test_queries_are_confined_to_their_namespace_and_shown_in_status() -> None:

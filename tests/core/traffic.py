@@ -26,7 +26,7 @@ class Traffic:
     world: World
     rate: float = 50.0
     errors: dict[str, float] = field(default_factory=dict)
-    values: dict[str, float] = field(default_factory=dict)
+    values: dict[str, float | NoAnswer] = field(default_factory=dict)
     scraped: bool = True
     answers: bool = True
     rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(7))

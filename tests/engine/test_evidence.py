@@ -33,6 +33,7 @@ class Counting:
         self.looks = 0
         self.down = False
         self.values: dict[str, float] = {}
+        self.copied: datetime | None = None
         self.meanwhile: Callable[[], None] = lambda: None
         self.now = START
         self.looked_back: list[str] = []
@@ -74,7 +75,7 @@ class Counting:
         self.asked.append(text)
         if text not in self.values:
             return NoAnswer(Reason.EMPTY, "The query finds no series.")
-        at = self.now.timestamp()
+        at = (self.copied or self.now).timestamp()
         return Answer((Sample({}, at, self.values[text]),), at)
 
 
@@ -197,6 +198,80 @@ def test_a_free_query_is_asked_once_however_many_rollouts_ask_it() -> None:
         (metric,) = found.judgement.metrics
         assert metric.estimate is not None
         assert metric.estimate.value == 3.0
+
+
+def free_value() -> Setting:
+    """A free query whose value is outside its limit."""
+    setting = Setting()
+    setting.prometheus.values["late"] = 0.9
+    analysis = Analysis((Metric("late", Threshold(max=0.5, consecutive=3)),), tick=10.0)
+    queries = (Query("late", "late"),)
+    setting.examiner.want(A, examination("a", analysis=analysis, queries=queries))
+    return setting
+
+
+def verdict(setting: Setting) -> str:
+    found = setting.examiner.found(A)
+    assert found is not None
+    return found.judgement.verdict
+
+
+def test_one_measurement_is_counted_once_however_often_a_cache_answers_with_it() -> None:
+    setting = free_value()
+    setting.prometheus.copied = START
+    setting.tick(4)
+    assert verdict(setting) == "Inconclusive"
+    setting.tick(20)
+    assert verdict(setting) == "NoData", "no news for longer than three ticks"
+    found = setting.examiner.found(A)
+    assert found is not None
+    assert "a cache in front of Prometheus answers" in found.missing
+
+
+def test_a_cache_that_gives_each_value_twice_only_takes_twice_as_long() -> None:
+    setting = free_value()
+    seen = []
+    for look in range(5):
+        setting.prometheus.copied = START + timedelta(seconds=20 * (look // 2))
+        setting.tick()
+        seen.append(verdict(setting))
+    assert seen == [*["Inconclusive"] * 4, "Fail"]
+
+
+def test_a_clock_of_prometheus_that_was_set_back_costs_one_look() -> None:
+    setting = free_value()
+    setting.prometheus.copied = START
+    setting.tick()
+    for seconds in (10, 20, 30):
+        assert verdict(setting) == "Inconclusive"
+        setting.prometheus.copied = START + timedelta(seconds=seconds, hours=-1)
+        setting.tick()
+    assert verdict(setting) == "Fail"
+
+
+def test_an_old_copy_between_new_values_is_never_counted() -> None:
+    setting = free_value()
+    for seconds in (0, -3600, -3600, 10, -3600):
+        setting.prometheus.copied = START + timedelta(seconds=seconds)
+        setting.tick()
+        assert verdict(setting) == "Inconclusive"
+    setting.prometheus.copied = START + timedelta(seconds=20)
+    setting.tick()
+    assert verdict(setting) == "Fail"
+
+
+def test_queries_that_nobody_asks_any_more_are_forgotten() -> None:
+    setting = free_value()
+    setting.tick()
+    assert set(setting.examiner._evaluated) == {"late"}
+    setting.examiner.want(A, examination("a"))
+    setting.tick()
+    assert not setting.examiner._evaluated
+    setting = free_value()
+    setting.tick()
+    setting.examiner.want(A, None)
+    setting.tick()
+    assert not setting.examiner._evaluated
 
 
 def test_a_tick_that_fails_is_counted_and_the_next_one_comes(

@@ -13,16 +13,18 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from mooring.core import signals
-from mooring.core.answers import NoAnswer
+from mooring.core.answers import NoAnswer, Reason
 from mooring.core.examination import Evidence, Examination
 from mooring.core.halves import History, channels_of
 from mooring.core.judge import (
     Analysis,
     Judgement,
+    MetricJudgement,
     PredictionShift,
     Scrape,
     State,
     Subject,
+    Threshold,
     Tick,
     Verdict,
     dispersion_of,
@@ -67,7 +69,8 @@ class Remembered:
 
     ``written``: the split in force and since when, on the operator's clock; ``since`` the same on
     Prometheus' clock, fixed when it was first seen, so that it stays the same number. ``scraped``:
-    when each router was last scraped. ``interval``: seconds between two scrapes.
+    when each router was last scraped. ``interval``: seconds between two scrapes. ``news``: of each
+    free query, when it last gave a new value, and the seconds between the last two.
     """
 
     attempt: str
@@ -78,6 +81,7 @@ class Remembered:
     since: float = 0.0
     scraped: Mapping[str, float] = field(default_factory=dict)
     interval: float = 0.0
+    news: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +203,7 @@ def _prepared(case: Case, now: datetime) -> tuple[Subject, Remembered]:
         since=since,
         scraped={**before.scraped, **{name: one.time for name, one in scrapes.items()}},
         interval=_interval(before, scrapes),
+        news=_news(before, measured, now.timestamp()),
     )
     own = tuple(pod for pod in measured.unscraped if _of(pod, wanted.revision))
     others = len(measured.unscraped) - len(own)
@@ -241,10 +246,21 @@ def _interval(before: Remembered, scrapes: Mapping[str, Scrape]) -> float:
     return found or before.interval
 
 
+def _news(before: Remembered, measured: Measured, now: float) -> Mapping[str, tuple[float, float]]:
+    """When each free query last gave a new value, and how long after the one before."""
+    found = {name: one for name, one in before.news.items() if name in measured.values}
+    for name, value in measured.values.items():
+        if not isinstance(value, NoAnswer):
+            last, gap = found.get(name, (now, 0.0))
+            found[name] = (now, now - last if 0 < now - last <= _LONGEST_INTERVAL else gap)
+    return found
+
+
 def _concluded(
     case: Case, remembered: Remembered, judgement: Judgement, now: datetime
 ) -> tuple[Evidence, Remembered]:
     wanted = case.examination
+    judgement = _without_news(case, remembered, judgement, now.timestamp())
     judgement = _without_optional(case, judgement, now)
     remembered = replace(remembered, state=judgement.state)
     missing = _missing(case, judgement)
@@ -260,6 +276,30 @@ def _concluded(
         overdue=bool(missing) and waited > STALE_TICKS * pace,
     )
     return evidence, remembered
+
+
+def _without_news(
+    case: Case, remembered: Remembered, judgement: Judgement, now: float
+) -> Judgement:
+    """A free query that gives the last value once more is no news: its metric stands as it was, for
+    as many looks as a router may miss. A cache may answer less often than there are looks.
+    """
+    analysis, held = case.examination.analysis, []
+    rules = {metric.name: metric.rule for metric in analysis.metrics}
+    for one in judgement.metrics:
+        answer, rule = case.measured.values.get(one.name), rules[one.name]
+        if not isinstance(answer, NoAnswer) or answer.reason is not Reason.STALE:
+            continue
+        last, gap = remembered.news.get(one.name, (-math.inf, 0.0))
+        if isinstance(rule, Threshold) and now - last <= STALE_TICKS * max(analysis.tick, gap):
+            passed = judgement.state.streaks.get(one.name, 0) >= rule.consecutive
+            held.append(_held(one, passed=passed, seconds=now - last))
+    return join(judgement, held, now) if held else judgement
+
+
+def _held(one: MetricJudgement, *, passed: bool, seconds: float) -> MetricJudgement:
+    reason = f"no newer value for {seconds:.0f} s; it stands as it was (no guarantee)"
+    return replace(one, verdict=Verdict.PASS if passed else Verdict.INCONCLUSIVE, reason=reason)
 
 
 def _without_optional(case: Case, judgement: Judgement, now: datetime) -> Judgement:

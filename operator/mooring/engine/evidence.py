@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from mooring.adapters.prometheus import Prometheus
 from mooring.adapters.prometheus_counters import read_counters
 from mooring.core import signals
-from mooring.core.answers import Answer, NoAnswer, single_value
+from mooring.core.answers import Answer, NoAnswer, Reason, single_value
 from mooring.core.examination import Evidence, Examination
 from mooring.core.halves import History
 from mooring.core.router_counters import Reading, ScrapeLabels
@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 
 #: Free queries under way. More would only wait for the client's threads, and be told so.
 _AT_ONCE = 4
+#: An answer that is older than the last by more is of a clock that was set back (seconds).
+_CLOCK_SET_BACK = 300.0
 
 
 @dataclass(slots=True)
@@ -51,6 +53,8 @@ class Examiner:
     _wanted: dict[Key, Examination] = field(default_factory=dict)
     _found: dict[Key, Evidence] = field(default_factory=dict)
     _remembered: dict[Key, Remembered] = field(default_factory=dict)
+    #: When the last value of each free query was measured, on Prometheus' clock.
+    _evaluated: dict[str, float] = field(default_factory=dict)
     _shown: set[tuple[str, str, str]] = field(default_factory=set)
     _calibration: Calibration | None = None
     _warned: tuple[str, ...] = ()
@@ -95,6 +99,7 @@ class Examiner:
         self.metrics.analysis_rollouts.set(len(wanted))
         prometheus = self.prometheus
         if not wanted or prometheus is None:  # without one, every decision has said so itself
+            self._evaluated.clear()
             self._show({})
             return
         # Here, since an operator that judges nothing should not pay for numpy and scipy.
@@ -188,6 +193,7 @@ class Examiner:
     ) -> dict[Key, dict[str, float | NoAnswer]]:
         """The free queries, each once however many metrics ask it."""
         texts = {query.text for one in wanted.values() for query in one.queries}
+        self._evaluated = {text: at for text, at in self._evaluated.items() if text in texts}
         asked = await asyncio.gather(*(self._ask_one(prometheus, text) for text in texts))
         answers = dict(zip(texts, asked, strict=True))
         return {
@@ -196,9 +202,20 @@ class Examiner:
         }
 
     async def _ask_one(self, prometheus: Prometheus, text: str) -> float | NoAnswer:
+        """One measurement counts once, however often a cache answers with it."""
         async with self._asking:
-            found = single_value(await prometheus.query(text, single=True))
-        return found if isinstance(found, NoAnswer) else found.value
+            answer = await prometheus.query(text, single=True)
+        after = self._evaluated.get(text)
+        found = single_value(answer, after)
+        if not isinstance(found, NoAnswer):
+            self._evaluated[text] = found.at
+            return found.value
+        if found.reason is Reason.STALE and isinstance(answer, Answer):
+            at = answer.evaluated_at
+            if after is not None and at is not None and at < after - _CLOCK_SET_BACK:
+                # The next value counts if this clock goes on; that of an old copy stands.
+                self._evaluated[text] = at
+        return found
 
     def _case(
         self,
