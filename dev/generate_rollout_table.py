@@ -61,6 +61,10 @@ def edges() -> list[tuple[str, str, str]]:
         there = next_move(replace(judged, **changes)).reason
         found["WaitingInStep", happens, there] = None
     found["WaitingForPromote", "promote", "StepDone"] = None
+    zero, up = replace(judged, zero=True), replace(_STEP, stable_first=True)
+    found["WaitingInStep", "scaled to 0", next_move(zero).reason] = None
+    found[next_move(zero).reason, "scaled up", next_move(up).reason] = None
+    found[next_move(up).reason, "stable's first pod, or no progress in time", "Scaling"] = None
     found["Paused", "resume or promote", "Scaling"] = None
     found["StepDone", "another step", "Scaling"] = None
     found["StepDone", "no step left", "Promoting"] = None

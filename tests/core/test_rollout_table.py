@@ -9,7 +9,8 @@ from functools import cache
 
 import pytest
 
-from mooring.core.rollout import GRACE_AFTER_GAP, RULES, Facts, Move, Progress, next_move
+from mooring.core.progress import GRACE_AFTER_GAP, Progress
+from mooring.core.rollout import RULES, Facts, Move, next_move
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 TEN_MINUTES = timedelta(minutes=10)
@@ -71,6 +72,19 @@ TABLE: list[tuple[Facts, str, Move]] = [
     (facts("has_stable", "serving", "paused"), "Paused", Move.HOLD),
     (facts("has_stable", "stable_serving", "overdue", "paused"), "Paused", Move.HOLD),
     (step("serving", "staffed", "taken", "begun", "elapsed", "paused"), "Paused", Move.HOLD),
+    # No pods asked for: a step shows nothing, so it neither ends nor is left out.
+    (step("zero", "complete", "staffed", "taken"), "ScaledToZero", Move.HOLD),
+    (step("zero", "complete", "staffed", "taken", "begun", "pause"), "ScaledToZero", Move.HOLD),
+    (step("zero", "complete", "staffed", "taken", "begun", "elapsed"), "ScaledToZero", Move.HOLD),
+    (step("zero", "paused"), "ScaledToZero", Move.HOLD),
+    # On the way up from there stable is not broken: whichever pod came first would else decide.
+    (step("stable_first"), "StableFirst", Move.WAIT),
+    (
+        Facts(candidate=True, has_stable=True, serving=True, last=False, stable_first=True),
+        "StableFirst",
+        Move.WAIT,
+    ),
+    (facts("has_stable", "serving", "stable_first"), "StableNotServing", Move.PROMOTE),
     # A step: first its pods, then its traffic, then its time.
     (step(), "Scaling", Move.WAIT),
     (step("serving"), "Scaling", Move.WAIT),
@@ -126,6 +140,7 @@ def test_every_rule_is_needed_by_some_row() -> None:
 
 
 #: What evidence can say, by the facts that are true of it: all of its combinations are too many.
+#: And the way up from no pods, before which there is none.
 EVIDENCE: tuple[tuple[str, ...], ...] = (
     (),
     ("judged",),
@@ -136,9 +151,11 @@ EVIDENCE: tuple[tuple[str, ...], ...] = (
     ("judged", "measured", "final", "reject_inconclusive"),
     ("judged", "measured", "passed", "passed_here", "on_pass"),
     ("judged", "failed", "baking"),
+    ("stable_first",),
 )
 _OF_EVIDENCE = {"judged", "failed", "measured", "passed", "passed_here", "final", "on_pass",
-                "promote_inconclusive", "reject_inconclusive", "baking"}  # fmt: skip
+                "promote_inconclusive", "reject_inconclusive", "baking",
+                "stable_first"}  # fmt: skip
 
 
 @cache
@@ -165,7 +182,10 @@ def test_in_no_case_a_serving_stable_is_left_for_less_than_all_pods() -> None:
 
 def test_in_no_case_a_candidate_without_progress_waits_for_ever() -> None:
     for given in every_combination():
-        if given.candidate and given.has_stable and given.overdue and not given.paused:
+        without_pods = not given.last and (given.zero or given.stable_first)
+        if given.paused or without_pods:
+            continue  # a person holds it, or its pods are not asked for: no time of its own runs
+        if given.candidate and given.has_stable and given.overdue:
             assert next_move(given).move in (Move.PROMOTE, Move.REJECT)
 
 
@@ -183,6 +203,18 @@ def test_in_no_case_a_step_ends_before_its_traffic_was_taken_for_its_time() -> N
             assert given.begun
             assert given.elapsed or (given.on_pass and given.passed_here)
             assert not given.pause
+
+
+def test_in_no_case_a_step_is_done_or_left_out_while_no_pods_are_asked_for() -> None:
+    for given in every_combination():
+        if given.candidate and given.has_stable and given.zero and not given.last:
+            assert next_move(given).move in (Move.HOLD, Move.REJECT)
+
+
+def test_in_no_case_a_step_is_left_out_for_a_stable_that_is_on_its_way_up() -> None:
+    for given in every_combination():
+        if given.candidate and given.has_stable and given.stable_first and not given.last:
+            assert next_move(given).move is not Move.PROMOTE
 
 
 def test_in_no_case_a_step_goes_on_without_measurements_that_were_asked_for() -> None:

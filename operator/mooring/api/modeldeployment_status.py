@@ -78,7 +78,8 @@ class RolloutStatus(ApiModel):
     stage: _Word | None = None
     """What is under way: Scaling (pods of this step are starting), Routing (routers take their
     routes), Waiting (the step lasts), Promoting (all traffic moves), Returning (the traffic goes
-    back), Baking (the previous revision is kept) or Paused."""
+    back), Baking (the previous revision is kept), ScaledToZero (it has no pods, or stable's come
+    first) or Paused."""
     step: StrictInt | None = None
     """Number of the step, from 1."""
     steps: StrictInt | None = None
@@ -94,7 +95,9 @@ class RolloutStatus(ApiModel):
     max_available: StrictInt | None = None
     """The most pods of the candidate that were ever ready; the deadline restarts when it rises."""
     progressed_at: Timestamp | None = None
-    """When the last progress was seen."""
+    """When the last progress was seen, put off by the time in which no pod was missing."""
+    staffed_since: Timestamp | None = None
+    """Since when no pod is missing."""
     deadline: Timestamp | None = None
     """When the candidate is given up unless there is progress."""
     waiting_for: StatusMessage | None = None

@@ -18,6 +18,7 @@ from mooring.core.gateway import gateway_trouble
 from mooring.core.kinds import Ref
 from mooring.core.observed import Manifest, Observed, was_ready
 from mooring.core.pods import PodReport, worst
+from mooring.core.progress import SCALED_TO_ZERO
 from mooring.core.registry_said import registry_conditions
 from mooring.core.render.router.objects import LABEL_ROUTER, router_name
 from mooring.core.retrain.said import retraining_conditions
@@ -220,7 +221,7 @@ def _reconciling_rollout(observed: Observed, situation: Situation) -> Finding | 
         until = f" until {format_time(situation.until)}" if situation.until else ""
         words = f"{step}{situation.rule.message}{until}{_evidence_in_words(situation)}"
         return Finding(situation.rule.reason, words, "False")
-    if situation.rule.stage == "Routing":
+    if situation.rule.stage in ("Routing", SCALED_TO_ZERO):
         return Finding("RollingOut", f"{step}{situation.rule.message}")
     has = situation.capacity(candidate)
     found = trouble(observed, situation, candidate)

@@ -11,15 +11,15 @@ from mooring.core import kinds
 from mooring.core.allocation import ENVOY, REPLICAS, Roles, Setting, allocate
 from mooring.core.analysis import Standard, standard
 from mooring.core.capacity import Capacity, capacity, digest_pinned, needed, total
-from mooring.core.clock import parse_time
 from mooring.core.examination import Evidence, Phase, evidence_for, examine
 from mooring.core.judge import Verdict
 from mooring.core.observed import Observed
 from mooring.core.observed_routing import read_routing
 from mooring.core.pods import worst
+from mooring.core.progress import SCALED_TO_ZERO, Clock, Progress, ends, follow, stable_first
 from mooring.core.render.metadata import child_name
 from mooring.core.revision import History, Rejection, Revision
-from mooring.core.rollout import Facts, Move, Progress, ends, next_move
+from mooring.core.rollout import Facts, Move, Rule, next_move
 from mooring.core.signals import Signals
 from mooring.core.situation import Situation
 from mooring.core.steps import RolloutPlan, duration, in_words
@@ -53,6 +53,9 @@ def go_on(
     history = _drop_others(history, candidate)
     if candidate is not None and (candidate.rollout is None or not candidate.rollout.rolling):
         candidate = replace(candidate, rollout=_begin(spec, stable, candidate))
+    if candidate is not None and candidate.rollout is not None:
+        runs = _available(observed, candidate, capacities.get(candidate.hash, Capacity())) > 0
+        candidate = replace(candidate, rollout=candidate.rollout.timed(observed.now, runs=runs))
         history = history.with_revision(candidate)
     situation = Situation(
         history=history, stable=stable, target=_same(target, candidate), candidate=candidate,
@@ -89,8 +92,8 @@ def _by_this_clock(revision: Revision, now: datetime) -> Revision:
     would else be another one in every round, and each would write it to status.
     """
     plan, promoted_at = revision.rollout, revision.promoted_at
-    if plan is not None and plan.since is not None and plan.since > now:
-        revision = replace(revision, rollout=replace(plan, since=now))
+    if plan is not None:
+        revision = replace(revision, rollout=plan.not_after(now))
     if promoted_at is not None and promoted_at > now:
         revision = replace(revision, promoted_at=now)
     return revision
@@ -171,7 +174,7 @@ def _decided(observed: Observed, spec: ModelDeploymentSpec, situation: Situation
 def _told(candidate: Revision) -> str:
     """What an Event says of the step that begins."""
     plan = candidate.rollout or RolloutPlan()
-    place = f"step {(plan.index or 0) + 1} of {len(plan.steps)}"
+    place = f"step {plan.number} of {len(plan.steps)}"
     return f"revision {candidate.hash}: {place}: {in_words(plan.step)}"
 
 
@@ -196,6 +199,9 @@ def _judged(observed: Observed, spec: ModelDeploymentSpec, situation: Situation)
         ends_at = ends(since, duration(plan.step), observed.connected_since)
     measured = _measured(observed, situation, evidence)
     passed = measured and _passed(evidence)
+    allowed = parse_duration(spec.rollout.progress_deadline)
+    first = _stable_first(observed, situation, candidate)
+    first_until = first.deadline(allowed, observed.connected_since) if first else None
     facts = Facts(
         candidate=True,
         has_stable=stable is not None,
@@ -206,6 +212,7 @@ def _judged(observed: Observed, spec: ModelDeploymentSpec, situation: Situation)
         staffed=wants.staffed and has.available >= count,
         paused=candidate.paused,
         zero=setting.total == 0,
+        stable_first=first_until is not None and observed.now < first_until,
         last=plan.done,
         taken=_taken(observed, setting, wants.route),
         begun=begun,
@@ -222,14 +229,18 @@ def _judged(observed: Observed, spec: ModelDeploymentSpec, situation: Situation)
         reject_inconclusive=spec.rollout.on_inconclusive == "Rollback",
     )
     rule = next_move(facts)
-    waits_for_pods = rule.move is Move.WAIT and rule.stage != "Routing"
-    progress = _progress(observed, candidate, has, held=not waits_for_pods)
-    deadline = None
-    if waits_for_pods:
-        allowed = parse_duration(spec.rollout.progress_deadline)
+    clock, deadline, until = _clock(rule), None, ends_at if rule.move is Move.DWELL else None
+    if rule.reason == "StableFirst" and first is not None:
+        progress, until = first, first_until
+    else:
+        available = _available(observed, candidate, has)
+        recorded = observed.status.get("rollout") or {}
+        progress = follow(
+            recorded, observed.now, candidate.hash, plan.number, available, clock, allowed
+        )
+    if clock is Clock.RUNS:
         deadline = progress.deadline(allowed, observed.connected_since)
         rule = next_move(replace(facts, overdue=observed.now >= deadline))
-    until = ends_at if rule.move is Move.DWELL else None
     return replace(
         situation, rule=rule, progress=progress, deadline=deadline, until=until, evidence=evidence
     )
@@ -358,6 +369,9 @@ def _placed(observed: Observed, situation: Situation) -> Situation:
         name: _count(observed, by_hash[name], count, situation.capacities.get(name, Capacity()))
         for name, count in wants.counts.items()
     }
+    if situation.rule.reason == "StableFirst" and situation.candidate is not None:
+        waits = situation.candidate.hash
+        counts[waits] = min(counts.get(waits, 0), situation.capacity(situation.candidate).set)
     baking = _baking(observed, roles.stable) if roles.stable and roles.previous else None
     return replace(
         situation,
@@ -381,26 +395,33 @@ def _count(observed: Observed, revision: Revision, wanted: int, has: Capacity) -
     return min(wanted, max(1, has.set if proven else 0))
 
 
-def _progress(observed: Observed, candidate: Revision, has: Capacity, *, held: bool) -> Progress:
-    """The progress so far, from status; begins anew where it is lost, or after a hold.
-
-    A status without a deadline was written while the rollout was held. Ready pods count though
-    their Deployment does not say so: they were asked just now, and its watch may have stopped.
+def _available(observed: Observed, candidate: Revision, has: Capacity) -> int:
+    """Its pods that are there. Ready ones count though their Deployment does not say so: they were
+    asked just now, and its watch may have stopped.
     """
     ready = sum(pod.ready for pod in observed.pods.get(candidate.hash, ()))
-    available = max(has.available, ready)
-    fresh = Progress(candidate.hash, available, observed.now)
-    recorded = observed.status.get("rollout") or {}
-    if recorded.get("revision") != candidate.hash or ("deadline" not in recorded and not held):
-        return fresh
-    try:
-        since = parse_time(recorded["progressedAt"])
-        most = int(recorded["maxAvailable"])
-    except (KeyError, TypeError, ValueError):
-        return fresh
-    # A clock that was set back must not put the deadline off by as much.
-    before = Progress(candidate.hash, most, min(since, observed.now))
-    return before.advanced(candidate.hash, available, observed.now)
+    return max(has.available, ready)
+
+
+def _clock(rule: Rule) -> Clock:
+    """What the progress deadline does where this rule holds."""
+    if rule.stage in ("Paused", SCALED_TO_ZERO):
+        return Clock.OFF
+    return Clock.RUNS if rule.move is Move.WAIT and rule.stage != "Routing" else Clock.STANDS
+
+
+def _stable_first(observed: Observed, situation: Situation, candidate: Revision) -> Progress | None:
+    """Since when the candidate's pods wait for stable's first, on the way up from no pods at all.
+
+    Whichever came first would else take all the traffic, and with it the place of the other.
+    """
+    stable, setting = situation.stable, situation.setting
+    if stable is None or setting.total == 0 or setting.capacity(stable).available > 0:
+        return None
+    has = setting.capacity(candidate)
+    return stable_first(
+        observed.status, observed.now, candidate.hash, scaled_to_zero=has.exists and has.set == 0
+    )
 
 
 def _carry_out(observed: Observed, situation: Situation) -> Situation:

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from enum import StrEnum
 
-#: After a gap in what the operator could see, a time that ran out meanwhile waits this long.
-GRACE_AFTER_GAP = timedelta(seconds=60)
+from mooring.core.progress import SCALED_TO_ZERO
 
 
 class Move(StrEnum):
@@ -37,6 +35,7 @@ class Move(StrEnum):
 class Facts:
     """What the table looks at.
 
+    ``stable_first``: none were asked for, and stable's first one is on its way again.
     ``complete``: all pods that the candidate should have as stable are available. ``serving``: at
     least one is. ``staffed``: those that the present step needs are. ``overdue``: no new pod became
     available within the progress deadline. ``zero``: no pods are asked for at all. ``last``: every
@@ -59,6 +58,7 @@ class Facts:
     paused: bool = False
     overdue: bool = False
     zero: bool = False
+    stable_first: bool = False
     last: bool = True
     taken: bool = False
     begun: bool = False
@@ -114,6 +114,22 @@ RULES: tuple[Rule, ...] = (
         lambda f: f.failed and f.has_stable and f.stable_serving,
         Move.REJECT,
         "the evidence speaks against it",
+    ),
+    Rule(
+        "ScaledToZero",
+        SCALED_TO_ZERO,
+        lambda f: f.zero and f.has_stable and not f.last,
+        Move.HOLD,
+        "no pods are asked for, so nothing can be tried",
+        "pods to be asked for again",
+    ),
+    Rule(
+        "StableFirst",
+        SCALED_TO_ZERO,
+        lambda f: f.stable_first and f.has_stable and not f.last,
+        Move.WAIT,
+        "waiting for stable's first pod, before the candidate's",
+        "stable's first pod",
     ),
     Rule(
         "Paused",
@@ -228,34 +244,3 @@ RULES: tuple[Rule, ...] = (
 def next_move(facts: Facts) -> Rule:
     """The first rule that holds; the last one always does."""
     return next(rule for rule in RULES if rule.when(facts))
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a candidate has come: the most pods ever available, and since when."""
-
-    revision: str
-    most_available: int
-    since: datetime
-
-    def advanced(self, revision: str, available: int, now: datetime) -> Progress:
-        """Progress restarts for another revision, and only a new maximum counts as progress."""
-        if revision != self.revision:
-            return Progress(revision, available, now)
-        if available > self.most_available:
-            return Progress(revision, available, now)
-        return self
-
-    def deadline(self, allowed: timedelta, connected_since: datetime | None) -> datetime:
-        """When waiting ends. What ran out while nobody could look is given some grace."""
-        return ends(self.since, allowed, connected_since)
-
-
-def ends(since: datetime, lasts: timedelta, connected_since: datetime | None) -> datetime:
-    """When a time is over that began at ``since``. Time in which nobody could look does not count
-    for its end alone: after a gap at least a minute of it is left.
-    """
-    end = since + lasts
-    if connected_since is None:
-        return end
-    return max(end, connected_since + min(lasts, GRACE_AFTER_GAP))

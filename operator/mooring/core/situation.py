@@ -12,11 +12,12 @@ from mooring.core.analysis import Standard
 from mooring.core.capacity import Capacity
 from mooring.core.examination import Evidence, Examination
 from mooring.core.observed import Observed
+from mooring.core.progress import Progress
 from mooring.core.registry import Resolution
 from mooring.core.render.revision import CannotRender
 from mooring.core.retrain.work import Retraining
 from mooring.core.revision import History, Revision
-from mooring.core.rollout import Progress, Rule
+from mooring.core.rollout import Rule
 from mooring.core.routing import Routing
 from mooring.core.traffic import Route
 from mooring.core.verbs import Outcome

@@ -146,13 +146,15 @@ def _rollout(situation: Situation) -> Manifest | None:
         "maxAvailable": situation.progress.most_available,
         "progressedAt": format_time(situation.progress.since),
     }
+    if situation.progress.staffed_since is not None:
+        found["staffedSince"] = format_time(situation.progress.staffed_since)
     if situation.rule.awaits:
         found["waitingFor"] = situation.rule.awaits
     plan = candidate.rollout
     if plan is not None and plan.steps:
         found["steps"] = len(plan.steps)
         if not plan.done:
-            found["step"] = (plan.index or 0) + 1
+            found["step"] = plan.number
             later = plan.advanced()
             found["next"] = in_words(later.step)
         found["doing"] = in_words(plan.step)

@@ -25,7 +25,8 @@ class RolloutPlan:
     """A rollout as pinned.
 
     ``index`` counts the steps that are done; None while this revision is not rolling out. ``since``
-    is when the present step's traffic was taken. ``bake`` is how long the previous revision is kept
+    is when the present step's traffic was taken; ``stopped`` is since when the step's time stands
+    still, because the candidate has no pod. ``bake`` is how long the previous revision is kept
     after the promotion, with ``previous_weight`` percent of the traffic. ``attempt`` counts the
     rollouts of the revision before this one: each may spend the analysis' alpha anew.
     """
@@ -36,6 +37,7 @@ class RolloutPlan:
     max_surge: str = FULL_SURGE
     index: int | None = 0
     since: datetime | None = None
+    stopped: datetime | None = None
     attempt: int = 0
 
     @classmethod
@@ -67,17 +69,36 @@ class RolloutPlan:
         """The present step; None when all are done."""
         return None if self.done else self.steps[self.index or 0]
 
+    @property
+    def number(self) -> int | None:
+        """The present step's, from 1; None when all are done."""
+        return None if self.done else (self.index or 0) + 1
+
+    def timed(self, now: datetime, *, runs: bool) -> RolloutPlan:
+        """Its step's time goes on, or stands still: then it ends as much later."""
+        if self.since is None or runs is (self.stopped is None):
+            return self
+        if not runs:
+            return replace(self, stopped=now)
+        return replace(self, since=self.since + (now - (self.stopped or now)), stopped=None)
+
+    def not_after(self, now: datetime) -> RolloutPlan:
+        """With no time in the future of a clock that was set back."""
+        since, stopped = (t and min(t, now) for t in (self.since, self.stopped))
+        return replace(self, since=since, stopped=stopped)
+
     def advanced(self) -> RolloutPlan:
         """At the next step, whose time has not begun."""
-        return replace(self, index=min((self.index or 0) + 1, len(self.steps)), since=None)
+        index = min((self.index or 0) + 1, len(self.steps))
+        return replace(self, index=index, since=None, stopped=None)
 
     def skipped(self) -> RolloutPlan:
         """With every step done."""
-        return replace(self, index=len(self.steps), since=None)
+        return replace(self, index=len(self.steps), since=None, stopped=None)
 
     def ended(self) -> RolloutPlan:
         """No longer rolling out; what concerns the time after a promotion stays."""
-        return replace(self, index=None, since=None)
+        return replace(self, index=None, since=None, stopped=None)
 
     def surge(self, total: int) -> int:
         """How many pods beyond ``total`` may run; a percentage is rounded up."""
@@ -95,6 +116,7 @@ class RolloutPlan:
             "maxSurge": self.max_surge if self.max_surge != FULL_SURGE else None,
             "index": self.index,
             "since": format_time(self.since) if self.since else None,
+            "stopped": format_time(self.stopped) if self.stopped else None,
             "attempt": self.attempt or None,
         }
         kept = {key: value for key, value in data.items() if value not in (None, [])}
@@ -107,6 +129,7 @@ class RolloutPlan:
         if not isinstance(data, Mapping):
             raise TypeError("a rollout is an object")
         bake, since, index = data.get("bakeSeconds"), data.get("since"), data.get("index")
+        stopped = data.get("stopped")
         return cls(
             steps=tuple(RolloutStep.model_validate(step) for step in data.get("steps") or ()),
             bake=timedelta(seconds=float(bake)) if bake is not None else None,
@@ -114,6 +137,7 @@ class RolloutPlan:
             max_surge=str(data.get("maxSurge") or FULL_SURGE),
             index=int(index) if index is not None else None,
             since=parse_time(since) if since else None,
+            stopped=parse_time(stopped) if stopped else None,
             attempt=int(data.get("attempt") or 0),
         )
 
