@@ -78,6 +78,51 @@ def test_a_larger_shift_fails(shift: float, within: int) -> None:
     assert all(Verdict.FAIL in run for run in runs)
 
 
+def classes(
+    before: list[float], after: list[float], rows: int, windows: int, seed: int
+) -> tuple[list[Verdict], Predictions]:
+    """Shares of classes on stable and on the candidate, which has a tenth of the rows."""
+    random = np.random.default_rng(seed)
+    memory, found = Predictions(0.0), []
+    for number in range(1, windows + 1):
+        sides = random.multinomial(rows // 10, after), random.multinomial(rows - rows // 10, before)
+        ours, theirs = ({c: float(n) for c, n in enumerate(side) if n} for side in sides)
+        window = OutputWindow(WINDOW * number, {"y": ours}, {"y": theirs})
+        memory = take_predictions(ANALYSIS, memory, [window])
+        found.append(verdict(memory))
+    return found, memory
+
+
+@pytest.mark.parametrize("before", [0.0, 0.001, 0.005])
+@pytest.mark.parametrize("others", [1, 2])
+def test_a_rare_class_that_becomes_many_times_as_frequent_fails_and_never_passes(
+    before: float, others: int
+) -> None:
+    usual, more = ([*[(1 - rare) / others] * others, rare] for rare in (before, 0.095))
+    runs = [classes(usual, more, 1000, 30, seed)[0] for seed in range(20)]
+    assert all(Verdict.FAIL in run for run in runs)
+    assert sum(Verdict.PASS in run for run in runs) <= 1
+
+
+def test_a_rare_class_that_stays_rare_passes() -> None:
+    runs = [classes([0.995, 0.005], [0.995, 0.005], 1000, 30, seed)[0] for seed in range(20)]
+    assert all(run[-1] is Verdict.PASS for run in runs)
+    assert not any(Verdict.FAIL in run for run in runs)
+
+
+def test_a_rare_class_within_the_tolerated_shift_fails_within_alpha() -> None:
+    runs = [classes([0.995, 0.005], [0.952, 0.048], 3000, 30, seed)[0] for seed in range(60)]
+    assert sum(Verdict.FAIL in run for run in runs) <= 5  # PSI 0.099
+
+
+def test_classes_that_are_too_rare_to_be_compared_are_not_passed_unseen() -> None:
+    found, memory = classes([0.99, 0.01], [0.96, 0.04], 1500, 1, seed=1)
+    assert found == [Verdict.INCONCLUSIVE]
+    assert memory.found["p"][2] == 1.0
+    alike = classes([1.0], [1.0], 3000, 1, seed=1)[0]
+    assert alike == [Verdict.PASS], "there is only one, and nothing to join"
+
+
 def test_a_share_that_rises_while_the_day_goes_on_is_no_shift() -> None:
     runs = [played(0.0, 1000, seed=seed, swing=3.0) for seed in range(20)]
     assert not any(Verdict.FAIL in run for run in runs)

@@ -6,6 +6,9 @@ that a share that rises while the day goes on does not look like a shift. Whethe
 larger than ``maxPSI`` is asked by the test of a minimum effect (:mod:`mooring.core.drift.shift`),
 each time that the candidate's rows have grown by a fifth: look k spends α·6/(π²k²), which over all
 looks is α. Pass is the same test turned round, against twice ``maxPSI``.
+
+PSI is near its limit distribution where each cell has some rows of either side, so cells are joined
+until they do. What joining hides must not pass: Pass goes by the cells as they were counted.
 """
 
 from __future__ import annotations
@@ -32,8 +35,8 @@ _STALE: Final = 4 * WINDOW
 #: Rows of either side below which nobody looks, and by how much they grow between two looks.
 _LEAST_ROWS: Final = 100.0
 _GROWTH: Final = 1.2
-#: Cells are joined with their neighbours until they hold this share of all rows.
-_LEAST_SHARE: Final = 0.05
+#: Cells are joined with their neighbours until so many rows are expected in them on either side.
+_LEAST_EXPECTED: Final = 10.0
 #: Pass is against a shift of so many times what is tolerated.
 _PASS: Final = 2.0
 _MOST_OUTPUTS: Final = 8
@@ -179,25 +182,41 @@ def _compared(
     cells: Mapping[int, tuple[float, float]], against: float, limit: float
 ) -> tuple[float, float, float]:
     """PSI, and the p-values of "at most ``limit``" and of "at least twice as much"."""
-    counts = _joined(np.array([cells[cell] for cell in sorted(cells)]))
-    current, reference = counts[:, 0], counts[:, 1]
-    if current.sum() <= 0 or reference.sum() <= 0:
+    counts = np.array([cells[cell] for cell in sorted(cells)])
+    counts = counts[counts.sum(axis=1) > 0]
+    if not counts.size or not (counts.sum(axis=0) > 0).all():
         return 0.0, 1.0, 1.0
-    pair = Pair.of((reference * against / reference.sum())[None, :], current[None, :])
+    joined = _joined(counts, against)
+    pair = _pair(joined, against)
     distance, freedom = psi(pair), np.maximum(pair.bins - 1, 1.0)
     fail = noncentral_tail(distance / pair.v, freedom, limit / pair.v)
-    passing = 1 - noncentral_tail(distance / pair.v, freedom, _PASS * limit / pair.v)
+    if len(joined) < min(2, len(counts)):
+        return float(distance[0]), float(fail[0]), 1.0  # nothing is left to compare
+    # A shift within a joined cell cannot be seen there. PSI over the cells as they are has it, and
+    # what that is too large by, because some hold few rows, only makes Pass later.
+    whole = np.maximum(distance, psi(_pair(counts, against)))
+    passing = 1 - noncentral_tail(whole / pair.v, freedom, _PASS * limit / pair.v)
     return float(distance[0]), float(fail[0]), float(passing[0])
 
 
-def _joined(counts: Array) -> Array:
-    """Cells (n, 2) joined with their neighbours until each holds enough rows of both together."""
-    least = _LEAST_SHARE * float(counts.sum())
+def _pair(counts: Array, against: float) -> Pair:
+    """Stable's rows, as many as they are worth, and the candidate's."""
+    current, reference = counts[:, 0], counts[:, 1]
+    return Pair.of((reference * against / reference.sum())[None, :], current[None, :])
+
+
+def _joined(counts: Array, against: float) -> Array:
+    """Cells (n, 2) joined with their neighbours until each expects enough rows on either side.
+
+    By an expected number and not by a share of all rows: with a share, a class that is rare is
+    joined however many rows there are, and nobody sees it become many times as frequent.
+    """
+    fewer = min(float(counts[:, 0].sum()), against) / float(counts.sum())
     kept: list[Array] = []
     held = np.zeros(2)
     for row in counts:
         held = held + row
-        if held.sum() >= least:
+        if held.sum() * fewer >= _LEAST_EXPECTED:
             kept.append(held)
             held = np.zeros(2)
     if kept:
