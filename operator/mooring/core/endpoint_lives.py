@@ -58,12 +58,11 @@ def _fell(before: Attempts, now: Attempts) -> bool:
     return now.total < before.total or now.success < before.success or now.error < before.error
 
 
-def _contradict(before: Attempts, now: Attempts) -> bool:
-    """Whether some counts of an endpoint fell and it did not begin anew: a life that begins has
-    fewer attempts than the one that ended, and no more answers than attempts.
+def _began(before: Attempts, now: Attempts) -> bool:
+    """Whether counts that fell are of a life that begins: it has fewer attempts than the one that
+    ended, and no more answers than attempts.
     """
-    began = now.total < before.total and now.success + now.error + now.active <= now.total
-    return _fell(before, now) and not began
+    return now.total < before.total and now.success + now.error + now.active <= now.total
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +82,12 @@ class Lives:
 
     def contradicted(self, endpoints: Mapping[str, Attempts]) -> bool:
         """Whether another scrape is not whole: of some endpoint it shows a part of the counts."""
-        last = self.last
-        return any(name in last and _contradict(last[name], now) for name, now in endpoints.items())
+        last = self.last.get
+        for name, now in endpoints.items():  # of every endpoint at every tick: kept plain
+            before = last(name)
+            if before is not None and _fell(before, now) and not _began(before, now):
+                return True
+        return False
 
     def sum(self, endpoints: Mapping[str, Attempts]) -> Attempts:
         """All lives together. Under way is what the present ``endpoints`` say; what was under way

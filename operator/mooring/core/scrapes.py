@@ -73,42 +73,48 @@ def take(
     newest = max((past.at for past in pasts.values()), default=0.0)
     for source in sources:
         newest = max(newest, source.at)
-        known = {name: pasts.get((source.pod, name), _NEVER) for name in (*candidate, *halves)}
-        shown = {name: _shown(source.clusters.get(name, _NONE)) for name in known}
-        last = max((past.at for past in known.values()), default=0.0)
-        whole = _follows(source, last) and not (
-            _same_life(source, last)
-            and any(past.lives.contradicted(shown[name]) for name, past in known.items())
-        )
+        clusters, pod = source.clusters, source.pod
+        known = {name: pasts.get((pod, name), _NEVER) for name in (*candidate, *halves)}
+        shown = {name: _shown(clusters.get(name, _NONE)) for name in known}
+        last = max([past.at for past in known.values()], default=0.0)
+        whole = _whole(source, last, known, shown)
         if whole:
-            known = {name: _summed(shown[name], past, source.at) for name, past in known.items()}
-            pasts |= {(source.pod, name): past for name, past in known.items()}
+            for name, past in known.items():
+                known[name] = pasts[pod, name] = _summed(shown[name], past, source.at)
         sums = {name: past.sum for name, past in known.items()}
         scrape = scrape_of(source, candidate, halves, sums, source.born)
-        scrapes[source.pod] = scrape if whole else replace(scrape, time=min(source.at, last))
+        scrapes[pod] = scrape if whole else replace(scrape, time=min(source.at, last))
     kept = {key: past for key, past in pasts.items() if past.at >= newest - 3600}
     return scrapes, Memory(kept)
 
 
-def _follows(source: Source, last: float) -> bool:
-    """Whether a scrape is no older than the last. Behind one address there may be two Prometheus
-    servers, of which the one is behind the other.
+def _whole(
+    source: Source,
+    last: float,
+    known: Mapping[str, Past],
+    shown: Mapping[str, Mapping[str, Attempts]],
+) -> bool:
+    """Whether a scrape can be taken after the one of ``last``. Behind one address there may be two
+    Prometheus servers, of which the one is behind the other.
     """
-    return source.at >= last or source.at <= last - _CLOCK_SET_BACK
-
-
-def _same_life(source: Source, last: float) -> bool:
-    """Whether the counts have to go on from the last ones, which were taken at ``last``."""
+    age = source.at - last
+    if age < 0:
+        return age <= -_CLOCK_SET_BACK
     restarted = source.born is not None and source.born > last
-    return 0 <= source.at - last < _CONTRADICTION and not restarted
+    if age >= _CONTRADICTION or restarted:
+        return True
+    return all(not past.lives.contradicted(shown[name]) for name, past in known.items())
 
 
 def _shown(cluster: ClusterCounts) -> Mapping[str, Attempts]:
     """The endpoints that have counted anything: one without counts may be one that is not shown."""
     endpoints = cluster.endpoints
-    if all(one.total for one in endpoints.values()):
-        return endpoints
-    return {name: one for name, one in endpoints.items() if one.total or one.success or one.error}
+    for one in endpoints.values():
+        if not one.total:
+            return {
+                name: at for name, at in endpoints.items() if at.total or at.success or at.error
+            }
+    return endpoints
 
 
 def _summed(endpoints: Mapping[str, Attempts], past: Past, at: float) -> Past:
