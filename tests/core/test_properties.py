@@ -23,6 +23,7 @@ from mooring.core.kinds import Ref
 from mooring.core.observed import RuntimeSource
 from mooring.core.plan import Plan
 from mooring.core.revision import Revision
+from mooring.core.steps import FULL_SURGE
 
 SERVICE = Ref("Service", "fraud")
 VERBS = st.sampled_from(["abort", "pause", "resume", "retry", "restart", "promote"])
@@ -60,12 +61,13 @@ class Cluster(RuleBasedStateMachine):
         self.world.edit(autoscaling={"minReplicas": least, "maxReplicas": most})
 
     @rule(
-        steps=st.sampled_from([None, None, [{"weight": 5}]]),
+        steps=st.sampled_from([None, None, *([{"weight": w}] for w in (5, 50, 90, 100))]),
         limit=st.sampled_from([0, 1, 10]),
         deadline=st.sampled_from(["30s", "10m"]),
+        surge=st.sampled_from(["100%", "100%", "25%", 0]),
     )
-    def edits_the_rollout(self, steps: Any, limit: int, deadline: str) -> None:
-        rollout = {"progressDeadline": deadline, "revisionHistoryLimit": limit}
+    def edits_the_rollout(self, steps: Any, limit: int, deadline: str, surge: Any) -> None:
+        rollout = {"progressDeadline": deadline, "revisionHistoryLimit": limit, "maxSurge": surge}
         self.world.edit(rollout=rollout | ({"steps": steps} if steps else {}))
 
     @rule(verb=VERBS, index=INDEX, token=st.sampled_from(["1", "2"]))
@@ -204,6 +206,8 @@ class Cluster(RuleBasedStateMachine):
             return
         if stable.hash in counts:
             assert stable.hash in world.revisions()
+            if any(map(makes_room, world.history.revisions)):
+                return
             asked = world.resource["spec"].get("replicas", counts[stable.hash])
             assert world.counts()[stable.hash] >= min(counts[stable.hash], asked)
 
@@ -273,6 +277,14 @@ class Cluster(RuleBasedStateMachine):
                 "RolledBack",
             }
             assert all(c.message for c in parsed.conditions or ())
+
+
+def makes_room(revision: Revision) -> bool:
+    """Whether stable may give up pods to it before it is promoted."""
+    plan = revision.rollout
+    if plan is None:
+        return False
+    return plan.max_surge != FULL_SURGE or any((s.weight or 0) > 50 for s in plan.steps)
 
 
 QUIET = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]

@@ -126,3 +126,26 @@ def test_by_pods_their_ratio_is_the_weight(weight: int, incoming: int, outgoing:
 
 def test_by_pods_stable_gives_none_up_before_the_others_are_there() -> None:
     assert by_pods(10, 10, 75, 1, Side(9, 10, 0), Side(10, 10, 100)).outgoing == 10
+
+
+def test_by_pods_both_sides_get_requests_while_the_outgoing_one_is_not_whole() -> None:
+    cut = Side(2, 2, 0)
+    assert by_pods(10, 10, 90, 1, Side(9, 10, 0), cut).weight == 90
+    assert by_pods(10, 10, 90, 1, Side(9, 10, 0), Side(10, 10, 0)).weight == 0
+    assert by_pods(10, 10, 100, 1, Side(9, 10, 0), cut).weight == 81, "not 100: both are needed"
+    assert by_pods(10, 2, 100, 10, Side(9, 10, 0), cut).weight == 81
+    assert by_pods(10, 2, 100, 10, Side(10, 10, 0), cut).weight == 100
+
+
+def test_by_pods_a_side_alone_at_weight_100_leaves_the_other_whole() -> None:
+    assert by_pods(10, 10, 100, 1, Side(10, 10, 0), Side(10, 10, 0)).outgoing == 10
+
+
+@given(TOTALS, st.integers(0, 30), st.integers(0, 30))
+def test_by_pods_what_was_cut_gets_back_what_the_other_side_lost(
+    total: int, available: int, kept: int
+) -> None:
+    available, kept = min(available, total), min(kept, total)
+    found = by_pods(total, total, 90, 1, Side(available, total, 0), Side(kept, kept, 0))
+    assert available + found.outgoing >= total
+    assert available == total or found.outgoing >= kept

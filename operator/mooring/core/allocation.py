@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from mooring.core.capacity import Capacity
 from mooring.core.revision import Revision
 from mooring.core.routing import Routing
-from mooring.core.sizing import Side, Sizes, by_pods, sizes
+from mooring.core.sizing import Side, Sizes, by_pods, by_pods_share, sizes
 from mooring.core.steps import Demand, demand
 from mooring.core.traffic import Match, Route
 
@@ -70,12 +70,59 @@ def allocate(roles: Roles, setting: Setting) -> Allocation:
         return Allocation({first.hash: setting.total}, Route({first.hash: 100}), ready)
     if roles.candidate is None:
         return _at_rest(roles.stable, roles, setting)
-    gone = not any(setting.routing.route.weight(r.hash) for r in roles.leaving)
-    if gone or _reach(setting.capacity(roles.stable), setting.total) == 100:
-        return _forward(roles.stable, roles.candidate, setting)
-    # The candidate before it still has pods that stable needs: first everything goes back.
+    onwards = _forward(roles.stable, roles.candidate, setting)
+    carrying = _carrying(roles, setting)
+    has = setting.capacity(roles.stable)
+    if not carrying or _reach(has, setting.total) == 100:
+        return _apart(onwards, roles.stable, roles, setting)
+    if has.available and not any(_made_room(r, setting) for r in carrying):
+        # Stable was left whole, and takes everything back at once.
+        return _apart(onwards, roles.stable, roles, setting)
+    # The candidate before it still has pods that stable needs: first everything goes back. But
+    # where stable does not answer at all, its repair does not wait for it.
     back = _at_rest(roles.stable, roles, setting)
-    return Allocation({**back.counts, roles.candidate.hash: 0}, back.route)
+    beside = not has.available and _surge(roles.candidate, setting) >= setting.total
+    given = onwards.counts[roles.candidate.hash] if beside else 0
+    return Allocation({**back.counts, roles.candidate.hash: given}, back.route)
+
+
+def _apart(onwards: Allocation, stable: Revision, roles: Roles, setting: Setting) -> Allocation:
+    """A Service that selects the pods of every revision selects those on their way out as well: it
+    goes on with a stable that is whole until they are gone.
+    """
+    has = setting.capacity(stable)
+    mixed = setting.router == REPLICAS and len(onwards.route.weights) > 1
+    if not (mixed and roles.leaving and has.set >= setting.total):
+        return onwards
+    return Allocation({**onwards.counts, stable.hash: setting.total}, Route({stable.hash: 100}))
+
+
+def _surge(revision: Revision, setting: Setting) -> int:
+    """How many pods beyond those for all the traffic may run while it moves."""
+    plan = revision.rollout
+    return setting.total if plan is None or setting.autoscaled else plan.surge(setting.total)
+
+
+def _carrying(roles: Roles, setting: Setting) -> list[Revision]:
+    """Who is on the way out, and still gets requests; who gets the most comes first."""
+    if setting.router == REPLICAS:
+        shares = {r.hash: setting.capacity(r).available for r in roles.leaving}
+        found = [r for r in roles.leaving if shares[r.hash] and setting.routing.shared]
+    else:
+        shares = {r.hash: setting.routing.route.weight(r.hash) for r in roles.leaving}
+        found = [r for r in roles.leaving if shares[r.hash]]
+    return sorted(found, key=lambda r: shares[r.hash], reverse=True)
+
+
+def _made_room(leaver: Revision, setting: Setting) -> bool:
+    """Whether stable may have given up pods as this revision got them: then it needs time to take
+    the traffic back. Otherwise it has stayed whole, but for pods that it has lost.
+    """
+    if _surge(leaver, setting) < setting.total:
+        return True
+    steps = leaver.rollout.steps if leaver.rollout is not None else ()
+    cut = any(50 < (step.weight or 0) < 100 for step in steps)
+    return cut and setting.router == REPLICAS and not setting.autoscaled
 
 
 def _forward(stable: Revision, candidate: Revision, setting: Setting) -> Allocation:
@@ -83,7 +130,7 @@ def _forward(stable: Revision, candidate: Revision, setting: Setting) -> Allocat
     plan = candidate.rollout
     wanted = demand(plan) if plan else Demand()
     promoting = plan is None or plan.done
-    surge = setting.total if plan is None or setting.autoscaled else plan.surge(setting.total)
+    surge = _surge(candidate, setting)
     weight = wanted.weight
     if promoting and surge < setting.total:
         weight = 100  # pods and traffic move over together, a few at a time
@@ -135,23 +182,13 @@ def _at_rest(stable: Revision, roles: Roles, setting: Setting) -> Allocation:
     """Stable takes everything, as soon as it can; what leaves goes as it takes over."""
     counts = {stable.hash: setting.total}
     has = setting.capacity(stable)
-    leaver = max(
-        (r for r in roles.leaving if setting.routing.route.weight(r.hash)),
-        key=lambda r: setting.routing.route.weight(r.hash),
-        default=None,
-    )
-    if leaver is not None and setting.capacity(leaver).available and setting.router != REPLICAS:
-        plan = leaver.rollout
-        surge = setting.total if plan is None or setting.autoscaled else plan.surge(setting.total)
-        back = sizes(setting.total, surge, 100, 0, setting.side(stable), setting.side(leaver))
-        if surge < setting.total:
-            counts = {stable.hash: back.incoming, leaver.hash: back.outgoing}
-        # What was taken back never gets more again.
-        left = min(setting.routing.route.weight(leaver.hash), 100 - _reach(has, setting.total))
+    leaver = next((r for r in _carrying(roles, setting) if setting.capacity(r).available), None)
+    if leaver is not None:
+        counts |= _changing_places(stable, leaver, setting)
+        left = _left(stable, leaver, setting)
         if left > 0:
-            route = Route({stable.hash: 100 - left, leaver.hash: left} if left < 100
-                          else {leaver.hash: 100})  # fmt: skip
-            return Allocation(counts, route)
+            weights = {stable.hash: 100 - left, leaver.hash: left}
+            return Allocation(counts, Route({k: v for k, v in weights.items() if v}))
     if has.available == 0:
         others = [r for r in (roles.previous, *roles.leaving) if r is not None]
         for other in others:
@@ -161,6 +198,40 @@ def _at_rest(stable: Revision, roles: Roles, setting: Setting) -> Allocation:
     if roles.previous is None or share == 0:
         return Allocation(counts, Route({stable.hash: 100}))
     return Allocation(counts, Route({stable.hash: 100 - share, roles.previous.hash: share}))
+
+
+def _changing_places(stable: Revision, leaver: Revision, setting: Setting) -> dict[str, int]:
+    """Pods of both while stable takes its own back; nothing where it never gave any up."""
+    surge = _surge(leaver, setting)
+    stays, gets = setting.side(leaver), setting.side(stable)
+    missing = setting.total - gets.available
+    most = setting.capacity(leaver).set  # who leaves never gets more pods again
+    if setting.router == REPLICAS:
+        if missing <= 0:
+            return {}  # the Service leaves them now, and they are drained
+        most = min(most, missing)  # each of them gets requests
+    if surge < setting.total:
+        arrange = by_pods if setting.router == REPLICAS else sizes
+        back = arrange(setting.total, surge, 100, 0, gets, stays)
+        return {stable.hash: back.incoming, leaver.hash: min(back.outgoing, most)}
+    if missing > 0 and _made_room(leaver, setting):
+        return {stable.hash: setting.total, leaver.hash: most}
+    return {}
+
+
+def _left(stable: Revision, leaver: Revision, setting: Setting) -> int:
+    """The share that the one who leaves keeps for now (percent)."""
+    has = setting.capacity(stable)
+    reach = _reach(has, setting.total)
+    served = leaver.promotion is not None and leaver.rejected is None
+    if reach == 100 or (has.available and not served and not _made_room(leaver, setting)):
+        return 0
+    if setting.router == REPLICAS:
+        return by_pods_share(setting.side(leaver), setting.side(stable))
+    if has.available == 0 and leaver.rejected is None:
+        return 100
+    # What was taken back never gets more again.
+    return min(setting.routing.route.weight(leaver.hash), 100 - reach)
 
 
 def _reach(has: Capacity, total: int) -> int:

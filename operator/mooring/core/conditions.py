@@ -227,6 +227,9 @@ def _reconciling_rollout(observed: Observed, situation: Situation) -> Finding | 
     found = trouble(observed, situation, candidate)
     detail = f": {found.message}" if found and found.message else ""
     count = situation.counts.get(candidate.hash, situation.total)
+    if count == 0 < situation.total:
+        words = f"pods for revision {candidate.hash}, until the one before it has made room"
+        return Finding("RollingOut", f"{step}waiting with {words}")
     if count < situation.total and found is not None and found.reason == "Starting":
         count = situation.total
     return Finding(
@@ -258,7 +261,8 @@ def _step(situation: Situation) -> str:
 
 
 def _reconciling_leaving(observed: Observed, situation: Situation) -> Finding | None:
-    route = situation.setting.routing.route
+    by_pods = situation.setting.router == REPLICAS
+    route = situation.route if by_pods else situation.setting.routing.route
     if situation.candidate is not None or situation.stable is None:
         return None
     left = next((r for r in situation.leaving if route.weight(r.hash)), None)

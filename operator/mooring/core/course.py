@@ -229,7 +229,9 @@ def _judged(observed: Observed, spec: ModelDeploymentSpec, situation: Situation)
         reject_inconclusive=spec.rollout.on_inconclusive == "Rollback",
     )
     rule = next_move(facts)
-    clock, deadline, until = _clock(rule), None, ends_at if rule.move is Move.DWELL else None
+    given = setting.total == 0 or wants.counts.get(candidate.hash) != 0
+    clock = _clock(rule) if given else Clock.OFF  # it cannot have pods that it is not given
+    deadline, until = None, ends_at if rule.move is Move.DWELL else None
     if rule.reason == "StableFirst" and first is not None:
         progress, until = first, first_until
     else:

@@ -104,19 +104,29 @@ def _chosen(observed: Observed, situation: Situation, serving: Revision) -> dict
         return live
     if len(situation.route.weights) > 1 and situation.setting.router == REPLICAS:
         return selector(observed.name)  # the ratio of pods is the weight
-    return selector(observed.name, _direct(observed, situation, serving).hash)
+    direct = _direct(observed, situation, serving)
+    if live == selector(observed.name) and situation.total and not _answers(situation, direct):
+        return live  # whoever still answers goes on
+    return selector(observed.name, direct.hash)
+
+
+def _answers(situation: Situation, revision: Revision) -> bool:
+    return situation.capacity(revision).available > 0
 
 
 def _direct(observed: Observed, situation: Situation, serving: Revision) -> Revision:
     """The revision that serves, unless another one answers and it does not."""
-    if situation.total == 0 or situation.capacity(serving).available:
+    if situation.setting.router == REPLICAS:
+        named = (situation.history.by_hash(name) for name in situation.route.weights)
+        serving = next((r for r in named if r is not None), serving)
+    if situation.total == 0 or _answers(situation, serving):
         return serving
     routed = routed_revision(observed, situation.setting.routing)
     if routed is None:
         return serving
     kept = (situation.stable, situation.candidate, situation.previous, *situation.leaving)
     current = next((r for r in kept if r is not None and r.hash == routed), None)
-    if current is None or not situation.capacity(current).available:
+    if current is None or not _answers(situation, current):
         return serving
     return current
 

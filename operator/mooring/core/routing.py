@@ -29,7 +29,8 @@ class Routing:
     ``since`` is when it was written, ``taken_at`` when it was first seen to be taken. ``taken``:
     every ready router, and there is one, routes by it. ``idle``: no router is ready, so nobody
     holds on to anything older. ``known`` is how many pods of each revision every ready router
-    knows.
+    knows. ``shared``: the public Service itself selects the pods of every revision, as it does with
+    router replicas while revisions share the traffic.
     """
 
     table: Table | None = None
@@ -41,6 +42,7 @@ class Routing:
     problem: str = ""
     known: Mapping[str, int] = field(default_factory=dict)
     taken_at: datetime | None = None
+    shared: bool = False
 
     @property
     def route(self) -> Route:

@@ -75,14 +75,24 @@ def sizes(total: int, surge: int, weight: int, least: int, incoming: Side, outgo
 def by_pods(
     total: int, surge: int, weight: int, least: int, incoming: Side, outgoing: Side
 ) -> Sizes:
-    """As :func:`sizes` where the ratio of pods is the weight, and every pod gets the same load."""
+    """As :func:`sizes` where the ratio of pods is the weight, and every pod gets the same load.
+
+    A share between 0 and 100 means that the pods of both sides get requests. The outgoing side
+    gets them alone only while it is whole, the incoming one once it has pods for everything.
+    """
     if weight <= 50:
         goal, remain = min(total, max(comparable(total, weight), least)), total
-    else:
-        goal, remain = total, math.ceil(total * (100 - weight) / weight)
+    else:  # at 100 there is no ratio to keep, and who is left whole can take everything back
+        goal, remain = total, math.ceil(total * (100 - weight) / weight) or total
     if goal <= surge:
-        ready = incoming.available >= goal
-        return Sizes(goal, remain if ready else total, weight if ready else incoming.weight, ready)
+        if incoming.available >= goal:
+            return Sizes(goal, remain, weight, True)
+        whole = outgoing.pods >= total
+        carries = total if whole else max(remain, outgoing.pods, total - incoming.available)
+        share = incoming.weight
+        if outgoing.available < total:
+            share = _together(weight, incoming, outgoing)
+        return Sizes(goal, carries, share, False)
     goal = min(total, max(least, math.ceil(total * weight / 100)))
     room = total + surge
     carries = total - incoming.available
@@ -90,7 +100,18 @@ def by_pods(
         carries -= 1
     stays = max(0, min(total, max(carries, room - goal), room - incoming.pods))
     asked = max(min(goal, room - max(stays, outgoing.pods)), min(incoming.pods, goal))
-    return Sizes(max(0, asked), stays, weight, incoming.available >= goal)
+    share = weight if incoming.available >= total else _together(weight, incoming, outgoing)
+    return Sizes(max(0, asked), stays, share, incoming.available >= goal)
+
+
+def by_pods_share(side: Side, other: Side) -> int:
+    """What a side gets where the pods of both get requests: between 1 and 99 percent."""
+    return max(1, min(99, _proportion(side, other)))
+
+
+def _together(weight: int, incoming: Side, outgoing: Side) -> int:
+    """A share by which the pods of both sides get requests."""
+    return weight if weight < 100 else by_pods_share(incoming, outgoing)
 
 
 def _rest(total: int, weight: int) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 from mooring.core import kinds
 from mooring.core.allocation import GATEWAY, REPLICAS
 from mooring.core.analysis_status import analysis_status
-from mooring.core.capacity import capacity
+from mooring.core.capacity import Capacity, capacity
 from mooring.core.clock import format_time
 from mooring.core.conditions import Finding, merge
 from mooring.core.observed import Manifest, Observed
@@ -129,11 +129,11 @@ def _weight(situation: Situation, revision: Revision) -> int | None:
     if situation.setting.router != REPLICAS:
         table = situation.setting.routing.table
         return table.route.weight(revision.hash) if table is not None else None
-    live = [r for r in (situation.stable, situation.candidate) if r is not None]
-    if situation.route.weight(revision.hash) in (0, 100) or revision not in live:
+    if situation.route.weight(revision.hash) in (0, 100):
         return situation.route.weight(revision.hash)
-    pods = sum(situation.capacity(r).available for r in live)
-    return round(100 * situation.capacity(revision).available / pods) if pods else 0
+    has = {r: situation.capacities.get(r, Capacity()).available for r in situation.route.weights}
+    pods = sum(has.values())
+    return round(100 * has[revision.hash] / pods) if pods else 0
 
 
 def _rollout(situation: Situation) -> Manifest | None:
