@@ -58,6 +58,7 @@ class Cluster(RuleBasedStateMachine):
     @rule(least=st.integers(1, 2), most=st.integers(2, 4))
     def autoscales(self, least: int, most: int) -> None:
         self.world.resource["spec"].pop("replicas", None)
+        self.world.resource["spec"]["rollout"].pop("maxSurge", None)  # refused together
         self.world.edit(autoscaling={"minReplicas": least, "maxReplicas": most})
 
     @rule(
@@ -67,7 +68,9 @@ class Cluster(RuleBasedStateMachine):
         surge=st.sampled_from(["100%", "100%", "25%", 0]),
     )
     def edits_the_rollout(self, steps: Any, limit: int, deadline: str, surge: Any) -> None:
-        rollout = {"progressDeadline": deadline, "revisionHistoryLimit": limit, "maxSurge": surge}
+        rollout: dict[str, Any] = {"progressDeadline": deadline, "revisionHistoryLimit": limit}
+        if "autoscaling" not in self.world.resource["spec"]:
+            rollout["maxSurge"] = surge
         self.world.edit(rollout=rollout | ({"steps": steps} if steps else {}))
 
     @rule(verb=VERBS, index=INDEX, token=st.sampled_from(["1", "2"]))
