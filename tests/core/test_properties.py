@@ -252,7 +252,8 @@ class Cluster(RuleBasedStateMachine):
         assert status["observedGeneration"] == world.resource["metadata"]["generation"]
         candidate = status.get("candidate", {}).get("revision")
         if stable is not None:
-            assert world.routed() in (stable.hash, EVERY_REVISION)
+            lost = self.available(stable.hash) == 0 and self.available(candidate) > 0
+            assert world.routed() in (stable.hash, EVERY_REVISION, candidate if lost else None)
             assert stable.hash in world.revisions()
             held = status["phase"] == "Paused"
             if self.available(stable.hash) == 0 and self.available(candidate) and not held:
