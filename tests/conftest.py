@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 import functools
 import gc
+import gzip
 import inspect
+import json
+import os
+import sys
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
@@ -62,6 +66,25 @@ def pytest_collection_finish() -> None:
     """What is collected stays to the end: there is no need to look at it again."""
     gc.collect()
     gc.freeze()
+    if "hypothesis" in sys.modules:
+        _tell_hypothesis_of_utf8()
+
+
+def _tell_hypothesis_of_utf8() -> None:
+    """Writes the table that Hypothesis keeps of the characters of UTF-8, unless it has one.
+
+    It would try 1.1 million of them, two seconds in each process of a fresh checkout. Where a later
+    version keeps its table elsewhere, it tries them again.
+    """
+    from hypothesis.internal.charmap import charmap_file  # seconds that not every session needs
+
+    table = charmap_file("codec-v2-utf-8")
+    if not table.exists():
+        encodable = [[0, 0xD7FF], [0xE000, 0x10FFFF]]  # all but the surrogates
+        table.parent.mkdir(parents=True, exist_ok=True)
+        written = table.with_suffix(f".{os.getpid()}")
+        written.write_bytes(gzip.compress(json.dumps([encodable, []]).encode(), mtime=1))
+        written.replace(table)
 
 
 @pytest.hookimpl(tryfirst=True)

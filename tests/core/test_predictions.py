@@ -64,9 +64,10 @@ def watch(world: World, shift: float, ticks: int = 240) -> None:
                 )
             case = Case(wanted, Measured(outputs=window), remembered)
             ((world.evidence, remembered),) = weigh([case], world.now)
-        world.settle(40)
+        world.follow()
         if "candidate" not in world.status:
-            return
+            break
+    world.settle(40)
 
 
 def test_predictions_that_shift_roll_the_candidate_back_and_say_how_far() -> None:

@@ -6,15 +6,14 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from tests.core.played import played
 from tests.core.world import World
 
 from mooring.core import kinds
 
 V1, V2, V3 = (f"s3://models/fraud/v{i}" for i in (1, 2, 3))
 CANARY: list[dict[str, Any]] = [
-    {"weight": 5, "duration": "10m"},
-    {"weight": 25, "duration": "20m"},
-    {"weight": 50, "duration": "30m"},
+    {"weight": w, "duration": d} for w, d in ((5, "10m"), (25, "20m"), (50, "30m"))
 ]
 
 
@@ -32,6 +31,7 @@ def behind_routers(
     return world, stable
 
 
+@played
 def start(world: World, uri: str = V2) -> str:
     before = set(world.revisions())
     world.model(uri)
@@ -40,6 +40,7 @@ def start(world: World, uri: str = V2) -> str:
     return candidate
 
 
+@played
 def run(world: World) -> None:
     """Lets every pod that is asked for be ready, until nothing moves."""
     for _ in range(30):

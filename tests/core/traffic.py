@@ -49,14 +49,17 @@ class Traffic:
                     total[0] += count / len(parts)
                     total[1] += failed / len(parts)
 
-    def look(self) -> None:
+    def look(self, *, settle: bool = True) -> None:
         """One tick: whatever is wanted is measured and weighed, and a decision follows."""
         wanted = self.world.examination
         if wanted is None:
             self.remembered = None
         else:
             self.world.evidence = self.weighed()
-        self.world.settle(40)
+        if settle:
+            self.world.settle(40)
+        else:
+            self.world.follow()
 
     def weighed(self) -> Evidence:
         """What a tick finds of what the last decision wanted to have measured."""
@@ -67,10 +70,10 @@ class Traffic:
         return found
 
     def tick(self, times: int = 1, seconds: float = 10.0) -> None:
-        """Requests and looks, in turns."""
-        for _ in range(times):
+        """Requests and looks, in turns; the last is seen to settle."""
+        for left in reversed(range(times)):
             self.flow(seconds)
-            self.look()
+            self.look(settle=left == 0)
 
     def _measured(self) -> Measured:
         if not self.answers:

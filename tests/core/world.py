@@ -7,12 +7,12 @@ when a test says so.
 
 from __future__ import annotations
 
-import pickle
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from tests.core.given import ONNX_RUNTIME, Interrupted, copied, spec
+from tests.core.played import played
 
 from mooring.core import kinds
 from mooring.core.examination import Evidence, Examination
@@ -36,8 +36,6 @@ from mooring.core.traffic import RouterReport
 
 #: What World.routed answers where the ratio of pods is the weight.
 EVERY_REVISION = "every revision"
-#: What World.serve made of a world that held this.
-_SERVED: dict[bytes, bytes] = {}
 
 
 @dataclass
@@ -286,6 +284,17 @@ class World:
                 return plan
         raise AssertionError(f"does not settle: {self.writes[-10:]}")
 
+    def follow(self) -> None:
+        """A decision, and what follows at once where it wrote more than status.
+
+        For the many looks of a long way, of which each decides on what the one before wrote; its
+        end is to settle.
+        """
+        before = len(self.writes)
+        self.round()
+        if self.writes[before:] not in ([], ["status"]):
+            self.settle(40)
+
     def _written(self, what: str) -> None:
         if self.writes_left is not None:
             if self.writes_left == 0:
@@ -414,23 +423,9 @@ class World:
             for pod in self.pods[revision]
         )
 
+    @played
     def serve(self) -> str:
-        """Brings whatever rolls out to its end; returns the stable revision.
-
-        Most tests begin with the same few worlds, of which nothing is written yet: how such a one
-        comes to serve is played once and copied then. (A test that replaces code of the operator
-        does so later than that.)
-        """
-        if self.writes:
-            return self._serve()
-        begun = pickle.dumps(self.__dict__)
-        if begun not in _SERVED:
-            stable = self._serve()
-            _SERVED[begun] = pickle.dumps((self.__dict__, stable))
-        self.__dict__, stable = pickle.loads(_SERVED[begun])
-        return str(stable)
-
-    def _serve(self) -> str:
+        """Brings whatever rolls out to its end; returns the stable revision."""
         for _ in range(8):
             self.settle()
             before = len(self.writes)
