@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.fetcher.conftest import Loopback
 
 from mooring_fetcher.credentials import Credentials
 from mooring_fetcher.oci_access import RegistryAccess
@@ -85,3 +87,31 @@ def test_a_registry_is_spoken_to_by_https_but_on_loopback_or_by_order(
 def test_credentials_do_not_go_out_over_plain_http(permanent: Callable[..., Any]) -> None:
     with permanent("would be sent over plain http to http://registry.example"):
         access(URI, OCI_PLAIN_HTTP="true", username="me", password="secret")
+
+
+@pytest.mark.parametrize(
+    "scheme", ["Basic realm=x", 'Bearer realm="{elsewhere}/token",service="x"']
+)
+def test_only_the_registrys_own_challenge_is_met(
+    web: Loopback, elsewhere: Loopback, authority: tuple[Path, Path], scheme: str
+) -> None:
+    """A host that a blob's redirect leads to names itself as the place to buy a token at."""
+    host = web.url.removeprefix("http://")
+    auth = base64.b64encode(b"robot:t0psecret").decode()
+    keys = {".dockerconfigjson": json.dumps({"auths": {host: {"auth": auth}}})}
+    credentials = Credentials("pull", tuple(keys.items()))
+    client = Web(ca_file=str(authority[0]))
+    registry = RegistryAccess.of(parse_uri(f"oci://{host}/team/fraud:v7"), credentials, client)
+    redirect = {"status": 307, "headers": {"Location": f"{elsewhere.url}/blob"}}
+    web.always["/v2/team/fraud/blobs/x"] = redirect
+    challenge = {"WWW-Authenticate": scheme.format(elsewhere=elsewhere.url)}
+    elsewhere.always["/blob"] = {"status": 401, "headers": challenge}
+    elsewhere.always["/token"] = {"status": 200, "body": b'{"token": "of-another-host"}'}
+
+    answer = registry.get("/blobs/x", {})
+
+    assert (answer.status, answer.url) == (401, f"{elsewhere.url}/blob")
+    answer.close()
+    client.close()
+    assert [asked.path for asked in elsewhere.asked] == ["/blob"]
+    assert not any("Authorization" in asked.headers for asked in (*web.asked, *elsewhere.asked))

@@ -18,7 +18,7 @@ from urllib.parse import urlencode, urlsplit
 from mooring_fetcher.credentials import Credentials
 from mooring_fetcher.failure import PermanentFailure
 from mooring_fetcher.uri import ModelUri
-from mooring_fetcher.web import Answer, Web, keeps_secrets, refuse_plain, shown_origin
+from mooring_fetcher.web import Answer, Web, keeps_secrets, origin, refuse_plain, shown_origin
 
 CONFIG = ".dockerconfigjson"
 _HUB = ("docker.io", "index.docker.io", "registry-1.docker.io")
@@ -72,10 +72,14 @@ class RegistryAccess:
         return self.shown if self.login else "this pod (no credentials for it)"
 
     def get(self, path: str, headers: dict[str, str]) -> Answer:
-        """The answer to a GET below the repository, after redirects and one challenge."""
+        """The answer to a GET below the repository, after redirects and one challenge.
+
+        Only the registry's own challenge is met. Where a blob is fetched by way of a redirect, the
+        host that it leads to could name a realm of its own and be sent the registry's credentials.
+        """
         used = self._authorization
         answer = self._once(path, headers, used)
-        if answer.status != 401:
+        if answer.status != 401 or origin(answer.url) != origin(self.base):
             return answer
         challenge = answer.headers.get("WWW-Authenticate", "")
         try:
