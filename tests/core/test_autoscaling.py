@@ -156,6 +156,22 @@ def test_in_a_bake_it_takes_no_pods_away_since_the_previous_revision_has_a_part(
     assert world.counts() == {candidate: LOAD}, "by now it has all of the traffic"
 
 
+@pytest.mark.parametrize("step", [{"pause": {}}, {"mirror": 50, "duration": "24h"}])
+def test_beside_a_candidate_without_traffic_it_does_as_it_always_does(
+    step: dict[str, Any],
+) -> None:
+    world, stable = loaded(steps=[step])
+    start(world)
+    settle(world)
+    assert world.route() == {stable: 100}
+    autoscaler_acts(world, load=18)
+    assert world.counts()[stable] == 18
+    world.wait(minutes=30)
+    settle(world)
+    assert autoscaler_acts(world, load=2) == 2
+    assert world.counts()[stable] == 2
+
+
 def test_a_floor_that_is_lowered_without_a_rollout_is_lowered_at_once() -> None:
     world, _ = loaded()
     world.edit(autoscaling={"minReplicas": 1, "maxReplicas": 20})

@@ -119,3 +119,38 @@ def test_who_is_taken_back_never_gets_more_pods() -> None:
     world.act(f"abort/{candidate}/1")
     world.settle(40)
     assert world.counts() == {stable: 8, candidate: 1}
+
+
+@pytest.mark.parametrize("router", ["envoy", "replicas"])
+@pytest.mark.parametrize("surge", [0, "25%", "100%"])
+def test_the_repair_of_a_stable_that_does_not_answer_gets_what_there_is_room_for(
+    surge: int | str, router: str
+) -> None:
+    world = World.with_spec(
+        replicas=4,
+        traffic={"router": router},
+        rollout={"progressDeadline": "10m", "maxSurge": surge, "steps": HALF},
+    )
+    stable = world.serve()
+    first = start(world)
+    run_all(world)
+    world.act(f"abort/{first}/1")
+    world.settle(40)
+    world.model(V3)
+    world.settle(40)
+    for _ in range(10):
+        run_all(world, dead=stable)
+        world.wait(minutes=10)
+    (repair,) = world.revisions()
+    assert repair not in (stable, first)
+    assert world.counts() == {repair: 4}
+
+
+def run_all(world: World, dead: str = "") -> None:
+    """All pods that are asked for get ready, but those of one revision."""
+    for _ in range(8):
+        for revision in world.revisions():
+            world.run_pods(revision, 0 if revision == dead else None)
+        if world.resource["spec"]["traffic"]["router"] == "envoy":
+            world.run_routers()
+        world.settle(40)

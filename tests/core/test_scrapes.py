@@ -139,6 +139,20 @@ def test_no_counter_ever_falls(history: list[dict[str, tuple[int, int, int, int]
         last = now
 
 
+def test_an_endpoint_that_comes_back_with_more_attempts_than_it_had_begins_anew_at_once() -> None:
+    """Otherwise whoever comes and goes within a minute is never counted."""
+    memory = Memory()
+    seen = []
+    flapping = (
+        Attempts(2, 2), None, Attempts(20, 0, 20), Attempts(40, 0, 40), None, Attempts(30, 0, 30),
+    )  # fmt: skip
+    for look, ours in enumerate(flapping):
+        read = source(100.0 + 5 * look, cand=ClusterCounts({} if ours is None else {"a": ours}))
+        found, memory = take([read], ("cand",), (), memory)
+        seen.append(found["r1"].candidate.errors)
+    assert seen == [0, 0, 20, 40, 40, 70]
+
+
 # half of a scrape, and old ones -------------------------------------------------------------------
 
 HALVES = {

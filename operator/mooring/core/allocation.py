@@ -79,10 +79,12 @@ def allocate(roles: Roles, setting: Setting) -> Allocation:
         # Stable was left whole, and takes everything back at once.
         return _apart(onwards, roles.stable, roles, setting)
     # The candidate before it still has pods that stable needs: first everything goes back. But
-    # where stable does not answer at all, its repair does not wait for it.
+    # where stable does not answer at all, its repair does not wait for it: it gets what there is
+    # room for beside the pods that are there.
     back = _at_rest(roles.stable, roles, setting)
-    beside = not has.available and _surge(roles.candidate, setting) >= setting.total
-    given = onwards.counts[roles.candidate.hash] if beside else 0
+    given = 0
+    if not has.available:
+        given = min(onwards.counts[roles.candidate.hash], _room(roles.candidate, roles, setting))
     return Allocation({**back.counts, roles.candidate.hash: given}, back.route)
 
 
@@ -95,6 +97,16 @@ def _apart(onwards: Allocation, stable: Revision, roles: Roles, setting: Setting
     if not (mixed and roles.leaving and has.set >= setting.total):
         return onwards
     return Allocation({**onwards.counts, stable.hash: setting.total}, Route({stable.hash: 100}))
+
+
+def _room(candidate: Revision, roles: Roles, setting: Setting) -> int:
+    """How many pods a candidate may have beside those of stable and of who is on the way out."""
+    surge = _surge(candidate, setting)
+    if surge >= setting.total:
+        return setting.total
+    others = (roles.stable, *roles.leaving)
+    taken = sum(setting.side(revision).pods for revision in others if revision is not None)
+    return max(setting.total + surge - taken, setting.side(candidate).pods, 0)
 
 
 def _surge(revision: Revision, setting: Setting) -> int:

@@ -43,9 +43,13 @@ def floor(
 
 
 def _shared(situation: Situation) -> bool:
-    """Whether another revision has a part of the traffic, or is to have one."""
-    others = situation.candidate is not None or situation.previous is not None
-    return others or len(situation.route.weights) > 1
+    """Whether another revision has a part of the traffic, or is given one with this plan.
+
+    One that waits without traffic takes nothing from stable, whose load says all there is to say.
+    """
+    own = situation.stable.hash if situation.stable is not None else ""
+    routed = situation.setting.routing.route.weights
+    return any(name != own for name in (*situation.route.weights, *routed))
 
 
 def _moving(situation: Situation) -> bool:

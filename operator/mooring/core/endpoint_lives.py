@@ -70,23 +70,30 @@ class Lives:
     """What the endpoints of one cluster of one router pod have counted so far.
 
     ``ended``: all lives that are over; its ``active`` was under way at their ends. ``last``: the
-    counts of the present life, or of the last one of an endpoint that is away.
+    counts of the present life, or of the last one of an endpoint that is away. ``present``: who was
+    there at the last look.
     """
 
     ended: Attempts = _NOTHING
     last: Mapping[str, Attempts] = field(default_factory=dict)
+    present: frozenset[str] = frozenset()
 
     def seen(self, endpoints: Mapping[str, Attempts]) -> Lives:
         """After another scrape. Counts that fell are of a new life."""
-        return Lives(*past_lives(self.ended, self.last, endpoints, _fell))
+        return Lives(*past_lives(self.ended, self.last, endpoints, _fell), frozenset(endpoints))
 
     def contradicted(self, endpoints: Mapping[str, Attempts]) -> bool:
-        """Whether another scrape is not whole: of some endpoint it shows a part of the counts."""
+        """Whether another scrape is not whole: of some endpoint it shows a part of the counts.
+
+        Who was away begins anew with any number of attempts, as long as they add up.
+        """
         last = self.last.get
         for name, now in endpoints.items():  # of every endpoint at every tick: kept plain
             before = last(name)
             if before is not None and _fell(before, now) and not _began(before, now):
-                return True
+                answered = now.success + now.error
+                if name in self.present or answered + now.active != now.total:
+                    return True
         return False
 
     def sum(self, endpoints: Mapping[str, Attempts]) -> Attempts:

@@ -123,6 +123,19 @@ def test_classes_that_are_too_rare_to_be_compared_are_not_passed_unseen() -> Non
     assert alike == [Verdict.PASS], "there is only one, and nothing to join"
 
 
+def test_a_stray_row_of_a_rare_class_does_not_withhold_pass_for_ever() -> None:
+    """So few rows hide no shift as large as the limit once there are many others."""
+    memory = Predictions(0.0)
+    verdicts = []
+    for window in range(1, 40):
+        stable = {0: 1000.0} if window != 3 else {0: 999.0, 1: 1.0}
+        ours = {0: 1000.0}
+        read = [OutputWindow(WINDOW * window, {"y": ours}, {"y": stable})]
+        memory = take_predictions(ANALYSIS, memory, read)
+        verdicts.append(verdict(memory))
+    assert verdicts[-1] is Verdict.PASS
+
+
 def test_a_share_that_rises_while_the_day_goes_on_is_no_shift() -> None:
     runs = [played(0.0, 1000, seed=seed, swing=3.0) for seed in range(20)]
     assert not any(Verdict.FAIL in run for run in runs)

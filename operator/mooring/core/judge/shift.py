@@ -190,13 +190,23 @@ def _compared(
     pair = _pair(joined, against)
     distance, freedom = psi(pair), np.maximum(pair.bins - 1, 1.0)
     fail = noncentral_tail(distance / pair.v, freedom, limit / pair.v)
-    if len(joined) < min(2, len(counts)):
+    if len(joined) < min(2, len(counts)) and _hides(counts, against) > limit:
         return float(distance[0]), float(fail[0]), 1.0  # nothing is left to compare
     # A shift within a joined cell cannot be seen there. PSI over the cells as they are has it, and
     # what that is too large by, because some hold few rows, only makes Pass later.
     whole = np.maximum(distance, psi(_pair(counts, against)))
     passing = 1 - noncentral_tail(whole / pair.v, freedom, _PASS * limit / pair.v)
     return float(distance[0]), float(fail[0]), float(passing[0])
+
+
+def _hides(counts: Array, against: float) -> float:
+    """The largest PSI that cells may have of which so few rows are expected that all were joined.
+
+    One side may have no such row, and the other as many as are joined: a share p of them adds
+    p ln(p n), which falls with the n rows of the smaller side. Beyond that nothing can hide.
+    """
+    fewer = min(float(counts[:, 0].sum()), against)
+    return _LEAST_EXPECTED / fewer * math.log(fewer)
 
 
 def _pair(counts: Array, against: float) -> Pair:
