@@ -16,9 +16,11 @@ from tests.onnx_server.servers import server
 
 from mooring_onnx_server.batching import Batcher, why_not
 from mooring_onnx_server.contract import InferRequest
+from mooring_onnx_server.datatypes import BY_NAME
 from mooring_onnx_server.errors import ModelRunError
 from mooring_onnx_server.model import load_model
 from mooring_onnx_server.settings import BatchSettings, SessionSettings
+from mooring_onnx_server.signature import OutputSpec, Signature, TensorSpec
 
 FOREVER = 3600.0
 
@@ -201,6 +203,42 @@ def total(path: Path) -> Path:
     )
 
 
+def turned(path: Path) -> Path:
+    """Gives the transposed of what it takes: a request's answer is a column."""
+    return graphs.save(
+        path,
+        [helper.make_node("Transpose", ["x"], ["y"], perm=[1, 0])],
+        [graphs.value("x", TensorProto.FLOAT, ["batch", "seq"])],
+        [graphs.value("y", TensorProto.FLOAT, ["seq", "batch"])],
+    )
+
+
+def compared(path: Path) -> Path:
+    """Scores each query against each document: those of one request against another's, too."""
+    return graphs.save(
+        path,
+        [
+            helper.make_node("Transpose", ["d"], ["t"], perm=[1, 0]),
+            helper.make_node("MatMul", ["q", "t"], ["s"]),
+        ],
+        [
+            graphs.value("q", TensorProto.FLOAT, ["queries", 2]),
+            graphs.value("d", TensorProto.FLOAT, ["docs", 2]),
+        ],
+        [graphs.value("s", TensorProto.FLOAT, ["queries", "docs"])],
+    )
+
+
+def renamed(path: Path) -> Path:
+    """Its exporter gave the rows of the output a name of their own."""
+    return graphs.save(
+        path,
+        [helper.make_node("Identity", ["x"], ["y"])],
+        [graphs.value("x", TensorProto.FLOAT, ["batch", "width"])],
+        [graphs.value("y", TensorProto.FLOAT, ["rows", "width"])],
+    )
+
+
 @pytest.mark.parametrize(
     ("build", "said"),
     [
@@ -208,6 +246,9 @@ def total(path: Path) -> Path:
         (graphs.scikit_classifier, None),
         (fixed, "input 'x' FP32 [1, 3] does not begin with an open length"),
         (total, "output 'sum' FP32 any shape does not begin with an open length"),
+        (turned, "length 'batch' that an input begins with is also a later axis of its output 'y'"),
+        (compared, "length 'docs' that an input begins with is also a later axis of its output"),
+        (renamed, None),
     ],
 )
 def test_only_a_model_whose_tensors_all_begin_with_an_open_length_is_batched(
@@ -216,6 +257,13 @@ def test_only_a_model_whose_tensors_all_begin_with_an_open_length_is_batched(
     model = load_model(build(tmp_path / "model.onnx"), SessionSettings(1))
     reason = why_not(model.signature)
     assert reason is None if said is None else said in (reason or "")
+
+
+def test_a_length_that_is_rows_of_one_input_and_an_axis_of_another_is_no_batch() -> None:
+    numbers = BY_NAME["FP32"]
+    inputs = (TensorSpec("x", numbers, ("rows", 3)), TensorSpec("mask", numbers, ("more", "rows")))
+    outputs = (OutputSpec(TensorSpec("y", numbers, ("rows", 3))),)
+    assert "later axis of its input 'mask'" in (why_not(Signature(inputs, outputs)) or "")
 
 
 async def test_a_server_that_batches_answers_as_one_that_does_not(tmp_path: Path) -> None:

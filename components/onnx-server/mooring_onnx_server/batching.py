@@ -2,8 +2,9 @@
 
 Rows of several requests are put one under the other along the first axis and the answer is cut
 apart again, which pays where a run costs much more than its rows do (most of all on a GPU). Only a
-model whose every input and output begins with a length left open is batched, and only requests
-that agree in everything else: outputs asked for, and all lengths but the first.
+model whose every input and output begins with a length left open, that is no other axis as well, is
+batched, and only requests that agree in everything else: outputs asked for, and all lengths but the
+first.
 
 A batch starts at once while no run is under way, and else when it is full or its first request has
 waited long enough; but never more at a time than the engine runs. So it adapts: a lone client waits
@@ -45,6 +46,16 @@ def why_not(signature: Signature) -> str | None:
     for kind, spec in tensors:
         if not _opens(spec.shape):
             return f"its {kind} {spec} does not begin with an open length"
+    # The number of rows, under any name: outputs may call it otherwise than inputs do.
+    rows = {spec.shape[0] for spec in signature.inputs if spec.shape} - {None}
+    for kind, spec in tensors:
+        for length in (spec.shape or ())[1:]:
+            if length in rows:
+                # Cut apart by rows, each request's part would hold columns of the others'.
+                return (
+                    f"the open length '{length}' that an input begins with is also a later axis "
+                    f"of its {kind} {spec}"
+                )
     return None
 
 
