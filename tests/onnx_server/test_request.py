@@ -277,3 +277,23 @@ def test_a_shape_of_more_dimensions_than_arrays_have_is_refused() -> None:
 def test_what_a_client_sent_is_cut_before_it_is_repeated() -> None:
     said = refusal(tensor(data=[1, "z" * 10_000, 3]))
     assert len(said) < 300
+
+
+@pytest.mark.parametrize("element", [b"[]", b"{}", b'{"a":[]}'])
+def test_a_body_of_little_but_brackets_is_refused_before_it_is_parsed(
+    element: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of them would be an object of some 70 bytes: 32 MiB of them a gibibyte."""
+    parsed: list[bytes] = []
+    monkeypatch.setattr("mooring_onnx_server.request.orjson.loads", parsed.append)
+    body = b'{"inputs": [' + b",".join([element] * 1_000_000) + b"]}"
+    with pytest.raises(InvalidRequestError, match=r"more than 1000000 brackets.*send 'data' flat"):
+        decoder(X).decode(body)
+    assert parsed == []
+
+
+def test_half_a_million_nested_rows_are_taken() -> None:
+    rows = 500_000
+    body = b'{"inputs": [{"name": "x", "datatype": "FP32", "shape": [%d, 3], "data": [' % rows
+    body += b",".join([b"[1,2,3]"] * rows) + b"]}]}"
+    assert decoder(X).decode(body).feeds["x"].shape == (rows, 3)
