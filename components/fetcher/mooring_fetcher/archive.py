@@ -41,6 +41,16 @@ class Unpacked:
 
 
 @dataclass
+class Total:
+    """What came out of all archives of one model: its limits hold for them together, since all of
+    it lies on the disk, also what a later layer hides.
+    """
+
+    entries: int = 0
+    bytes: int = 0
+
+
+@dataclass
 class Unpacker:
     """Takes entries one by one, counts them against the limits, and writes flat files."""
 
@@ -49,10 +59,10 @@ class Unpacker:
     archive_bytes: int
     folder: Path
     limits: Limits
+    total: Total = field(default_factory=Total)
     _paths: PathSet = field(init=False)
     _done: dict[str, FileDigest] = field(default_factory=dict)
     _sources: dict[str, Path] = field(default_factory=dict)
-    _entries: int = 0
     _bytes: int = 0
 
     def __post_init__(self) -> None:
@@ -60,8 +70,8 @@ class Unpacker:
 
     def entry(self) -> None:
         """Counts an entry of any kind; a million folders are a bomb too."""
-        self._entries += 1
-        self.limits.check_files(self._entries, self.where)
+        self.total.entries += 1
+        self.limits.check_files(self.total.entries, self.where)
 
     def file(self, path: str, stream: Readable) -> None:
         """Takes a regular file."""
@@ -98,7 +108,8 @@ class Unpacker:
     def grown(self, count: int) -> None:
         """Counts bytes that came out."""
         self._bytes += count
-        self.limits.check_bytes(self._bytes, self.where)
+        self.total.bytes += count
+        self.limits.check_bytes(self.total.bytes, self.where)
         self.limits.check_ratio(self._bytes, self.archive_bytes, self.where)
 
     def finish(self, *, may_be_empty: bool = False) -> Unpacked:
@@ -130,14 +141,16 @@ def unpack(
     limits: Limits,
     *,
     may_be_empty: bool = False,
+    total: Total | None = None,
 ) -> Unpacked:
     """Unpacks `archive` into flat files in `folder` (which must be empty).
 
-    `may_be_empty`: folders alone will do, as in a layer of an image.
+    `may_be_empty`: folders alone will do, as in a layer of an image. `total` counts this archive
+    together with others of the same model.
 
     Raises PermanentFailure for anything suspicious, TransientFailure for a full disk.
     """
-    unpacker = Unpacker(where, archive.stat().st_size, folder, limits)
+    unpacker = Unpacker(where, archive.stat().st_size, folder, limits, total or Total())
     if kind == "zip":
         from mooring_fetcher.unzip import unzip
 

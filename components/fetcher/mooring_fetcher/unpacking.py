@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from mooring_fetcher.archive import unpack
+from mooring_fetcher.archive import Total, unpack
 from mooring_fetcher.digest import FileDigest
 from mooring_fetcher.failure import PermanentFailure
 from mooring_fetcher.limits import Limits, size_text
@@ -37,7 +37,7 @@ def unpacked(
     `files` are those of the listing, in its order; `folder` takes what comes out. Raises
     PermanentFailure for anything that archives may not do, and for more than the limits allow.
     """
-    seen = Overlay()
+    seen, total = Overlay(), Total()
     for index, (remote, file) in enumerate(zip(listing.files, files, strict=True)):
         source = sources[remote.path]
         kind = remote.unpack or (archive_kind(remote.path) if listing.single else None)
@@ -48,7 +48,7 @@ def unpacked(
         flat.mkdir()
         run.say(f"unpacking {size_text(file.size)}")
         layer = remote.unpack is not None
-        inside = unpack(source, kind, where, flat, run.limits, may_be_empty=layer)
+        inside = unpack(source, kind, where, flat, run.limits, may_be_empty=layer, total=total)
         source.unlink()
         held = [(one, inside.sources[one.path]) for one in inside.files]
         if layer:
