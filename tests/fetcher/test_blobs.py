@@ -165,3 +165,31 @@ def test_a_restart_keeps_what_is_whole_with_its_age_and_nothing_else(tmp_path: P
     assert after.held == (2, 2 * MIB)
     assert kept(after, *"abc") == {"a", "b"}
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_filler_whose_blob_was_dropped_leaves_the_next_fillers_file_alone(keeper: Keeper) -> None:
+    first = keeper.fill("a", MIB, 0)
+    assert first is not None
+    file = os.open(first.path, os.O_CREAT | os.O_WRONLY)
+    assert keeper.add(first, file, 0, b"x" * 1000)
+    keeper.forget("a")
+    second = keeper.fill("a", MIB, 0)
+    assert second is not None
+    other = os.open(second.path, os.O_CREAT | os.O_WRONLY)
+    assert not keeper.add(first, file, 1000, b"x")
+    assert not keeper.left(first, file, keep=False)
+    assert keeper.add(second, other, 0, b"y" * MIB)
+    assert keeper.left(second, other, keep=True)
+    os.close(file)
+    os.close(other)
+    assert content(keeper, "a", MIB) == b"y" * MIB
+    assert keeper.held == (1, MIB)
+
+
+def test_a_blob_whose_file_is_gone_is_brought_again(keeper: Keeper) -> None:
+    bring(keeper, "a", b"x" * MIB)
+    (keeper.folder / f"a-{MIB}").unlink()
+    assert content(keeper, "a", MIB) is None
+    assert keeper.held == (0, 0)
+    assert bring(keeper, "a", b"x" * MIB)
+    assert content(keeper, "a", MIB) == b"x" * MIB

@@ -99,9 +99,15 @@ class Keeper:
             if blob is None or not there or not (blob.filling or blob.whole):
                 self.counts.misses += 1
                 return None
+            try:
+                self._touch(blob)
+            except OSError:
+                # Its file is gone, by whose hand ever: then it is to be brought again.
+                self._drop(blob)
+                self.counts.misses += 1
+                return None
             self.counts.hits += 1
             blob.readers += 1
-            self._touch(blob)
             return blob
 
     def wait_beyond(self, blob: Blob, offset: int) -> int:
@@ -209,7 +215,10 @@ class Keeper:
 
     def _drop(self, blob: Blob) -> None:
         blob.dropped = True
-        if self._blobs.get(blob.name) is blob:
+        kept = self._blobs.get(blob.name)
+        if kept is blob:
             del self._blobs[blob.name]
             self._used -= blob.charged
-        blob.path.unlink(missing_ok=True)
+        # Whoever fills the name next writes to a file of the same name, which is not this one's.
+        if kept is None or kept is blob or kept.path != blob.path:
+            blob.path.unlink(missing_ok=True)
