@@ -222,6 +222,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _serve(self, remote: Remote, step: dict[str, Any], asked: Asked) -> None:
         start = self._start(remote, step)
+        if start and start >= len(remote.body):
+            self._answer({"status": 416})
+            return
         rest = remote.body[start:]
         self.send_response(206 if start else 200)
         if remote.etag:

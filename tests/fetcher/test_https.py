@@ -134,6 +134,17 @@ def test_416_and_412_mean_that_the_file_changed(web: Loopback, get: Fetch) -> No
         assert get(url).digest == SHA
 
 
+def test_a_body_of_unknown_length_that_was_cut_after_its_last_byte_is_fetched_anew(
+    web: Loopback, get: Fetch, target: Path
+) -> None:
+    url = web.put(PATH, BODY, framing="chunked")
+    web.script(PATH, {"cut": len(BODY)})
+    assert get(url).digest == SHA
+    assert visible(target) == ["model.onnx"]
+    ranges = [asked.headers.get("Range") for asked in web.asked]
+    assert ranges == [None, f"bytes={len(BODY)}-", None], "whole, the rest that there is not, whole"
+
+
 def test_a_range_that_was_not_asked_for_is_not_used(web: Loopback, get: Fetch) -> None:
     url = web.put(PATH, BODY)
     wrong = {"status": 206, "headers": {"Content-Range": "bytes 0-4/5", "ETag": '"v1"'}}

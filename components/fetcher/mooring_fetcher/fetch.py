@@ -182,6 +182,8 @@ def _stable_snapshot(uri: ModelUri, store: Store, run: Run, partial: Path | None
             files = _download(store, listing, names, run, partial, uri)
         except Changed:
             run.say(f"{uri.shown} changed while it was read ({change + 1}); starting over")
+            if partial is not None:
+                _drop_unsized(listing, names, partial)
             continue
         if listing.single or _list(uri, store, run) == listing:
             return _Fetched(listing, files, names)
@@ -210,6 +212,15 @@ def _check_free(listing: Listing, names: dict[str, str], partial: Path) -> None:
     needed = sum(file.size or 0 for file in listing.files)
     held = sum((partial / name).stat().st_size for name in names.values() if _exists(partial, name))
     check_space(needed - held, partial)
+
+
+def _drop_unsized(listing: Listing, names: dict[str, str], partial: Path) -> None:
+    """Drops unfinished files whose sizes are unknown. One that was cut after its last byte is whole
+    without anybody knowing, and would be asked for beyond its end again and again.
+    """
+    for file in listing.files:
+        if file.size is None:
+            (partial / names[file.path]).unlink(missing_ok=True)
 
 
 def _exists(partial: Path, name: str) -> bool:
