@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 
 from mooring.cli.digest import digest
 from mooring_fetcher.cli import main
-from mooring_fetcher.failure import MAX_SENTENCE, redact, sentence
+from mooring_fetcher.failure import MAX_SENTENCE, PermanentFailure, redact, sentence
 
 if TYPE_CHECKING:
     from tests.fetcher.conftest import Loopback
@@ -168,6 +169,31 @@ def test_a_fault_of_the_fetcher_itself_is_a_sentence_too(
     assert program("https://127.0.0.1/m.onnx") == 1
     assert program.last_word.startswith("The fetcher itself failed (KeyError")
     assert "\n" not in program.last_word
+
+
+def test_what_hangs_is_ended_soon_after_the_timeout_with_a_sentence(
+    program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = threading.Event()
+    codes: list[int] = []
+
+    def leave(code: int) -> None:
+        codes.append(code)
+        ended.set()
+
+    said: list[str] = []
+
+    def hang(*arguments: object) -> None:
+        assert ended.wait(20)
+        said.append(program.last_word)
+        raise PermanentFailure("what hung came back after all")
+
+    monkeypatch.setattr("mooring_fetcher.cli._LAST_MARGIN", -0.95)
+    monkeypatch.setattr("mooring_fetcher.cli.os._exit", leave)
+    monkeypatch.setattr("mooring_fetcher.cli.fetch", hang)
+    program("https://127.0.0.1/m.onnx", "--timeout", "1")
+    assert codes == [1]
+    assert said[0].startswith("The model was not in place 1 s after the start")
 
 
 def test_both_commands_print_the_same_digest(

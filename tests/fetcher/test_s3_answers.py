@@ -233,6 +233,15 @@ def test_a_long_listing_is_read_page_by_page(web: Loopback, get: Get, tmp_path: 
     assert "continuation-token=next" in web.asked[1].path
 
 
+def test_a_listing_that_names_the_same_next_page_over_and_over_is_told(
+    web: Loopback, get: Get, permanent: Callable[..., Any]
+) -> None:
+    web.always["/models"] = page({}, "next")
+    with permanent("listing does not end", "check the endpoint"):
+        get("s3://models/p/")
+    assert len(web.asked) == 2
+
+
 @pytest.mark.parametrize("key", ["p/../../etc/passwd", "p//x", "p/.partial/x", "p/a\\b"])
 def test_a_key_that_is_no_plain_path_is_refused(
     web: Loopback, get: Get, key: str, permanent: Callable[..., Any]

@@ -119,3 +119,29 @@ def test_any_bytes_with_any_status_are_a_listing_or_a_sentence(
 def test_a_listing_in_xml_with_a_size_that_is_none_is_told(size: str) -> None:
     blob = f"<Blob><Name>k/m</Name><Properties><Content-Length>{size}</Content-Length></Properties>"
     listed("az://con@acc/k/", [f"<R><Blobs>{blob}</Blob></Blobs></R>".encode()])
+
+
+class Drip:
+    """A body of one byte after the other, ten seconds apart."""
+
+    headers: Mapping[str, str] = {}
+    status = 200
+
+    def __init__(self) -> None:
+        self.time = 0.0
+        self.closed = False
+
+    def read1(self, amount: int | None = None, decode_content: bool | None = None) -> bytes:
+        self.time += 10
+        return b" "
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_an_answer_that_drips_is_given_up_in_bounded_time() -> None:
+    drip = Drip()
+    response: Any = drip
+    with pytest.raises(Interruption, match="https://host sent only 7 bytes of an answer in 60 s"):
+        Answer(response, "https://host/listing").read(clock=lambda: drip.time)
+    assert (drip.time, drip.closed) == (70, True)

@@ -14,6 +14,7 @@ import json
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
@@ -39,6 +40,8 @@ TERMINATION_LOG = Path("/dev/termination-log")
 EXIT_TERMINATED = 143
 
 _MAX_DIGEST_FILE = 1024
+_LAST_MARGIN = 60.0
+"""Seconds after --timeout in which it may end by itself, with a better sentence."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -53,6 +56,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     def say(line: str) -> None:
         print(sentence(line, secrets), flush=True)
 
+    def end() -> None:
+        told = (
+            f"The model was not in place {arguments.timeout} s after the start: the store or the "
+            "disk is too slow or --timeout too short."
+        )
+        _fail(told, secrets, log, EXIT_TRANSIENT)
+        # Whatever hangs would not hear of an exception.
+        os._exit(EXIT_TRANSIENT)
+
+    last = threading.Timer(arguments.timeout + _LAST_MARGIN, end)
+    last.daemon = True
+    last.start()
     try:
         credentials = read_credentials(arguments.credentials_dir, arguments.credentials_name)
         secrets += credentials.secrets
@@ -68,6 +83,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001  the last word must be a sentence, whatever happens
         told = f"The fetcher itself failed ({type(error).__name__}: {error}): please report it."
         return _fail(told, secrets, log, EXIT_TRANSIENT)
+    finally:
+        last.cancel()
     outcome = {
         "digest": model.digest,
         "bytes": model.size,

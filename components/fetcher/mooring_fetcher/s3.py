@@ -8,7 +8,7 @@ which botocore does not retry (:mod:`mooring_fetcher.patience`). Of boto3 nothin
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -26,6 +26,7 @@ from mooring_fetcher.failure import (
     TransientFailure,
     redact,
 )
+from mooring_fetcher.objects import pages
 from mooring_fetcher.store import Listing, RemoteFile
 from mooring_fetcher.uri import ModelUri
 
@@ -148,20 +149,22 @@ class S3Store:
             return None
 
     def _list_prefix(self, prefix: str, max_files: int) -> Listing:
-        files: list[RemoteFile] = []
-        more: dict[str, str] = {}
-        while len(files) <= max_files:
-            page = partial(self._client.list_objects_v2, Bucket=self._bucket, Prefix=prefix, **more)
-            answer = self._ask(page)
-            for entry in answer.get("Contents", ()):
-                key, size = entry["Key"], int(entry["Size"])
-                # Consoles create empty objects whose names end in a slash to show a folder.
-                if not (key.endswith("/") and size == 0):
-                    files.append(RemoteFile(key[len(prefix) :], key, size, _version(entry)))
-            if not answer.get("IsTruncated") or not answer.get("NextContinuationToken"):
-                break
-            more = {"ContinuationToken": answer["NextContinuationToken"]}
+        files = pages(lambda mark: self._page(prefix, mark), max_files)
         return Listing(False, tuple(sorted(files, key=lambda file: file.path)))
+
+    def _page(self, prefix: str, mark: str) -> tuple[Sequence[RemoteFile], str]:
+        """The files of one page of a listing, and the mark of the next; empty at the end."""
+        more = {"ContinuationToken": mark} if mark else {}
+        page = partial(self._client.list_objects_v2, Bucket=self._bucket, Prefix=prefix, **more)
+        answer = self._ask(page)
+        files: list[RemoteFile] = []
+        for entry in answer.get("Contents", ()):
+            key, size = entry["Key"], int(entry["Size"])
+            # Consoles create empty objects whose names end in a slash to show a folder.
+            if not (key.endswith("/") and size == 0):
+                files.append(RemoteFile(key[len(prefix) :], key, size, _version(entry)))
+        following = answer.get("NextContinuationToken", "") if answer.get("IsTruncated") else ""
+        return files, following
 
     def _body(self, answer: Any, offset: int) -> HttpBody:
         length = int(answer["ContentLength"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import http.client
 import re
 import ssl
+import time
 from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
 from urllib.parse import urlencode, urljoin, urlsplit
@@ -25,6 +26,8 @@ MAX_RETRY_AFTER = 60.0
 """Seconds. A server may ask for a day; the kubelet's own backoff is better at that."""
 MAX_ANSWER = 32 << 20
 """Bytes of a listing, a manifest or a token that are read into memory."""
+READ_WITHIN = 60.0
+"""Seconds for all of such an answer: one that drips would be read for days."""
 CONNECT_TIMEOUT = 10.0
 READ_TIMEOUT = 30.0
 USER_AGENT = "mooring-fetcher"
@@ -102,11 +105,13 @@ class Answer:
         """The bytes, as a stream."""
         return HttpBody(self._response, start, end, shown_origin(self.url))
 
-    def read(self) -> bytes:
+    def read(self, clock: Callable[[], float] = time.monotonic) -> bytes:
         """The whole body, at most :data:`MAX_ANSWER` bytes, and closes the answer.
 
-        Raises PermanentFailure above that, Interruption when the connection breaks.
+        Raises PermanentFailure above that, Interruption when the connection breaks or when it is
+        not there within :data:`READ_WITHIN`. `clock` gives seconds that only rise.
         """
+        until = clock() + READ_WITHIN
         body = self.body(0, self.length)
         parts: list[bytes] = []
         total = 0
@@ -118,6 +123,11 @@ class Answer:
                     raise PermanentFailure(
                         f"{shown_origin(self.url)} sent an answer of more than {MAX_ANSWER >> 20} "
                         "MiB where a short one belongs: check the URI and the endpoint."
+                    )
+                if clock() > until:
+                    raise Interruption(
+                        f"{shown_origin(self.url)} sent only {total} bytes of an answer in "
+                        f"{READ_WITHIN:.0f} s"
                     )
         finally:
             body.close()
