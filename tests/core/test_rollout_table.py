@@ -168,36 +168,41 @@ def every_combination() -> tuple[Facts, ...]:
     )
 
 
+@cache
+def every_move() -> tuple[tuple[Facts, Move], ...]:
+    return tuple((given, next_move(given).move) for given in every_combination())
+
+
 def test_in_no_case_a_rejection_leaves_nothing_to_go_back_to() -> None:
-    for given in every_combination():
-        if next_move(given).move is Move.REJECT:
+    for given, move in every_move():
+        if move is Move.REJECT:
             assert (given.candidate and given.has_stable) or given.baking
 
 
 def test_in_no_case_a_serving_stable_is_left_for_less_than_all_pods() -> None:
-    for given in every_combination():
-        if next_move(given).move is Move.PROMOTE and given.has_stable and given.stable_serving:
+    for given, move in every_move():
+        if move is Move.PROMOTE and given.has_stable and given.stable_serving:
             assert given.complete
 
 
 def test_in_no_case_a_candidate_without_progress_waits_for_ever() -> None:
-    for given in every_combination():
+    for given, move in every_move():
         without_pods = not given.last and (given.zero or given.stable_first)
         if given.paused or without_pods:
             continue  # a person holds it, or its pods are not asked for: no time of its own runs
         if given.candidate and given.has_stable and given.overdue:
-            assert next_move(given).move in (Move.PROMOTE, Move.REJECT)
+            assert move in (Move.PROMOTE, Move.REJECT)
 
 
 def test_in_no_case_a_step_is_left_out_while_stable_serves() -> None:
-    for given in every_combination():
+    for given, move in every_move():
         if given.has_stable and given.stable_serving and not given.last:
-            assert next_move(given).move is not Move.PROMOTE or not given.candidate
+            assert move is not Move.PROMOTE or not given.candidate
 
 
 def test_in_no_case_a_step_ends_before_its_traffic_was_taken_for_its_time() -> None:
-    for given in every_combination():
-        if next_move(given).move is Move.NEXT:
+    for given, move in every_move():
+        if move is Move.NEXT:
             assert given.staffed
             assert given.taken
             assert given.begun
@@ -206,21 +211,21 @@ def test_in_no_case_a_step_ends_before_its_traffic_was_taken_for_its_time() -> N
 
 
 def test_in_no_case_a_step_is_done_or_left_out_while_no_pods_are_asked_for() -> None:
-    for given in every_combination():
+    for given, move in every_move():
         if given.candidate and given.has_stable and given.zero and not given.last:
-            assert next_move(given).move in (Move.HOLD, Move.REJECT)
+            assert move in (Move.HOLD, Move.REJECT)
 
 
 def test_in_no_case_a_step_is_left_out_for_a_stable_that_is_on_its_way_up() -> None:
-    for given in every_combination():
+    for given, move in every_move():
         if given.candidate and given.has_stable and given.stable_first and not given.last:
-            assert next_move(given).move is not Move.PROMOTE
+            assert move is not Move.PROMOTE
 
 
 def test_in_no_case_a_step_goes_on_without_measurements_that_were_asked_for() -> None:
-    for given in every_combination():
+    for given, move in every_move():
         if given.judged and not given.measured:
-            assert next_move(given).move is not Move.NEXT
+            assert move is not Move.NEXT
 
 
 @pytest.mark.parametrize(
