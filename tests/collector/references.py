@@ -34,7 +34,9 @@ def reference(columns: int = 3, *, tensor: str = "x", texts: bool = False) -> Re
 def telemetry(
     found: Reference | None = None, bounds: Bounds | None = None, **config: Any
 ) -> Telemetry:
-    """A collector's counts, as its files would configure them."""
+    """A collector's counts, as its files would configure them, with room for fewer labels."""
+    if "feedback" in config:
+        config["feedback"] = {"limit": 1 << 16, **config["feedback"]}
     read = read_reference((found or reference()).to_text().encode())
     return Telemetry(read_settings(json.dumps(config).encode(), read), bounds or Bounds(), seed=1)
 

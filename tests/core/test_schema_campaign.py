@@ -92,7 +92,7 @@ def _change_and_change_back(new: Any) -> None:
 _SLOW = (HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large)
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=_SLOW)
+@settings(max_examples=8, deadline=None, suppress_health_check=_SLOW)
 @given(changes(spec_schema(), SPEC))
 def test_any_field_changed_and_changed_back_leaves_the_plan_as_it_was(
     change: tuple[tuple[str, ...], Json],

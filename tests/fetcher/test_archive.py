@@ -284,7 +284,7 @@ def test_a_sparse_file_is_refused(
 
 
 def test_a_gzip_bomb_is_stopped_by_its_ratio(bench: Bench, permanent: Callable[..., Any]) -> None:
-    data = gzip.compress(tar(("zeros", b"\0" * (30 << 20))))
+    data = gzip.compress(tar(("zeros", b"\0" * (30 << 20))), 1)
     with permanent("times its size"):
         bench.unpack(data, "tar.gz", Limits(max_ratio=50))
 
@@ -325,13 +325,13 @@ def test_a_bomb_in_a_header_or_behind_the_end_is_stopped_in_bounded_memory(
 ) -> None:
     header = special("pax", tarfile.XHDTYPE, size=100 << 20)
     block = header.tobuf(format=tarfile.USTAR_FORMAT)
-    squeeze = zlib.compressobj(9, zlib.DEFLATED, 31)
+    squeeze = zlib.compressobj(1, zlib.DEFLATED, 31)
     pieces = [squeeze.compress(block)] + [squeeze.compress(b"\0" * (1 << 20)) for _ in range(100)]
     data = b"".join(pieces) + squeeze.flush()
     tracemalloc.start()
     with permanent("a header of more than"):
         bench.unpack(data, "tar.gz", Limits(max_ratio=5000))
-    behind = gzip.compress(tar(("m", b"x"))) + gzip.compress(b"\0" * (20 << 20))
+    behind = gzip.compress(tar(("m", b"x"))) + gzip.compress(b"\0" * (20 << 20), 1)
     with permanent("times its size"):
         bench.unpack(behind, "tar.gz", Limits(max_ratio=50))
     peak = tracemalloc.get_traced_memory()[1]
@@ -374,7 +374,7 @@ def test_a_zip_whose_directory_is_a_bomb_is_refused_before_it_is_read(
 
 
 def test_an_archive_inside_the_archive_stays_a_file(bench: Bench) -> None:
-    inner = gzip.compress(tar(("zeros", b"\0" * (20 << 20))))
+    inner = gzip.compress(tar(("zeros", b"\0" * (20 << 20))), 1)
     assert bench.contents(pack({"inner.tar.gz": inner}, "zip"), "zip") == {"inner.tar.gz": inner}
 
 

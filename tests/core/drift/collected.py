@@ -67,14 +67,17 @@ def _traffic(
     chance = np.random.default_rng([hour, 7])
     amount = chance.normal(shift, size=rows)
     amount[chance.random(rows) < missing] = np.nan
-    branch = [str(one) for one in chance.choice(["north", "south", "west"], rows)]
+    branch = chance.choice(["north", "south", "west"], rows)
     score = np.clip(chance.beta(2, 5, rows) + score_shift, 0, 1)
     grid = reference().grid_hash
     first, second = reference().features
     (output,) = reference().outputs
+    categories = np.zeros(second.grid.cells)
+    for name, count in zip(*np.unique(branch, return_counts=True), strict=True):
+        categories += second.grid.count([str(name)]) * count
     features = {
         "amount": cells(first.grid.count(amount)),
-        "branch": cells(second.grid.count(branch)),
+        "branch": cells(categories),
     }
     return Counted(
         rows=float(rows),

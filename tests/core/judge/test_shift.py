@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -44,10 +46,10 @@ def played(
     seed: int = 1,
     weights: tuple[float, float] = (0.05, 0.5),
     swing: float = 0.0,
-) -> list[Verdict]:
+) -> Iterator[Verdict]:
     """Windows with ``rows`` in all, the candidate's part rising; ``swing``: both move by day."""
     random = np.random.default_rng(seed)
-    memory, found = Predictions(0.0), []
+    memory = Predictions(0.0)
     for number, weight in enumerate(np.linspace(*weights, windows)):
         common = swing * number / windows
         ours, theirs = random.poisson([rows * weight, rows * (1 - weight)])
@@ -57,12 +59,11 @@ def played(
             {"score": cells(random.normal(common, 1, theirs))},
         )
         memory = take_predictions(ANALYSIS, memory, [window])
-        found.append(verdict(memory))
-    return found
+        yield verdict(memory)
 
 
 def test_a_good_candidate_fails_within_alpha_and_passes() -> None:
-    runs = [played(0.0, seed=seed) for seed in range(60)]
+    runs = [list(played(0.0, seed=seed)) for seed in range(60)]
     assert sum(Verdict.FAIL in run for run in runs) <= 3
     assert all(run[-1] is Verdict.PASS for run in runs)
 
@@ -74,7 +75,7 @@ def test_a_shift_that_is_tolerated_never_fails_however_many_rows_there_are() -> 
 
 @pytest.mark.parametrize(("shift", "within"), [(0.6, 40), (1.0, 20)])
 def test_a_larger_shift_fails(shift: float, within: int) -> None:
-    runs = [played(shift, seed=seed, rows=600)[:within] for seed in range(20)]
+    runs = [islice(played(shift, seed=seed, rows=600), within) for seed in range(20)]
     assert all(Verdict.FAIL in run for run in runs)
 
 
