@@ -46,11 +46,12 @@ def judged(
 def passes(world: World, traffic: Traffic, ticks: int = 200) -> None:
     """Ticks until the rollout is over; pods follow."""
     for _ in range(ticks):
-        traffic.tick()
+        traffic.flow(10.0)
+        traffic.look(settle=False)
         for revision in world.revisions():
             world.run_pods(revision)
-        world.settle(40)
         if "candidate" not in world.status:
+            world.settle(40)
             return
     raise AssertionError(f"not over: {world.status['message']}")
 

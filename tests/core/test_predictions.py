@@ -43,12 +43,12 @@ def judged(**spec: Any) -> tuple[World, str]:
     return world, candidate
 
 
-def watch(world: World, shift: float, ticks: int = 240) -> None:
-    """A look a minute; windows of 3,000 rows, of which the candidate has its share."""
+def watch(world: World, shift: float, ticks: int = 120) -> None:
+    """A look every other minute; windows of 3,000 rows, of which the candidate has its share."""
     random = np.random.default_rng(3)
     remembered: Remembered | None = None
     for _ in range(ticks):
-        world.wait(minutes=1)
+        world.wait(minutes=2)
         for revision in world.revisions():
             world.run_pods(revision)
         wanted = world.examination
@@ -97,7 +97,7 @@ def test_without_monitoring_nobody_counts_predictions_and_the_gap_says_so() -> N
 
 def test_evidence_goes_on_from_status_after_a_restart() -> None:
     world, _ = judged(monitoring=MONITORING)
-    watch(world, 0.0, ticks=20)
+    watch(world, 0.0, ticks=10)
     assert world.examination is not None
     before = window_due(world.examination, None, world.now)
     fresh = world.status["analysis"]["metrics"][0]["samples"]
