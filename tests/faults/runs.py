@@ -140,13 +140,31 @@ class Run:
                 await asyncio.wait({story, dead}, return_when=asyncio.FIRST_COMPLETED)
                 dead.cancel()
         await story
+        while not await self._at_rest():
+            pass
+
+    async def _at_rest(self) -> bool:
+        """Whether an operator lived to come to rest: what strikes only now may kill one yet."""
+        self.killed.clear()
         self.proxy.down = False
         async with self.operator() as operator:
-            await operator.settled()
-            before = operator.writes
-            for _ in range(3):
-                await operator.round()
-            self.writes_at_rest = operator.writes - before
+            resting = asyncio.ensure_future(self._rest(operator))
+            dead: asyncio.Future[object] = asyncio.ensure_future(self.killed.wait())
+            await asyncio.wait({resting, dead}, return_when=asyncio.FIRST_COMPLETED)
+            dead.cancel()
+            if not resting.done():
+                resting.cancel()
+                await asyncio.wait({resting})
+                return False
+            resting.result()
+            return True
+
+    async def _rest(self, operator: Operator) -> None:
+        await operator.settled()
+        before = operator.writes
+        for _ in range(3):
+            await operator.round()
+        self.writes_at_rest = operator.writes - before
 
 
 @dataclass(frozen=True)
