@@ -148,8 +148,8 @@ class Run:
         self.killed.clear()
         self.proxy.down = False
         async with self.operator() as operator:
-            resting = asyncio.ensure_future(self._rest(operator))
-            dead: asyncio.Future[object] = asyncio.ensure_future(self.killed.wait())
+            resting: asyncio.Future[Any] = asyncio.ensure_future(self._rest(operator))
+            dead: asyncio.Future[Any] = asyncio.ensure_future(self.killed.wait())
             await asyncio.wait({resting, dead}, return_when=asyncio.FIRST_COMPLETED)
             dead.cancel()
             if not resting.done():
