@@ -120,6 +120,20 @@ def test_a_scalar_is_one_sample() -> None:
     assert (sample.at, sample.value) == (5.0, 0.25)
 
 
+@pytest.mark.parametrize(("age", "counts"), [(-600, True), (0, True), (600, True), (3600, False)])
+def test_a_first_answer_of_an_hour_ago_does_not_count(age: float, counts: bool) -> None:
+    """Clocks may differ by ten minutes; a cache's copy is of before the candidate had traffic."""
+    found = single_value(
+        read_envelope(body([{"metric": {}, "value": [5000 - age, "2"]}])), now=5000
+    )
+    if counts:
+        assert not isinstance(found, NoAnswer)
+        return
+    assert isinstance(found, NoAnswer)
+    assert found.reason is Reason.STALE
+    assert "was evaluated 3600 s ago by the operator's clock" in found.message
+
+
 def test_a_timeout_of_the_query_is_a_timeout() -> None:
     found = read_envelope({"status": "error", "errorType": "timeout", "error": "query timed out"})
     assert isinstance(found, NoAnswer)

@@ -249,6 +249,20 @@ def test_a_clock_of_prometheus_that_was_set_back_costs_one_look() -> None:
     assert verdict(setting) == "Fail"
 
 
+@pytest.mark.parametrize("then", [10, -3590])
+def test_a_first_answer_of_an_hour_ago_is_not_counted_and_what_follows_is(then: int) -> None:
+    """Also where Prometheus' clock is an hour behind: that costs one look."""
+    setting = free_value()
+    setting.prometheus.copied = START - timedelta(hours=1)
+    setting.tick()
+    assert verdict(setting) == "NoData"
+    for look in range(3):
+        assert verdict(setting) != "Fail", "three values in a row decide"
+        setting.prometheus.copied = START + timedelta(seconds=then + 10 * look)
+        setting.tick()
+    assert verdict(setting) == "Fail"
+
+
 def test_an_old_copy_between_new_values_is_never_counted() -> None:
     setting = free_value()
     for seconds in (0, -3600, -3600, 10, -3600):

@@ -23,6 +23,8 @@ _NOTES_LIMIT: Final = 5
 _PIECE: Final = 256 * 1024
 _RESULT: Final = b'"result":['
 _SERIES: Final = b',{"metric":'
+#: Seconds. Clocks that differ by ten minutes are none of our business.
+_OF_ANOTHER_TIME: Final = 900.0
 _NUMBERS: Final = (float, int)  # and not bool, which is one of its kind
 _UNPRINTABLE: Final = re.compile(r"[\x00-\x20\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 
@@ -176,7 +178,10 @@ def read_keyed(body: bytes, label: str, piece: int = _PIECE) -> Keyed | NoAnswer
 
     def take(result: list[Any]) -> None:
         for series in result:
-            at, value = series["value"]
+            pair = series["value"]
+            if len(pair) != 2:
+                raise TypeError("a time and a value")
+            at, value = pair
             if type(value) is not str or type(at) not in _NUMBERS:
                 raise TypeError("a time and a value as text")
             values[series["metric"][label]] = _number(value)
@@ -192,9 +197,9 @@ def read_keyed(body: bytes, label: str, piece: int = _PIECE) -> Keyed | NoAnswer
             if isinstance(checked, NoAnswer):
                 return checked
             take(whole["data"]["result"])
-    except (KeyError, TypeError):
-        return _ODD
-    if not all(map(math.isfinite, moments)):
+        if not all(map(math.isfinite, moments)):
+            return _ODD
+    except (KeyError, TypeError, OverflowError):  # a time of a thousand digits
         return _ODD
     found = read_envelope(_without_series(whole))
     if isinstance(found, NoAnswer):
@@ -241,7 +246,7 @@ def read_envelope(
         )
     try:
         samples = _samples(kind, data["result"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return _ODD
     return Answer(
         samples=samples,
@@ -303,12 +308,16 @@ def incomplete(answer: Answer) -> NoAnswer | None:
     )
 
 
-def single_value(answer: Answer | NoAnswer, after: float | None = None) -> Sample | NoAnswer:
+def single_value(
+    answer: Answer | NoAnswer, after: float | None = None, now: float | None = None
+) -> Sample | NoAnswer:
     """The one finite number of a free query.
 
     ``after``: when the last answer to the same query was evaluated, on Prometheus' clock. An answer
     that is not newer is a copy of it, from a cache or from a Prometheus whose clock stands.
-    Prometheus' clock is compared only with itself, so a clock that differs from ours does no harm.
+    Prometheus' clock is compared with itself, so a clock that differs from ours does no harm.
+    ``now``: by our own clock. It alone can tell that a first answer is of another time, so that one
+    is not counted yet; clocks that differ by minutes do no harm here either.
     """
     if isinstance(answer, NoAnswer):
         return answer
@@ -330,6 +339,12 @@ def single_value(answer: Answer | NoAnswer, after: float | None = None) -> Sampl
         return NoAnswer(
             Reason.NOT_FINITE,
             f"The query gives {sample.value}: it divides by zero, perhaps for lack of requests.",
+        )
+    if after is None and now is not None and sample.at < now - _OF_ANOTHER_TIME:
+        return NoAnswer(
+            Reason.STALE,
+            f"The first answer was evaluated {now - sample.at:.0f} s ago by the operator's clock: "
+            "a cache answers, or one of the clocks is wrong. The next one that is newer counts.",
         )
     if after is not None and sample.at <= after:
         return NoAnswer(

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from mooring.api import Autoscaling
 from mooring.core import kinds
 from mooring.core.allocation import REPLICAS
-from mooring.core.clock import parse_time
+from mooring.core.clock import annotated_time
 from mooring.core.observed import Manifest, Observed
 from mooring.core.render.autoscaler import minimum
 from mooring.core.situation import Situation
@@ -35,7 +35,8 @@ def floor(
     live = observed.child(kinds.AUTOSCALER, observed.name)
     held = int(live["spec"].get("minReplicas") or 1) if live is not None else least
     taken = situation.setting.routing.taken_at
-    moments = [since for since in (taken, *map(_since, front)) if since is not None]
+    routed = [annotated_time(one, kinds.ANNOTATION_ROUTED) for one in front]
+    moments = [since for since in (taken, *routed) if since is not None]
     until = max((min(since, observed.now) for since in moments), default=observed.now) + FORGETS
     if held <= least or (observed.now >= until and not _moving(situation)):
         return least, None
@@ -59,8 +60,3 @@ def _moving(situation: Situation) -> bool:
         return False  # the Service is told with the same plan
     told = routing.route.weights == situation.route.weights
     return not (told and (routing.taken or routing.idle))
-
-
-def _since(manifest: Manifest) -> datetime | None:
-    text = (manifest["metadata"].get("annotations") or {}).get(kinds.ANNOTATION_ROUTED)
-    return parse_time(text) if text else None

@@ -228,6 +228,6 @@ def unpack(text: str) -> Mapping[str, Any] | None:
         unpacker = zlib.decompressobj()
         data = unpacker.decompress(base64.b64decode(text, validate=True), _STATE_BYTES)
         found = json.loads(data) if unpacker.eof else None
-    except (binascii.Error, zlib.error, ValueError):
+    except (binascii.Error, zlib.error, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None

@@ -15,7 +15,7 @@ from mooring.api import ModelDeploymentSpec
 from mooring.core import kinds
 from mooring.core.allocation import ENVOY, GATEWAY, REPLICAS
 from mooring.core.capacity import Capacity, capacity
-from mooring.core.clock import format_time, parse_time
+from mooring.core.clock import annotated_time, format_time
 from mooring.core.gateway import ANSWERS, SETTLES, stamps
 from mooring.core.observation import observation
 from mooring.core.observed import Manifest, Observed
@@ -136,11 +136,8 @@ def _since(observed: Observed, chosen: dict[str, str]) -> datetime:
     service = observed.child(kinds.SERVICE, observed.name)
     if service is None or _selected(observed) != chosen:
         return observed.now
-    annotations = service["metadata"].get("annotations") or {}
-    try:
-        return parse_time(annotations[kinds.ANNOTATION_ROUTED])
-    except (KeyError, TypeError, ValueError):
-        return observed.now  # somebody has removed it; at the latest since now
+    # Somebody may have removed it; at the latest since now.
+    return annotated_time(service, kinds.ANNOTATION_ROUTED) or observed.now
 
 
 def leaves(

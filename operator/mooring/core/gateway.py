@@ -14,7 +14,7 @@ from typing import Any
 
 from mooring.core import kinds
 from mooring.core.capacity import capacity
-from mooring.core.clock import format_time, parse_time
+from mooring.core.clock import annotated_time, format_time
 from mooring.core.fingerprint import covers
 from mooring.core.observed import Manifest, Observed
 from mooring.core.render.metadata import child_name
@@ -111,10 +111,8 @@ def stamps(observed: Observed, version: str) -> dict[str, str]:
 
 def _time(live: Manifest, annotation: str, now: datetime) -> datetime | None:
     """A moment from an annotation, not after now; None where there is none that can be read."""
-    try:
-        return min(parse_time(live["metadata"]["annotations"][annotation]), now)
-    except (KeyError, TypeError, ValueError):
-        return None
+    found = annotated_time(live, annotation)
+    return None if found is None else min(found, now)
 
 
 def answers(route: Manifest) -> tuple[Answer, ...]:

@@ -324,6 +324,13 @@ def _letters(digest: bytes) -> str:
     return "".join(letters)
 
 
+#: What reading a record raises that somebody has written over: JSON may be nested without end, and
+#: a number be larger than any time.
+_UNREADABLE = (
+    KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError,
+)  # fmt: skip
+
+
 def read_history(children: Mapping[kinds.Ref, Mapping[str, Any]]) -> History:
     """Reads every ControllerRevision among the children; a broken one is named, not fatal."""
     revisions, unreadable = [], []
@@ -332,7 +339,7 @@ def read_history(children: Mapping[kinds.Ref, Mapping[str, Any]]) -> History:
             continue
         try:
             revisions.append(_read(child))
-        except (KeyError, TypeError, ValueError, AttributeError):
+        except _UNREADABLE:
             unreadable.append(ref.name)
     return History(tuple(revisions), tuple(unreadable))
 

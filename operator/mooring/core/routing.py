@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from mooring.core import kinds
-from mooring.core.clock import parse_time
+from mooring.core.clock import annotated_time, parse_time
 from mooring.core.observed import Manifest, Observed
 from mooring.core.render.metadata import child_name
 from mooring.core.render.router.objects import router_name
@@ -88,15 +88,10 @@ def read_routers(observed: Observed) -> Routing:
     seen = status.get("taken")
     # Without a change there is no need to ask: what was taken stays taken.
     taken = seen == version if observed.routers is None else _all_took(ready, version)
-    annotations = config_map["metadata"].get("annotations") or {}
-    try:
-        since = parse_time(annotations[kinds.ANNOTATION_ROUTED])
-    except (KeyError, TypeError, ValueError):
-        since = observed.now
     return Routing(
         table=table,
         version=version,
-        since=since,
+        since=annotated_time(config_map, kinds.ANNOTATION_ROUTED) or observed.now,
         taken=taken,
         idle=observed.routers is not None and not ready,
         ready=len(ready),

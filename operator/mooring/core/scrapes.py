@@ -18,18 +18,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final
 
+from mooring.core.clock import CLOCK_SET_BACK
 from mooring.core.endpoint_lives import Lives
-from mooring.core.judge.readings import Scrape
+from mooring.core.judge.readings import CONTRADICTION, Scrape
 from mooring.core.judge.sources import scrape_of
 from mooring.core.router_counters import Attempts, ClusterCounts, Source
 
 _NONE = ClusterCounts()
-#: Counts that contradict the last ones are passed over so long, then taken as a new beginning (s).
-_CONTRADICTION: Final = 60.0
-#: A scrape that is older than the last by less is a late answer, else the clock was set back (s).
-_CLOCK_SET_BACK: Final = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +95,9 @@ def _whole(
     """
     age = source.at - last
     if age < 0:
-        return age <= -_CLOCK_SET_BACK
+        return age <= -CLOCK_SET_BACK
     restarted = source.born is not None and source.born > last
-    if age >= _CONTRADICTION or restarted:
+    if age >= CONTRADICTION or restarted:
         return True
     return all(not past.lives.contradicted(shown[name]) for name, past in known.items())
 

@@ -24,15 +24,13 @@ from typing import Any, Final
 
 from mooring.core.answers import Answer, NoAnswer, incomplete
 from mooring.core.endpoint_lives import past_lives
-from mooring.core.judge.readings import Counters, Scrape
+from mooring.core.judge.readings import CONTRADICTION, Counters, Scrape
 from mooring.core.promql import MAX_LENGTH, BadQuery, confine
 from mooring.core.router_counters import ScrapeLabels
 
 _SELECTOR: Final = re.compile(r"\{\{\s*selector\s*\}\}")
 _BY: Final = re.compile(r"\{\{\s*by\s*\}\}")
 _POD: Final = re.compile(r"(.+)-[a-z0-9]{1,10}-[a-z0-9]{5}")
-#: Counts that contradict the last ones are passed over so long, then taken as a new beginning (s).
-_CONTRADICTION: Final = 60.0
 _SECONDS: Final = {"seconds": 1.0, "milliseconds": 1e-3, "microseconds": 1e-6}
 
 
@@ -270,7 +268,7 @@ def _whole(
     found = {}
     for name, now in pods.items():
         since, before = shown.get(name, (-math.inf, now))
-        if 0 <= at - since < _CONTRADICTION and _contradict(before, now):
+        if 0 <= at - since < CONTRADICTION and _contradict(before, now):
             continue
         # Buckets do not stand in for requests that were counted before.
         if _total(now) is not None and (before.requests is None or now.requests is not None):

@@ -20,6 +20,7 @@ from mooring.adapters.prometheus import Prometheus
 from mooring.adapters.prometheus_counters import read_counters
 from mooring.core import signals
 from mooring.core.answers import Answer, NoAnswer, Reason, single_value
+from mooring.core.clock import CLOCK_SET_BACK
 from mooring.core.examination import Evidence, Examination
 from mooring.core.halves import History
 from mooring.core.router_counters import Reading, ScrapeLabels
@@ -36,8 +37,6 @@ log = logging.getLogger(__name__)
 
 #: Free queries under way. More would only wait for the client's threads, and be told so.
 _AT_ONCE = 4
-#: An answer that is older than the last by more is of a clock that was set back (seconds).
-_CLOCK_SET_BACK = 300.0
 
 
 @dataclass(slots=True)
@@ -206,13 +205,13 @@ class Examiner:
         async with self._asking:
             answer = await prometheus.query(text, single=True)
         after = self._evaluated.get(text)
-        found = single_value(answer, after)
+        found = single_value(answer, after, self.now().timestamp())
         if not isinstance(found, NoAnswer):
             self._evaluated[text] = found.at
             return found.value
         if found.reason is Reason.STALE and isinstance(answer, Answer):
             at = answer.evaluated_at
-            if after is not None and at is not None and at < after - _CLOCK_SET_BACK:
+            if at is not None and (after is None or at < after - CLOCK_SET_BACK):
                 # The next value counts if this clock goes on; that of an old copy stands.
                 self._evaluated[text] = at
         return found

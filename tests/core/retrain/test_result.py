@@ -7,7 +7,11 @@ import pytest
 from mooring.core.retrain.result import Unacceptable, check, own_prefix, read_words
 
 DIGEST = "sha256:" + "a" * 64
-PREFIXES = ("s3://models/fraud/", "pvc://claim/", "https://models.example.com:8443/a/")
+PREFIXES = (
+    "s3://models/fraud/", "pvc://claim/", "https://models.example.com:8443/a/",
+    "gs://models/fraud/", "az://models@shop/fraud/",
+    "abfss://models@shop.dfs.core.windows.net/fraud/",
+)  # fmt: skip
 
 
 def result(uri: str = "s3://models/fraud/v8", digest: object = DIGEST) -> dict[str, object]:
@@ -21,6 +25,9 @@ def result(uri: str = "s3://models/fraud/v8", digest: object = DIGEST) -> dict[s
         "s3://models/fraud/2026/11/21/",
         "pvc://claim/model.onnx",
         "https://models.example.com:8443/a/b.tar.gz",
+        "gs://models/fraud/v8",
+        "az://models@shop/fraud/v8",
+        "abfss://models@shop.dfs.core.windows.net/fraud/v8/",
         "s3://models/fraud/..v8",
         "s3://models/fraud/...",
     ],
@@ -50,6 +57,14 @@ def test_what_lies_under_a_prefix_is_accepted(uri: str) -> None:
         "s3://models/fraud/v8\n",
         "s3://models/fraud/ｖ8",
         "s3://user@models/fraud/v8",
+        "gs://models@shop/fraud/v8",
+        "gs://models/fraud/v8#1",
+        "az://models/fraud/v8",
+        "az://models@other/fraud/v8",
+        "az://models@shop@evil/fraud/v8",
+        "az://models@shop:443/fraud/v8",
+        "abfss://models@shop/fraud/v8",
+        "hf://models/fraud/v8",
         "https://models.example.com:8443@evil.example/a/v8",
         "https://models.example.com/a/v8",
         "http://models.example.com:8443/a/v8",
@@ -97,6 +112,9 @@ def test_metrics_are_kept_as_text_and_what_is_none_is_left_out() -> None:
         ("s3://models/v7", ("s3://models/",)),
         ("pvc://claim", ("pvc://claim/",)),
         ("https://host:1/a/b.onnx", ("https://host:1/a/",)),
+        ("gs://models/fraud/v7", ("gs://models/fraud/",)),
+        ("az://models@shop/fraud/v7", ("az://models@shop/fraud/",)),
+        ("hf://org/fraud", ()),
         ("file:///models/fraud", ()),
     ],
 )

@@ -19,6 +19,10 @@ MOST_REVISIONS = 4
 #: Spans that a seasonal reference leaves out.
 MOST_ODD = 200
 _LARGEST = 64 * 1024 * 1024
+#: What reading one raises that somebody has written over, beside ValueError.
+_UNREADABLE = (
+    LookupError, TypeError, AttributeError, OverflowError, RecursionError, zlib.error,
+)  # fmt: skip
 
 Spans = tuple[tuple[float, float], ...]
 
@@ -51,6 +55,7 @@ class Memory:
         began: start of the first window with this reference, in seconds.
         stable: the revision that was stable in the last window, and whether it was retrained.
         retrained: see there.
+        variety: of the stable revision's answers, by output; see :mod:`mooring.core.drift.variety`.
         anchor: beside a seasonal reference, the state of whole seasons against the base.
     """
 
@@ -66,6 +71,7 @@ class Memory:
     base: Base | None = None
     anchor: DriftState = field(default_factory=DriftState)
     began: float | None = None
+    variety: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     stable: str | None = None
     retrained: bool = False
 
@@ -87,6 +93,7 @@ class Memory:
             "base": self.base.to_json() if self.base is not None else None,
             "anchor": self.anchor.to_json(),
             "began": self.began,
+            "variety": {name: list(one) for name, one in self.variety.items()},
             "stable": self.stable,
             "retrained": self.retrained,
             "past": [[one.end, one.rows, one.state, dict(one.psi)] for one in self.past],
@@ -122,13 +129,14 @@ class Memory:
                 ),
                 base=Base.from_json(found["base"]) if found.get("base") is not None else None,
                 began=found.get("began"),
+                variety={n: tuple(map(float, one)) for n, one in found.get("variety", {}).items()},
                 stable=found.get("stable"),
                 retrained=bool(found.get("retrained")),
                 anchor=(
                     DriftState.from_json(found["anchor"]) if "anchor" in found else DriftState()
                 ),
             )
-        except (KeyError, TypeError, AttributeError, zlib.error) as error:
+        except _UNREADABLE as error:
             raise ValueError(f"the memory cannot be read: {error!r}") from error
 
 

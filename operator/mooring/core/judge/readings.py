@@ -8,6 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
+
+#: Counters that contradict the last ones are refused so long, then taken as a new beginning (s).
+CONTRADICTION: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)

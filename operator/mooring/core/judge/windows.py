@@ -22,18 +22,15 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from mooring.core.clock import CLOCK_SET_BACK
 from mooring.core.judge.edges import snap
 from mooring.core.judge.evidence import Array
 from mooring.core.judge.memory import FORGET_AFTER, MAX_SOURCES, State
 from mooring.core.judge.overdue import NEVER, overdue, rotate, settle
-from mooring.core.judge.readings import Counters, Scrape, Tick
+from mooring.core.judge.readings import CONTRADICTION, Counters, Scrape, Tick
 from mooring.core.judge.settings import Analysis, Latency
 from mooring.core.judge.unread import is_untimed, unread_sides, with_marks, without_marks
 
-#: Counters that contradict the last ones are refused so long, then taken as a new beginning (s).
-_CONTRADICTION: Final = 60.0
-#: A sample that is older than the last by less is a late answer, else the clock was set back (s).
-_CLOCK_SET_BACK: Final = 300.0
 #: No counter of a router gets there, and above it one more would be lost in rounding.
 _MOST: Final = 1e15
 _HEAD: Final = 3
@@ -235,7 +232,7 @@ def _cut(new: Array, old: Array, frame: _Frame, channels: int, buckets: int) -> 
     raw_new = np.concatenate([sides[:, :, :1], sides[:, :, 3:]], axis=2)
     raw_old = np.concatenate([before[:, :, :1], before[:, :, _SIDE + channels :]], axis=2)
     known = old[:, 0] > NEVER
-    set_back = known & (time < old[:, 0] - _CLOCK_SET_BACK)
+    set_back = known & (time < old[:, 0] - CLOCK_SET_BACK)
     fresh = valid & (~known | set_back | (time > old[:, 0]))
     first = ~known | set_back
     # Attempts that fell began anew with their process. When they fell on one side only, its
@@ -247,7 +244,7 @@ def _cut(new: Array, old: Array, frame: _Frame, channels: int, buckets: int) -> 
     restarted = anew.any(axis=1) & (anew | (raw_old[:, :, 0] == 0)).all(axis=1)
     partial = fell.any(axis=1) & ~restarted
     contradicts = (fell & ~anew).any(axis=1) & ~restarted
-    valid &= ~(contradicts & fresh & (time - old[:, 0] < _CONTRADICTION))
+    valid &= ~(contradicts & fresh & (time - old[:, 0] < CONTRADICTION))
     fresh &= valid
     from_zero = first | restarted
     # A window counts when all of it lies under the weights in force. Counters that began at zero

@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+#: Stores in which a folder holds what is under its name and nothing else.
+_SCHEMES = ("s3", "gs", "https", "pvc", "az", "abfs", "abfss")
 _URI = re.compile(
-    r"(?P<scheme>[a-z0-9]+)://(?P<host>[A-Za-z0-9\[][A-Za-z0-9.\[\]:_-]*)(?P<path>/.*)"
+    r"(?:(?:s3|gs|https|pvc)://[A-Za-z0-9\[][A-Za-z0-9.\[\]:_-]*"
+    r"|(?:az|abfss?)://[a-z0-9][a-z0-9-]*(?:@[a-z0-9.]+)?)(?P<path>/.*)"
 )
-_SCHEMES = ("s3", "https", "pvc")
 _MOST_METRICS = 64
 
 
@@ -58,7 +60,7 @@ def read_words(text: str) -> Any:
     for candidate in (text, *reversed(text.strip().splitlines())):
         try:
             value = json.loads(candidate)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(value, dict):
             return value
@@ -80,10 +82,11 @@ def own_prefix(uri: str) -> tuple[str, ...]:
 
 def _check_location(uri: str, prefixes: tuple[str, ...]) -> None:
     found = _URI.fullmatch(uri)
-    if found is None or found["scheme"] not in _SCHEMES or len(uri) > 2048:
+    if found is None or len(uri) > 2048:
         raise Unacceptable(
-            f"the result's uri {_shown(uri)} is none that can be served: use s3://bucket/path, "
-            "https://host/path or pvc://claim/path"
+            f"the result's uri {_shown(uri)} is none that a folder can be allowed of: use "
+            "s3://bucket/path, gs://bucket/path, az://container@account/path, https://host/path or "
+            "pvc://claim/path"
         )
     if re.search(r"[\s%?#\\]|[^\x21-\x7e]", uri):
         raise Unacceptable(

@@ -64,7 +64,7 @@ def is_prepared(template: Mapping[str, Any]) -> bool:
     try:
         args = template["spec"]["containers"][0]["args"]
         config = json.loads(args[args.index(_BOOTSTRAP_FLAG) + 1])
-    except (KeyError, IndexError, TypeError, ValueError):
+    except (KeyError, IndexError, TypeError, ValueError, RecursionError):
         return False
     layers = (config.get("layered_runtime") or {}).get("layers") or []
     return any(layer.get("static_layer") == _RUNTIME for layer in layers)

@@ -30,7 +30,7 @@ def read_table(live: Mapping[str, Any]) -> tuple[Table, str] | None:
         backends = tuple(_backend_from(item) for item in data["backends"])
         table = Table(Route.from_data(data["route"]), backends)
         version = str(annotations[kinds.ANNOTATION_VERSION])
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError):
         return None
     known = {backend.revision for backend in table.backends}
     return (table, version) if table.route.revisions <= known else None
