@@ -20,8 +20,10 @@ from mooring_collector.counts import Reservoir
 from mooring_collector.errors import ConfigurationError
 from mooring_collector.extraction import Extractor, digest
 from mooring_collector.grid import read_reference
+from mooring_collector.service import Service
 from mooring_collector.settings import MOST_COLUMNS, Bounds, Column, read_settings
 from mooring_collector.telemetry import OTHER, Telemetry
+from mooring_collector.tensors import MOST_ROWS
 
 REFERENCE = reference(texts=True)
 GRIDS = {one.name: one.grid for one in (*REFERENCE.features, *REFERENCE.outputs)}
@@ -102,6 +104,31 @@ def test_a_row_of_all_features_in_order_needs_no_names(protocol: str, body: Any)
         assert counted(found)[f"x[{index}]"] == grid.count(np.array([value])).tolist()
 
 
+@pytest.mark.parametrize(
+    ("protocol", "reply", "score"),
+    [
+        ("tensorflow-serving", {"predictions": [0.5]}, True),
+        ("tensorflow-serving", {"predictions": [[0.5]]}, True),
+        ("tensorflow-serving", {"outputs": [[0.5]]}, True),
+        ("torchserve", [0.5], True),
+        ("torchserve", 0.5, True),
+        ("tensorflow-serving", {"predictions": [[0.5, 0.5]]}, False),
+        ("tensorflow-serving", {"predictions": [{"other": 0.5}]}, False),
+    ],
+)
+def test_the_only_answer_needs_no_name_and_one_of_another_name_is_another(
+    protocol: str, reply: Any, score: bool
+) -> None:
+    found = telemetry(protocol=protocol)
+    body = {"instances": [[0.1, 0.2, 0.3]]} if protocol != "torchserve" else [0.1, 0.2, 0.3]
+    assert send(found, body, json.dumps(reply).encode()) == "answered"
+    found.flush()
+    ((column, cells),) = found.revision("aa").outputs["live"].series()
+    assert column.grid is not None
+    assert cells[column.grid.cell(0.5)] == score
+    assert cells[column.grid.missing] == (not score)
+
+
 def test_a_feature_can_stand_anywhere_under_any_name() -> None:
     features = [{"name": "x[0]", "input": "q[1]"}, {"name": "x[1]", "input": "r"}]
     found = telemetry(features=features)
@@ -127,6 +154,17 @@ def test_an_absent_feature_is_missing_and_an_unknown_tensor_breaks_the_schema() 
     assert counted(found)["city"][GRIDS["city"].missing] == 2
 
 
+def test_an_answer_of_no_width_is_missing_and_costs_no_later_scrape() -> None:
+    found = telemetry()
+    nothing = {"name": "score", "shape": [1, 0], "datatype": "FP32", "data": []}
+    for reply in (answer(0.5), json.dumps({"outputs": [nothing]}).encode(), answer(0.5)):
+        assert send(found, infer([1, 2, 3]), reply) == "answered"
+    assert 'output="score"' in exposed(found)
+    ((column, cells),) = found.revision("aa").outputs["live"].series()
+    assert column.grid is not None
+    assert (cells[column.grid.missing], cells.sum()) == (1, 3)
+
+
 def test_an_answer_may_hold_more_than_is_watched() -> None:
     found = telemetry(REFERENCE)
     body = {"inputs": [
@@ -146,6 +184,17 @@ def test_texts_among_numbers_are_of_the_wrong_type_and_not_missing() -> None:
     assert violations(found) == {("x[0]", "type"): 1}
     assert sum(counted(found)["x[0]"]) == 1
     assert counted(found)["x[1]"][grid.missing] == counted(found)["x[2]"][grid.missing] == 1
+
+
+def test_no_count_falls_while_rows_wait_to_be_binned() -> None:
+    found = telemetry()
+    send(
+        found, {"inputs": [{"name": "x", "shape": [1, 3], "datatype": "FP64", "data": ["a", 1, 2]}]}
+    )
+    series = found.revision("aa").features.series
+    assert all((cells >= 0).all() for _, cells in series())
+    found.flush()
+    assert all((cells >= 0).all() for _, cells in series())
 
 
 def test_declared_rules_are_counted_by_name() -> None:
@@ -199,6 +248,24 @@ def test_unknown_categories_are_counted_and_never_kept() -> None:
     assert "Miller" not in str(found.sample())
     assert "Miller" not in exposed(found)
     assert found.sample()[0]["features"]["city"] is None
+
+
+def test_an_error_of_ours_says_nothing_of_what_was_in_the_body(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(_: Telemetry, name: str, traffic: str, one: Any, now: float) -> str:
+        return str(float(one.request))
+
+    monkeypatch.setattr(Telemetry, "count", fails)
+    incoming = Mock(traffic="live", exchange=lambda: exchange(b"Mrs Miller", b"Elm Street 3"))
+    incoming.name = "aa"
+    found = telemetry(REFERENCE)
+    Service(found, Bounds()).finish(incoming, lost=False)
+    assert "an exchange could not be counted: ValueError" in caplog.text
+    assert "in fails" in caplog.text, "where it was"
+    assert "Miller" not in caplog.text
+    assert "Elm" not in caplog.text
+    assert found.revision("aa").requests["live", "dropped"] == 1
 
 
 # --- what becomes of exchanges ----------------------------------------------------------------
@@ -259,6 +326,25 @@ def test_a_flood_of_names_ends_in_one_series() -> None:
     assert violations(found)[OTHER, "schema"] == 195
     assert len(found.revisions) <= 4
     assert all(len(name) <= 64 for name in names)
+
+
+def test_a_body_of_too_many_rows_is_dropped_and_not_said_to_be_unreadable() -> None:
+    found = telemetry(protocol="tensorflow-serving")
+    body = b'{"instances": [' + b",".join([b"{}"] * (MOST_ROWS + 1)) + b"]}"
+    assert send(found, body) == "dropped"
+    assert found.revision("aa").rows == 0
+
+
+def test_half_of_a_surrogate_pair_in_a_name_or_text_costs_no_later_scrape() -> None:
+    found = telemetry(
+        reference(texts=True),
+        features=[{"name": "city", "input": "city", "pattern": "[a-z]+", "domain": ["rome"]}],
+    )
+    body = rb"""{"inputs": [{"name": "\ud800", "shape": [1], "datatype": "FP32", "data": [NaN]},
+        {"name": "city", "shape": [1], "datatype": "BYTES", "data": ["\udc00"]}]}"""
+    assert send(found, body) == "answered"
+    assert 'feature="?",rule="schema"} 1' in exposed(found)
+    assert violations(found)["city", "pattern"] == 1
 
 
 def test_a_large_tensor_is_not_kept_for_the_few_columns_that_are_counted() -> None:

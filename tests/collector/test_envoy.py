@@ -321,6 +321,16 @@ async def test_observation_is_switched_on_and_off_without_a_lost_request(
     assert await collector.total("requests", kind="answered") > 0
 
 
+def _connected_to(port: int) -> set[str]:
+    """Who has an open connection to this port of this machine, as the kernel writes it."""
+    rows = [
+        line.split()
+        for table in ("tcp", "tcp6")
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]
+    ]
+    return {row[2] for row in rows if row[3] == "01" and row[1].endswith(f":{port:04X}")}
+
+
 async def test_a_connection_without_traffic_stays(
     world: World, collector: Collector, client: aiohttp.ClientSession
 ) -> None:
@@ -330,7 +340,10 @@ async def test_a_connection_without_traffic_stays(
         collector=collector.address,
     )
     await send(client, router.url(INFER), infer([1, 2, 3]))
+    await collector.counted(1, kind="answered")
+    before = _connected_to(collector.address.port)
     await asyncio.sleep(4)  # several keepalives of one second
+    assert _connected_to(collector.address.port) == before != set()
     for _ in range(50):
         await send(client, router.url(INFER), infer([1, 2, 3]))
     await collector.counted(51, kind="answered")

@@ -105,6 +105,22 @@ def test_what_a_shadow_answered_gets_the_label_too() -> None:
     assert outcomes(found, "bb") == {("score", _cell(0.75), "1"): 1}
 
 
+def test_a_label_that_only_a_copys_answer_does_not_take_was_joined() -> None:
+    found = telemetry(feedback={"maturity": 60})
+    observed(found, "one", 0.25)
+    observed(found, "one", math.nan, revision="bb", traffic="shadow")
+    assert label(found, id="one", label=1) == ["joined"]
+    assert found.revision("bb").feedback == {"refused": 1}
+
+
+def test_where_no_prediction_waits_an_id_is_refused_and_told_what_to_set() -> None:
+    found = telemetry()
+    observed(found, "one", 0.25)
+    (said,) = label(found, id="one", label=1)
+    assert "set spec.monitoring.groundTruth" in said
+    assert found.revision("").feedback == {"refused": 1}
+
+
 def test_feedback_that_carries_its_score_and_revision_needs_no_memory() -> None:
     found = telemetry()
     found.revision("aa")

@@ -202,6 +202,25 @@ async def test_a_model_that_fails_in_the_run_is_500_and_the_next_request_is_fine
     ]
 
 
+async def test_a_fault_of_the_server_is_logged_without_what_was_sent_and_once_a_second(
+    app: MakeApp, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    running, sent = app(graphs.linear), "4111 1111"
+
+    async def fail(*_: object) -> None:
+        raise KeyError(sent)
+
+    monkeypatch.setattr(running.service.loaded().engine, "infer", fail)
+    for _ in range(3):
+        failed = await running.infer(inputs=[X])
+        assert failed.status_code == 500
+        assert failed.json() == {"error": "the server failed on this request: its log says where"}
+    (logged,) = caplog.messages
+    assert logged.startswith("a request failed inside the server: KeyError\n")
+    assert ", in fail" in logged
+    assert sent not in logged
+
+
 async def test_a_models_infinities_reach_the_client_as_words(app: MakeApp) -> None:
     over = {"name": "over", "shape": [4], "datatype": "FP32", "data": [0, "NaN", -0.0, 2]}
     answer = (await app(graphs.divide).infer(inputs=[over])).json()

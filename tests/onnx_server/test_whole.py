@@ -167,6 +167,8 @@ async def test_a_client_that_goes_away_in_the_middle_is_counted(ready: App) -> N
     async with asyncio.timeout(20):
         while b'code="499"' not in ready.metrics.render("")[0]:
             await asyncio.sleep(0)
+    assert ready.state.in_flight == 0
+    assert connection.wire.writes == [], "nobody is there to be answered"
 
 
 async def test_requests_in_a_row_are_answered_in_their_order(ready: App) -> None:
@@ -233,10 +235,11 @@ async def test_a_client_that_does_not_read_is_not_written_to(ready: App) -> None
 async def test_an_idle_connection_is_closed_after_its_time(ready: App) -> None:
     connection = Connection(ready)
     connection.protocol.timeout_keep_alive = 0.01
-    await connection.ask(request())
+    assert b"HTTP/1.1 200" in await connection.ask(request())
     async with asyncio.timeout(20):
         while not connection.wire.closed:
             await asyncio.sleep(0.001)
+    assert connection.wire.closed
 
 
 async def test_both_ways_are_counted_alike(ready: App) -> None:

@@ -57,6 +57,7 @@ class Histograms:
         self.violations: Counter[tuple[str, str]] = Counter()
         self._waiting: list[Floats] = []
         self._rows = 0
+        self._wrong = np.zeros(len(self.numeric), dtype=np.int64)
         self._unknown: set[str] = set()
         self._least = np.array([one.least for one in self.numeric])
         self._greatest = np.array([one.greatest for one in self.numeric])
@@ -70,9 +71,7 @@ class Histograms:
             self._waiting.append(table.numbers)
             self._rows += table.rows
             if table.wrong is not None:
-                # They were noted as NaN, which will be counted as missing.
-                for target in np.flatnonzero(table.wrong).tolist():
-                    self._less_missing(target, int(table.wrong[target]))
+                self._wrong += table.wrong
             if self._rows >= _TOGETHER:
                 self.flush()
         for target, column in enumerate(self.texts):
@@ -96,13 +95,11 @@ class Histograms:
         for target, column in enumerate(self.numeric):
             if column.grid is not None:
                 self.cells[target] += column.grid.count(waiting[:, target])
+                # What is no number was noted as NaN, which is counted as missing.
+                self.cells[target][column.grid.missing] -= self._wrong[target]
+        self._wrong[:] = 0
         self._check(waiting)
         return waiting
-
-    def _less_missing(self, target: int, count: int) -> None:
-        grid = self.numeric[target].grid
-        if grid is not None:
-            self.cells[target][grid.missing] -= count
 
     def _check(self, values: Floats) -> None:
         """The declared rules about numbers."""
@@ -121,8 +118,11 @@ class Histograms:
             self.violations[self.numeric[target].name, rule] += int(counts[target])
 
     def _count_unknown(self, name: str, rows: int) -> None:
-        """Names come from whoever asks, so there are few of them, and short ones."""
-        name = name[:64]
+        """Names come from whoever asks, so there are few of them, and short ones.
+
+        Half of a surrogate pair, which JSON can spell, is in no text that could be sent on.
+        """
+        name = name[:64].encode("utf-8", "replace").decode()
         if name not in self._unknown and len(self._unknown) >= self._names:
             name = "(other)"
         else:

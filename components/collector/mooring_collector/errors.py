@@ -9,3 +9,7 @@ class ConfigurationError(Exception):
 
 class UnreadableBody(Exception):
     """A body that is not of the protocol; the message says why, without any of its values."""
+
+
+class OversizedBody(UnreadableBody):
+    """A body that is of the protocol, and of more rows than are read in one go."""

@@ -36,7 +36,7 @@ async def exposition(telemetry: Telemetry, *, held_bytes: int, exchanges: int, l
     parts: list[bytes] = []
     lines = _lines(telemetry, held_bytes, exchanges, lag)
     while piece := list(islice(lines, _PIECE)):
-        parts.append(("\n".join(piece) + "\n").encode())
+        parts.append(("\n".join(piece) + "\n").encode("utf-8", "replace"))
         await asyncio.sleep(0)
     return b"".join(parts)
 

@@ -165,7 +165,8 @@ class Extractor:
     def _place(self, column: Column, form: dict[str, int]) -> tuple[str, int] | None:
         """The tensor and its column; None where the body has no such place."""
         if column.name in form and not column.exact:
-            return column.name, 0
+            # Of no width: a detector that has found nothing.
+            return (column.name, 0) if form[column.name] else None
         if column.tensor in form:
             return (column.tensor, column.index) if column.index < form[column.tensor] else None
         if len(form) != 1:
@@ -173,8 +174,10 @@ class Extractor:
         ((only, width),) = form.items()
         if only == UNNAMED and column.exact:
             return (only, column.index) if column.index < width else None
-        # One row of everything, under a name or none: the columns are in the reference's order.
-        if self._by_order and width == len(self._positions):
+        # One row of everything, under a name or none: the columns are in the reference's order. An
+        # answer under another name is another answer.
+        whole = self._complete or only == UNNAMED
+        if self._by_order and whole and width == len(self._positions):
             return only, self._positions[column.name]
         return None
 
@@ -260,4 +263,7 @@ def _text(value: Any) -> str | None:
 
 
 def _matches(pattern: Any, text: str) -> bool:
-    return len(text) <= _LONGEST_TEXT and pattern.fullmatch(text) is not None
+    try:
+        return len(text) <= _LONGEST_TEXT and pattern.fullmatch(text) is not None
+    except UnicodeError:  # half of a surrogate pair
+        return False

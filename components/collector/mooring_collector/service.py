@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+import traceback
 from typing import get_args
 
 from google.protobuf.message import DecodeError
@@ -89,8 +90,8 @@ class Service:
                 self.telemetry.pass_over(name, traffic, "dropped")
             else:
                 self.telemetry.count(name, traffic, exchange, time.monotonic())
-        except Exception:  # noqa: BLE001  a fault of ours must not cost the connection
-            _log.exception("an exchange could not be counted")
+        except Exception as error:  # noqa: BLE001  a fault of ours must not cost the connection
+            _log_fault("an exchange could not be counted", error)
             self.telemetry.pass_over(name, traffic, "dropped")
         finally:
             incoming.release()
@@ -105,8 +106,14 @@ class Service:
             self.lag = now - before - _TICK
             beats += 1
             if beats % 10 == 0:
-                self.telemetry.flush()
-                self._end_old(now - self.bounds.exchange_seconds)
+                self._tidy(now)
+
+    def _tidy(self, now: float) -> None:
+        try:
+            self.telemetry.flush()
+        except Exception as error:  # noqa: BLE001  a fault of ours must not end the watch
+            _log_fault("what waits could not be counted", error)
+        self._end_old(now - self.bounds.exchange_seconds)
 
     def _end_old(self, before: float) -> None:
         # They stand in the order of their beginnings.
@@ -200,3 +207,9 @@ class Incoming:
         self._found.request = b"".join(self._request)
         self._found.answer = b"".join(self._answer)
         return self._found
+
+
+def _log_fault(what: str, error: Exception) -> None:
+    """The error's words may quote a value of a body: where it happened is enough to find it."""
+    where = "".join(traceback.format_tb(error.__traceback__))
+    _log.error("%s: %s\n%s", what, type(error).__name__, where)

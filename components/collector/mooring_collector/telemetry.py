@@ -14,7 +14,7 @@ import numpy as np
 
 from mooring_collector.bodies import read_answer, read_request
 from mooring_collector.counts import Histograms, Outputs, Reservoir, Sizes
-from mooring_collector.errors import UnreadableBody
+from mooring_collector.errors import OversizedBody, UnreadableBody
 from mooring_collector.extraction import Extractor, Table, digest
 from mooring_collector.feedback import (
     Feedback,
@@ -129,7 +129,8 @@ class Telemetry:
         self._bounds = bounds
         self._random = np.random.default_rng(seed)
         self._features = Extractor(settings.features, settings.ordered)
-        self._outputs = Extractor(settings.outputs, whole=False)
+        answers = [one.name for one in settings.outputs]
+        self._outputs = Extractor(settings.outputs, answers, whole=False)
         self._waiting: Waiting | None = None
         if settings.maturity > 0:
             numbers = len(self._outputs.numeric)
@@ -203,6 +204,8 @@ class Telemetry:
             rows = rows_of(tensors)
             if traffic == "live":
                 self._count_features(revision, self._features.read(tensors))
+        except OversizedBody:
+            return "dropped"
         except UnreadableBody:
             return "unparsed"
         outputs = revision.outputs[traffic]
@@ -240,9 +243,19 @@ class Telemetry:
         """
         if feedback.score is not None:
             return self._label_score(feedback)
+        if self._waiting is None:
+            self.refuse()
+            raise InvalidFeedback(
+                "no prediction waits for its label: set spec.monitoring.groundTruth, or give the "
+                "revision and its score"
+            )
         found = self._join(feedback, now, copy=False)
-        if self._join(feedback, now, copy=True) == "joined" and found != "joined":
-            found = "joined"
+        try:
+            if self._join(feedback, now, copy=True) == "joined":
+                found = "joined"
+        except InvalidFeedback:
+            if found != "joined":  # what a candidate answered to a copy is not its sender's matter
+                raise
         if found == "unknown":
             self.revision("").feedback["unknown"] += 1
         return found

@@ -14,7 +14,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from mooring_collector.errors import UnreadableBody
+from mooring_collector.errors import OversizedBody, UnreadableBody
 
 Matrix = NDArray[Any]
 """Shape (rows, columns); float64 or object."""
@@ -25,6 +25,9 @@ MOST_VALUES = 1 << 20
 #: Tensors of a body, or keys of a row: each costs microseconds, and a body of short names could
 #: hold the event loop for seconds. Of a model's columns 500 can be watched.
 MOST_TENSORS = 4096
+#: Rows of a body that are no plain tensor of numbers. Of a digit or two a million of them fit one,
+#: and would hold the event loop for two seconds.
+MOST_ROWS = 1 << 17
 _BARE = (b"NaN", b"Infinity")
 _CONVERSION = (TypeError, ValueError, OverflowError)
 
@@ -57,6 +60,7 @@ def matrix(data: Any, rows: int | None = None) -> Matrix:
     except _CONVERSION:
         found = None
     if found is None or not _plain(data, found):
+        bounded((len(data) if isinstance(data, list) else 1) if rows is None else rows)
         flat: list[Any] = []
         _flatten(data, flat)
         outer = len(data) if isinstance(data, list) else 1
@@ -66,6 +70,12 @@ def matrix(data: Any, rows: int | None = None) -> Matrix:
     elif rows is None:
         rows = found.shape[0] if found.ndim else 1
     return shaped(found, rows)
+
+
+def bounded(rows: int) -> None:
+    """Raises OversizedBody where there are too many rows."""
+    if rows > MOST_ROWS:
+        raise OversizedBody(f"the body has more than {MOST_ROWS} rows")
 
 
 def shaped(values: Matrix, rows: int) -> Matrix:
@@ -113,6 +123,7 @@ def row_tensors(rows: Sequence[Any]) -> dict[str, Matrix]:
     """
     if not rows:
         return {}
+    bounded(len(rows))
     if not any(isinstance(row, dict) for row in rows):
         return {UNNAMED: matrix(list(rows), len(rows))}
     keys: dict[str, None] = {}

@@ -7,7 +7,6 @@ write; a framework's routing would cost as much as the model.
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -16,7 +15,7 @@ import orjson
 
 from mooring_onnx_server.body import BodyTooLargeError, ClientGoneError, discard_rest, read_body
 from mooring_onnx_server.errors import RequestRefusedError
-from mooring_onnx_server.service import CLIENT_GONE, OWN_FAULT, STOPPED
+from mooring_onnx_server.service import CLIENT_GONE, STOPPED
 from mooring_onnx_server.tensors import shorten
 
 if TYPE_CHECKING:
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
     from mooring_onnx_server.asgi import Receive, Scope, Send
     from mooring_onnx_server.contract import InferRequest
     from mooring_onnx_server.service import Served, Service
-
-_log = logging.getLogger(__name__)
 
 Headers = tuple[tuple[bytes, bytes], ...]
 
@@ -99,8 +96,8 @@ class Application:
             status = 200
         except RequestRefusedError as refusal:
             status, answer = self._refused(refusal)
-        except Exception:  # noqa: BLE001  a fault of ours is an answer too
-            answer = _own_fault()
+        except Exception as error:  # noqa: BLE001  a fault of ours is an answer too
+            answer = _error(self._service.own_fault(error))
         seconds = time.perf_counter() - started
         self._metrics.observe_request(status, seconds, len(body), len(answer))
         return status, answer, headers
@@ -131,8 +128,8 @@ class Application:
             except ClientGoneError:
                 status = CLIENT_GONE
                 return
-            except Exception:  # noqa: BLE001  a fault of ours is an answer too
-                answer = _own_fault()
+            except Exception as error:  # noqa: BLE001  a fault of ours is an answer too
+                answer = _error(self._service.own_fault(error))
             await self._send(send, status, answer, headers, linger)
         finally:
             state.in_flight -= 1
@@ -209,11 +206,6 @@ def _encoded(served: Served, request: InferRequest, values: Sequence[Any]) -> tu
         return served.encoder.encode(request, values), _JSON
     answer, json_length = served.encoder.encode_binary(request, values)
     return answer, _binary(json_length)
-
-
-def _own_fault() -> bytes:
-    _log.exception("a request failed inside the server")
-    return _error(OWN_FAULT)
 
 
 def _error(message: str) -> bytes:

@@ -7,7 +7,6 @@ the same metrics, under the HTTP code that its status stands for.
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
@@ -25,13 +24,12 @@ from grpc_health.v1 import (  # type: ignore[import-untyped]
 from mooring_onnx_server import open_inference_pb2 as pb
 from mooring_onnx_server.errors import InvalidRequestError, ModelLoadError, RequestRefusedError
 from mooring_onnx_server.grpc_codec import MessageCodec
-from mooring_onnx_server.service import CLIENT_GONE, OWN_FAULT, STOPPED
+from mooring_onnx_server.service import CLIENT_GONE, STOPPED
 
 if TYPE_CHECKING:
     from mooring_onnx_server.service import Service
     from mooring_onnx_server.signature import Signature
 
-_log = logging.getLogger(__name__)
 
 SERVICE = "inference.GRPCInferenceService"
 STATUS: Mapping[int, StatusCode] = MappingProxyType(
@@ -139,9 +137,8 @@ class InferenceService:
                 raise
             code = 503
             await context.abort(STATUS[code], STOPPED)
-        except Exception:  # noqa: BLE001  a fault of ours is an answer too
-            _log.exception("a request failed inside the server")
-            await context.abort(StatusCode.INTERNAL, OWN_FAULT)
+        except Exception as error:  # noqa: BLE001  a fault of ours is an answer too
+            await context.abort(StatusCode.INTERNAL, service.own_fault(error))
         finally:
             self._running.discard(task)
             state.in_flight -= 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -128,8 +129,17 @@ class Service:
             "outputs": [output.tensor.metadata for output in signature.outputs],
         }
 
+    def own_fault(self, error: Exception) -> str:
+        """Logs a fault of this server; what the client is told.
+
+        The log has the place and not the error's words: those may quote a value of the request.
+        """
+        where = "".join(traceback.format_tb(error.__traceback__))
+        self.complain(f"a request failed inside the server: {type(error).__name__}\n{where}")
+        return OWN_FAULT
+
     def complain(self, message: str) -> None:
-        """Logs a model's failure, at most one a second: a broken model fails every request."""
+        """Logs a failure, at most one a second: a broken model fails every request."""
         now = time.perf_counter()
         if now - self._complained < _COMPLAINT_SECONDS:
             self._suppressed += 1
