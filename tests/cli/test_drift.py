@@ -123,6 +123,35 @@ def test_the_data_has_bins_and_shares(monitored: FakeApi, mooring: Mooring) -> N
     assert found["drift"]["state"] == "Drifted"
 
 
+def test_features_that_status_leaves_out_stand_as_their_last_window_says(
+    monitored: FakeApi, mooring: Mooring
+) -> None:
+    watch = Watch(spec(), STABLE)
+    memory, report = begun(FIRST * HOUR, (FIRST + 1) * HOUR)
+    span = FIRST * HOUR, (FIRST + 1) * HOUR
+    broken = traffic(FIRST, rows=2000, missing=0.4)
+    memory, report = judge(watch, reference(), broken, memory, report, *span)
+    put(monitored, state=memory.to_bytes())
+    for found in monitored.objects[objects.DEPLOYMENTS].values():
+        found["status"]["drift"]["features"] = []
+
+    result = mooring("drift", "fraud", "-n", "shop", "-o", "json")
+
+    states = {one["name"]: one["state"] for one in json.loads(result.output)["features"]}
+    assert states == {"amount": "Unhealthy", "branch": "Steady", "score": "Steady"}
+
+
+def test_beside_a_season_it_is_said_which_reference_is_shown(
+    monitored: FakeApi, mooring: Mooring
+) -> None:
+    seasonal = {"configMap": "fraud-reference", "seasonal": {"offset": "24h", "weeks": 2}}
+    put(monitored, reference=seasonal)
+
+    result = mooring("drift", "fraud", "-n", "shop")
+
+    assert "compared with the same hours of earlier" in " ".join(result.output.split())
+
+
 def test_one_that_is_not_monitored_says_how_to_begin(api: FakeApi, mooring: Mooring) -> None:
     result = mooring("drift", "fraud", "-n", "shop")
 
@@ -207,6 +236,7 @@ def test_the_page_needs_nothing_else_and_plots_every_feature(
     assert page.tags.count("figure") == 3
     assert page.tags.count("svg") == 7  # the windows, and two for every feature
     assert "amount" in text
+    assert ">≤ -1.2809</text>" in text, "the first bin reads like the others"
 
 
 def test_the_page_goes_to_standard_output(monitored: FakeApi, mooring: Mooring) -> None:

@@ -270,3 +270,54 @@ def test_the_router_s_counts_take_its_router(file: Path) -> None:
     assert "spec.analysis.metrics[0]: nobody measures it with traffic.router replicas" in (
         found.stdout
     )
+
+
+DATA = """\
+  monitoring:
+    reference: {configMap: fraud-reference}
+    features:
+    - {name: city, pattern: "[A-Z]\\\\p{L}+"}
+"""
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        (DATA.replace("[A-Z]", "(?=x)"),
+         ":14: spec.monitoring.features[0].pattern: no regular expression of RE2: RE2 has no (?="),
+        ("  traffic: {router: replicas}\n" + DATA,
+         ":12: spec.monitoring: router replicas copies no requests"),
+        ("  retraining: {action: {none: {}}, triggers: [{drift: {for: 1h}}]}\n",
+         "spec.retraining.triggers[0].drift: nobody looks for drift: set spec.monitoring"),
+        (DATA + "  retraining: {action: {none: {}}, triggers: [{schedule: 61 3 * * 0}]}\n",
+         "spec.retraining.triggers[0].schedule: schedule: '61' is no minute: use 0 to 59"),
+        (DATA + "  retraining: {action: {none: {}}, triggers: "
+         "[{performance: {metric: f1, below: 0.9}}]}\n",
+         "spec.retraining.triggers[0].performance.metric: there is no such metric: use one of"),
+        (DATA + "  retraining: {action: {none: {}}, triggers: "
+         "[{newData: {query: 'sum(', atLeast: 5}}]}\n",
+         "spec.retraining.triggers[0].newData.query: "),
+    ],
+)  # fmt: skip
+def test_what_nothing_would_ever_come_of_is_named(file: Path, spec: str, message: str) -> None:
+    file.write_text(GOOD + spec)
+    found = lint(file)
+    assert found.exit_code == 1
+    assert message in found.stdout
+
+
+def test_data_that_can_be_watched_is_no_problem(file: Path) -> None:
+    file.write_text(
+        GOOD
+        + DATA
+        + """\
+  retraining:
+    action: {none: {}}
+    triggers:
+    - {drift: {for: 1h}}
+    - {schedule: 0 3 * * 0}
+    - {performance: {metric: auc, below: 0.8}}
+    - {newData: {query: "sum(increase(rows_total[{{ window }}]))", atLeast: 100000}}
+"""
+    )
+    assert lint(file).stdout == ""

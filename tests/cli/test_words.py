@@ -72,6 +72,12 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
         words.parse_duration(text)
 
 
+@pytest.mark.parametrize("text", ["9" * 400 + "h", "99999999999h", "9" * 30 + "ms"])
+def test_a_duration_beyond_all_time_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="longer than a duration can be"):
+        words.parse_duration(text)
+
+
 def test_bursts_are_told_where_they_take_evidence_away() -> None:
     told = {2.34: "evidence counts 1/2.3, as errors come in bursts", 1.1: "", None: ""}
     for dispersion, sentence in told.items():

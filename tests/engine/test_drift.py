@@ -127,6 +127,16 @@ def test_a_reference_that_is_missing_is_told_at_once_and_so_is_its_return() -> N
     assert case.report.drift["state"] == "Steady"
 
 
+def test_where_the_router_copies_nothing_the_collector_is_not_looked_for() -> None:
+    case = Case(FakePrometheus(lambda hour: Counted()))
+
+    case.round(100.1)
+    case.round(101.01)
+
+    assert case.report.conditions["Drifted"].reason == "NoCopies"
+    assert "needs spec.traffic.router: envoy" in case.report.drift["message"]
+
+
 def test_a_reference_that_was_edited_is_refused() -> None:
     case = Case(FakePrometheus(shifted))
     data = case.server.maps["fraud-reference"]["data"]

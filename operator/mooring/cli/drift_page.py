@@ -45,7 +45,7 @@ figcaption{overflow-wrap:anywhere}
 svg{display:block;width:100%;height:auto}
 svg text{fill:var(--dim);font-size:11px}
 .key{display:inline-block;width:10px;height:10px;border-radius:2px;margin:0 5px 0 12px}
-.wide{overflow-x:auto}
+.wide{overflow-x:auto}.wide td:last-child{min-width:20em}
 """
 
 
@@ -256,6 +256,8 @@ def _short(label: str) -> str:
     text = plain(label)
     if text.startswith("(") and text.endswith("]"):
         text = "≤ " + text[1:-1].rpartition(", ")[2]
+    elif text.startswith("<= "):
+        text = "≤ " + text[3:]
     return text if len(text) <= _LABEL else text[: _LABEL - 1] + "…"
 
 

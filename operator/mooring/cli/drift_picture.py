@@ -21,7 +21,12 @@ if TYPE_CHECKING:
     from mooring.core.drift.memory import Memory
     from mooring.core.drift.reference import FeatureReference, Reference
     from mooring.core.drift.state import FeatureState
+    from mooring.core.drift.watch import Watch
 
+_SEASONAL = (
+    "the reference shown is the ConfigMap's; each window is compared with the same hours of "
+    "earlier seasons, where there are any"
+)
 #: Alarms first, then broken data, then the rest.
 _ORDER = ("Drifted", "Unhealthy", "InsufficientData", "Steady", "NoData")
 
@@ -102,6 +107,8 @@ def picture(cluster: Cluster, name: str) -> Picture:
     features: tuple[FeaturePicture, ...] = ()
     if memory is not None and reference is not None:
         features = _features(spec.monitoring, status, memory, reference)
+        if spec.monitoring.reference.seasonal is not None and not note:
+            note = _SEASONAL
     return Picture(
         name=name,
         namespace=cluster.namespace,
@@ -155,9 +162,9 @@ def _features(
     from mooring.core.drift.episode import threshold_of
     from mooring.core.drift.measure import View
     from mooring.core.drift.rebase import based
-    from mooring.core.drift.watch import Watch
+    from mooring.core.drift.watch import Watch as Watching
 
-    watch = Watch(spec)
+    watch = Watching(spec)
     settings, watched = watch.settings, watch.watched(reference)
     told = {
         (str(one.get("feature")), str(one.get("revision") or "")): one
@@ -179,12 +186,54 @@ def _features(
         view = View.of(features, settings, grid=reference.grid_hash)
         if memory.base is not None and revision in ("", memory.base.revision):
             view = based(view, memory.base.outputs if revision else memory.base.counts)
+        standing = _standing(view, counts, watch, reference, memory)
         found += [
-            _feature(view, row, revision, counts, states, told, threshold, memory)
+            _feature(
+                view, row, revision, counts, states, told, threshold, memory, standing=standing[row]
+            )
             for row in range(len(features))
         ]
     found.sort(key=lambda one: (_ORDER.index(one.state), -(one.evidence or 0), -(one.psi or 0)))
     return tuple(found)
+
+
+def _standing(
+    view: View,
+    counts: Mapping[str, Sequence[float]],
+    watch: Watch,
+    reference: Reference,
+    memory: Memory,
+) -> list[str]:
+    """How each feature stood in the last window that was judged, but for alarms and declared rules.
+
+    Status tells of the worst alone.
+    """
+    import numpy as np
+
+    from mooring.core.drift.health import feature_findings
+    from mooring.core.drift.measure import measure
+
+    rows = next((one.rows for one in reversed(memory.past) if one.state != "NoData"), 0.0)
+    sizes = view.layout.cells
+    present = [len(counts.get(name, ())) == sizes[row] for row, name in enumerate(view.names)]
+    fine = view.layout.pad(
+        [
+            counts[name] if present[row] else np.zeros(int(sizes[row]))
+            for row, name in enumerate(view.names)
+        ]
+    )
+    measured = measure(view, fine, np.array(present, dtype=np.bool_), watch.settings)
+    tests = np.where(view.layout.bins > 1, measured.p, measured.tail_p)
+    expectations = watch.expectations(reference)
+    found = []
+    for row, one in enumerate(view.features):
+        cells = one.grid.cells
+        seen = fine[row, :cells] if present[row] else None
+        if feature_findings(one.grid, view.fine[row, :cells], seen, expectations, rows=rows):
+            found.append("Unhealthy")
+        else:
+            found.append("Steady" if np.isfinite(tests[row]) else "InsufficientData")
+    return found
 
 
 def _feature(
@@ -196,8 +245,12 @@ def _feature(
     told: Mapping[tuple[str, str], Json],
     threshold: float,
     memory: Memory,
+    *,
+    standing: str,
 ) -> FeaturePicture:
     import numpy as np
+
+    from mooring.core.drift.floor import CONSTANT
 
     one = view.features[row]
     name = one.name
@@ -212,13 +265,14 @@ def _feature(
     streams = states[name].streams.values() if name in states else ()
     score = max((stream.score for stream in streams), default=None)
     said = told.get((name, revision), {})
+    floor = view.floors[row] if view.floors[row] == CONSTANT else f"alarms from {view.floors[row]}"
     alarming = name in states and states[name].alarming is not None
     psis = tuple(past.psi.get(label) for past in memory.past)
     return FeaturePicture(
         name=name,
         revision=revision,
-        state=str(said.get("state") or ("Drifted" if alarming else "Steady")),
-        message=plain(said.get("message") or f"alarms from {view.floors[row]}"),
+        state=str(said.get("state") or ("Drifted" if alarming else standing)),
+        message=plain(said.get("message") or floor),
         psi=psis[-1] if psis else None,
         evidence=None if score is None else score / threshold,
         bins=tuple(bins),

@@ -12,12 +12,16 @@ from mooring.cli.options import cluster_options, name_argument, no_color_option,
 from mooring.core import kinds
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import Console
 
     from mooring.cli.cluster import Cluster, Json, Target
     from mooring.cli.diagnosis import Diagnosis
     from mooring.cli.snapshot import Snapshot
 
+#: A shorter cause is no trouble to read twice.
+_LONG = 24
 #: Pods whose events are read, one request each: beyond the first few they say the same.
 _PODS_ASKED = 3
 
@@ -74,18 +78,39 @@ def show(found: Diagnosis, out: Console) -> None:
             row.rstrip()
             out.print(Text("    " if number else "  ") + row)
 
+    said = [found.headline]
+
+    def once(text: str) -> str:
+        said.append(text)
+        return without_repetition(text, said[:-1])
+
     out.print(Text(found.headline, "green" if found.ready else "red"))
     if found.findings:
         out.print(Text("\nWhat stands in the way" if not found.ready else "\nWorth knowing"))
     for finding in found.findings:
-        line(Text.assemble((finding.about, "bold"), f"  {finding.reason}: {finding.message}"))
+        what = f"{finding.reason}: {once(finding.message)}"
+        line(Text.assemble((finding.about, "bold"), f"  {what}"))
     if found.events:
         out.print(Text("\nWarnings"))
     for event in found.events:
-        line(Text(event, "dim"))
+        line(Text(once(event), "dim"))
     if found.next:
         out.print(Text("\nWhat to do"))
     for number, step in enumerate(found.next, 1):
         line(Text(f"{number}. {step}"))
     if found.ready and not found.findings:
         out.print(Text("Nothing is to be done."))
+
+
+def without_repetition(text: str, said: Sequence[str]) -> str:
+    """A message without its cause, the words after a colon, where those were said before.
+
+    A condition, another one and the Event about both give the same long cause.
+    """
+    at = text.find(": ")
+    while at >= 0:
+        cause = text[at + 2 :]
+        if len(cause) >= _LONG and any(cause in earlier for earlier in said):
+            return f"{text[:at]} (see above)"
+        at = text.find(": ", at + 2)
+    return text

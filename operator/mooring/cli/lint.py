@@ -157,6 +157,7 @@ def _problems(file: str, document: Document) -> Iterator[Problem]:
     from mooring.api import InvalidResource, ModelDeployment
     from mooring.api.validation import lint as validate
     from mooring.cli.lint_analysis import analysis_problems
+    from mooring.cli.lint_data import data_problems
 
     if not isinstance(document.value, dict):
         yield Problem(file, document.line, "", "must be an object with apiVersion, kind and spec")
@@ -174,5 +175,5 @@ def _problems(file: str, document: Document) -> Iterator[Problem]:
             yield Problem(file, document.line_of(path), path, message)
     else:
         if isinstance(resource, ModelDeployment):
-            for path, message in analysis_problems(resource):
+            for path, message in (*analysis_problems(resource), *data_problems(resource)):
                 yield Problem(file, document.line_of(path), path, message)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +21,12 @@ if TYPE_CHECKING:
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 #: A column of texts nearly all of which differ is an identifier, and nothing can be said of it.
 _IDENTIFIER = 0.5
+_DATE = re.compile(r"(\d{4}-\d\d-\d\d|\d{1,2}[./]\d{1,2}[./]\d{4})([T ].*)?")
+#: Letters of a name that spec.monitoring can hold, and of a text that is a category.
+_LONGEST_NAME = 128
+_LONGEST_TEXT = 256
+#: Rows from which on a reference is worth the name: 30 times a window of any traffic.
+_FEW = 1000
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -50,6 +58,13 @@ def reference() -> None:
     help="Columns whose numbers are names, such as a branch code.",
 )
 @click.option(
+    "--hash",
+    "hashed",
+    metavar="A,B,...",
+    multiple=True,
+    help="Columns of texts of which only hashes are kept, as spec.monitoring has them (hash).",
+)
+@click.option(
     "--prediction", metavar="COLUMN", multiple=True, help="Columns with the model's answers."
 )
 @click.option(
@@ -75,6 +90,7 @@ def build(
     features: tuple[str, ...],
     exclude: tuple[str, ...],
     categorical: tuple[str, ...],
+    hashed: tuple[str, ...],
     prediction: tuple[str, ...],
     label: str,
     output: str,
@@ -82,10 +98,11 @@ def build(
 ) -> None:
     """Print a ConfigMap with the histograms of a training table, for `kubectl apply -f -`.
 
-    FILE is CSV (.csv, .tsv; the first line names the columns; an empty cell is a missing value) or
+    FILE is CSV (.csv, .tsv; the first line names the columns; an empty cell is a missing value),
+    lines of JSON (.jsonl, .ndjson; an object by column each, as captured traffic has them) or
     Parquet (needs the extra "reference"). Rows should stand in the order of time, as the reference
     also learns from them how much the data varies by itself. Only counts leave the file, never
-    rows; but the names of categories are in the ConfigMap, so leave out what is secret.
+    rows; but the names of categories are in the ConfigMap, so leave out or hash what is secret.
 
     The ConfigMap is immutable: a new reference gets a new name. Its label mooring.dev/reference is
     a hash over all of it.
@@ -108,18 +125,46 @@ def build(
     read = {*wanted, *outputs, label} - {""} if wanted else set()
     found = read_table(table, read, names)
     present = {column.name for column in found.columns} | set(found.left_out)
-    for asked in (*outputs, *excluded, *([label] if label else [])):
-        if asked not in present and asked not in excluded:
+    needed = (*outputs, *([label] if label else []))
+    # A mistyped name must not let a secret through; of a choice of columns the others are not read.
+    for asked in (*needed, *_split(hashed), *(excluded if not wanted else ())):
+        if asked not in present:
             raise Failure(f"{table.name} has no column {asked}")
+    for asked in needed:
+        if asked in found.left_out:
+            raise Failure(f"{table.name}, column {asked}: it holds neither numbers nor texts")
+    found = _hashed(found, table.name, _split(hashed))
     try:
         built, left_out = assemble(
-            found, table.name, wanted, excluded, outputs, label, explicit=bool(wanted)
+            found, table.name, wanted, excluded, outputs, label, explicit=bool(wanted), stated=names
         )
         manifest = config_map(built, name, namespace or None)
     except InvalidReference as error:
         raise Failure(f"{table.name}: {error}") from error
     click.echo(data(manifest, output), nl=False)
     _say(built, left_out, no_color)
+
+
+def _hashed(table: TrainingTable, file: str, names: Sequence[str]) -> TrainingTable:
+    """The table with the texts of these columns as the collector counts them."""
+    columns = []
+    for column in table.columns:
+        if column.name not in names:
+            columns.append(column)
+            continue
+        if column.texts is None:
+            raise Failure(
+                f"{file}, column {column.name}: only texts can be hashed; say --categorical "
+                f"{column.name} if its numbers are names"
+            )
+        texts = tuple(None if one is None else digest(one) for one in column.texts)
+        columns.append(replace(column, texts=texts))
+    return replace(table, columns=tuple(columns))
+
+
+def digest(text: str) -> str:
+    """What the collector puts in the place of a hashed feature's text."""
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16]
 
 
 def _split(values: Sequence[str]) -> tuple[str, ...]:
@@ -136,10 +181,12 @@ def assemble(
     label: str,
     *,
     explicit: bool,
+    stated: Sequence[str] = (),
 ) -> tuple[Reference, tuple[str, ...]]:
     """The reference of a table, and the columns that were left out with the reason.
 
-    ``explicit``: the features were named, so one that cannot be watched is a Failure.
+    ``explicit``: the features were named, so one that cannot be watched is a Failure. ``stated``
+    are said to be categories, even if they look like dates.
     """
     from mooring.core.drift.health import Expectations
     from mooring.core.drift.reference import Reference
@@ -151,7 +198,7 @@ def assemble(
     left_out = [f"{name} (neither numbers nor texts)" for name in table.left_out]
     kept: list[FeatureReference] = []
     for name in chosen:
-        why = _unwatchable(columns[name])
+        why = _unwatchable(columns[name]) or (_dates(columns[name]) if name not in stated else None)
         if why and explicit:
             raise Failure(f"{file}, column {name}: {why}")
         if why:
@@ -185,6 +232,8 @@ def _unwatchable(column: Column) -> str | None:
 
     from mooring.core.drift.building import MOST_CATEGORIES
 
+    if len(column.name) > _LONGEST_NAME:
+        return f"its name is longer than the {_LONGEST_NAME} characters that status can hold"
     if column.numbers is not None:
         return None if np.isfinite(column.numbers).any() else "it holds no finite number"
     if column.texts is None:
@@ -192,9 +241,19 @@ def _unwatchable(column: Column) -> str | None:
     known = [text for text in column.texts if text is not None]
     if not known:
         return "it is empty"
+    if max(map(len, known)) > _LONGEST_TEXT:
+        return f"it holds texts of more than {_LONGEST_TEXT} characters: free text"
     distinct = len(set(known))
     if distinct > MOST_CATEGORIES and distinct > _IDENTIFIER * len(known):
         return f"{distinct} different texts in {len(known)} rows: an identifier or free text"
+    return None
+
+
+def _dates(column: Column) -> str | None:
+    """Why a column of dates is none to watch: tomorrow's are in no reference."""
+    known = {text for text in column.texts or () if text is not None}
+    if known and all(_DATE.fullmatch(text) for text in known):
+        return f"it holds dates; say --categorical {column.name} to watch them as names"
     return None
 
 
@@ -247,5 +306,11 @@ def _say(built: Reference, left_out: Sequence[str], no_color: bool) -> None:
         f"{len(built.to_text().encode()) / 1024:.0f} KiB, hash {built.hash}",
         soft_wrap=True,
     )
+    if rows < _FEW:
+        say.print(
+            f"{rows} rows are few: a reference should hold at least 30 times as many as a window",
+            style="yellow",
+            soft_wrap=True,
+        )
     for one in left_out:
         say.print(f"left out: {one}", style="yellow", soft_wrap=True)

@@ -1,6 +1,6 @@
-"""The columns of a training table, from CSV or Parquet, without pandas.
+"""The columns of a training table, from CSV, lines of JSON or Parquet, without pandas.
 
-CSV is read by the standard library. Parquet needs pyarrow, which is installed with
+CSV and JSON are read by the standard library. Parquet needs pyarrow, which is installed with
 ``mooring-operator[reference]`` and imported only when such a file is read. A column is a feature
 of numbers when all of its cells are numbers, or truth values; else its texts are categories.
 """
@@ -8,9 +8,11 @@ of numbers when all of its cells are numbers, or truth values; else its texts ar
 from __future__ import annotations
 
 import csv
+import json
 import math
+import re
 from array import array
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -30,8 +32,11 @@ _TRUTH = {"true": 1.0, "false": 0.0}
 #: With so many numbers in it, a column is one of numbers, and what is none is a mistake.
 _MOSTLY = 0.9
 _MOST_TEXTS = 100_000
+_WHOLE = re.compile(r"-?\d+\.0+")
 _CSV_SUFFIXES = {".csv": ",", ".tsv": "\t"}
 _PARQUET_SUFFIXES = (".parquet", ".pq")
+_JSON_SUFFIXES = (".jsonl", ".ndjson")
+_MOST_COLUMNS = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +81,9 @@ def read_table(path: Path, wanted: Collection[str], categorical: Collection[str]
     if path.suffix.lower() in _CSV_SUFFIXES:
         delimiter = _CSV_SUFFIXES[path.suffix.lower()]
         return _csv(path, delimiter, wanted, categorical)
-    raise Failure(f"{path.name}: the name must end in .csv, .tsv or .parquet")
+    if path.suffix.lower() in _JSON_SUFFIXES:
+        return _json_lines(path, wanted, categorical)
+    raise Failure(f"{path.name}: the name must end in .csv, .tsv, .jsonl, .ndjson or .parquet")
 
 
 def _csv(
@@ -118,17 +125,85 @@ def _places(
 ) -> dict[str, int]:
     """The wanted columns and where they stand."""
     names = [name.strip() for name in header]
+    other = next((sign for sign in ";\t|" if len(names) == 1 and sign in names[0]), None)
+    if other:
+        raise Failure(
+            f"{path.name}: the header is one column, {names[0]!r}: write the table with commas "
+            "between its cells, or with tabs as .tsv"
+        )
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise Failure(f"{path.name}: the header names {', '.join(twice)} twice")
+        raise Failure(
+            f"{path.name}: the header names {', '.join(twice)} twice: give each column its own name"
+        )
     nameless = [place + 1 for place, name in enumerate(names) if not name]
     if nameless and not wanted:
-        raise Failure(f"{path.name}: column {nameless[0]} has no name in the header")
+        raise Failure(
+            f"{path.name}: column {nameless[0]} has no name in the header: name it, write the "
+            "table without an index, or choose columns by --features"
+        )
     unknown = sorted({*wanted, *categorical} - set(names))
     if unknown:
         known = ", ".join(names[:20]) + (" ..." if len(names) > 20 else "")
         raise Failure(f"{path.name} has no column {', '.join(unknown)}; it has {known}")
     return {name: place for place, name in enumerate(names) if not wanted or name in wanted}
+
+
+def _json_lines(path: Path, wanted: Collection[str], categorical: Collection[str]) -> TrainingTable:
+    """An object per line, by column; one that a row lacks is missing there."""
+    cells: dict[str, _Cells] = {}
+    rows = 0
+    for line, row in _json_rows(path):
+        for name in row.keys() - cells.keys():
+            if not wanted or name in wanted:
+                cells[name] = _Cells(name, as_text=name in categorical)
+                cells[name].skip(rows, line)
+        if len(cells) > _MOST_COLUMNS:
+            raise Failure(f"{path.name}, line {line}: more than {_MOST_COLUMNS} columns")
+        rows += 1
+        for name, kept in cells.items():
+            kept.add(_json_cell(path, name, row.get(name), line), line)
+    if not rows:
+        raise Failure(f"{path.name} is empty: write one object a line")
+    unknown = sorted({*wanted, *categorical} - cells.keys())
+    if unknown:
+        known = ", ".join(sorted(cells)[:20])
+        raise Failure(f"{path.name} has no column {', '.join(unknown)}; it has {known}")
+    return TrainingTable(tuple(cells[name].column(path.name) for name in sorted(cells)), rows)
+
+
+def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The rows by line; those of captured traffic have their columns in "features"."""
+    line = 0
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            for line, text in enumerate(file, 1):
+                if not text.strip():
+                    continue
+                row = json.loads(text)
+                if isinstance(row, dict) and isinstance(row.get("features"), dict):
+                    row = row["features"]
+                if not isinstance(row, dict):
+                    raise Failure(f"{path.name}, line {line}: a row is an object by column")
+                yield line, row
+    except UnicodeDecodeError as error:
+        raise Failure(f"{path.name} is not UTF-8 (byte {error.start}): convert it first") from error
+    except (ValueError, RecursionError) as error:
+        raise Failure(f"{path.name}, line {line}: not JSON: {error}") from error
+    except OSError as error:
+        raise Failure(f"{path.name} cannot be read: {error.strerror}") from error
+
+
+def _json_cell(path: Path, name: str, value: Any, line: int) -> str:
+    """As the same cell would stand in CSV."""
+    if value is None:
+        return ""
+    if isinstance(value, list | dict):
+        raise Failure(
+            f"{path.name}, line {line}, column {name}: a value is a {type(value).__name__}: write "
+            "each of its parts as a column"
+        )
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 class _Cells:
@@ -145,7 +220,12 @@ class _Cells:
         self._texts: dict[str, int] = {}
         self._filled = self._wrong = 0
         self._first_wrong: tuple[int, str] | None = None
-        self._truth = False
+        self._truth = self._fraction = False
+
+    def skip(self, rows: int, line: int) -> None:
+        """Takes so many empty cells: of rows before the first that has this column."""
+        for _ in range(rows):
+            self.add("", line)
 
     def add(self, raw: str, line: int) -> None:
         """Takes a cell of a line of the file."""
@@ -173,6 +253,8 @@ class _Cells:
         if math.isnan(number):
             return math.nan
         self._filled += 1
+        # 10.0 is spelt as a number that may be 10.5 tomorrow.
+        self._fraction = self._fraction or not cell.lstrip("+-").isdigit()
         # Python also reads 1_000, which no other program writes.
         return self._mistyped(cell, line) if "_" in cell else number
 
@@ -186,7 +268,9 @@ class _Cells:
         """The column: numbers if all of its cells are, else categories. Raises Failure."""
         if self._filled and not self._wrong:
             numbers = np.array(self._numbers, dtype=np.float64)
-            kind: ColumnType = "boolean" if self._truth else _type_of(numbers)
+            kind: ColumnType = "integer" if not self._fraction else "number"
+            if self._truth:
+                kind = "boolean"
             return Column(self._name, kind, numbers=numbers)
         right = self._filled - self._wrong
         if self._first_wrong is not None and right >= _MOSTLY * self._filled:
@@ -198,13 +282,12 @@ class _Cells:
             )
         if self._codes is None:
             return Column(self._name, "string")
-        known = [text or None for text in self._texts]
+        texts = list(self._texts)
+        if self._as_text and all(_WHOLE.fullmatch(text) for text in texts if text):
+            # Numbers that are names, of a table that writes whole ones so: traffic says 7, not 7.0.
+            texts = [text.partition(".")[0] for text in texts]
+        known = [text or None for text in texts]
         return Column(self._name, "string", texts=tuple(known[code] for code in self._codes))
-
-
-def _type_of(numbers: FloatArray) -> ColumnType:
-    finite = numbers[np.isfinite(numbers)]
-    return "integer" if finite.size and bool((finite == np.round(finite)).all()) else "number"
 
 
 def _parquet(path: Path, wanted: Collection[str], categorical: Collection[str]) -> TrainingTable:

@@ -99,5 +99,8 @@ def parse_duration(text: str) -> timedelta:
     """
     if not text or _DURATION.sub("", text):
         raise ValueError("write a duration such as 90s, 10m or 1h30m")
-    parts = [timedelta(**{_UNITS[u]: float(n)}) for n, u in _DURATION.findall(text)]
-    return sum(parts, timedelta())
+    try:
+        parts = [timedelta(**{_UNITS[u]: float(n)}) for n, u in _DURATION.findall(text)]
+        return sum(parts, timedelta())
+    except OverflowError:
+        raise ValueError("that is longer than a duration can be") from None

@@ -134,7 +134,7 @@ class Report:
                 },
                 facts=DriftFacts.from_json(raw["facts"]) if raw["facts"] is not None else None,
             )
-        except (AttributeError, KeyError, TypeError, OverflowError) as error:
+        except (AttributeError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise ValueError(f"the report cannot be read: {error!r}") from error
 
 
@@ -233,6 +233,7 @@ _TOLD = frozenset(
     {
         "PrometheusNotConfigured", "PrometheusUnavailable", "ReferenceMissing", "ReferenceInvalid",
         "ReferenceUnsuitable", "PatternInvalid", "NotScraped", "WrongGrid",
+        "NothingCounted", "NoCopies",
     }
 )  # fmt: skip
 

@@ -74,7 +74,9 @@ class Monitored:
         """What is judged, for the thread that does."""
         from mooring.core.drift.watch import Watch
 
-        return Watch(self.spec, stable_revision(self.resource), self.retrained)
+        traffic = (self.resource.get("spec") or {}).get("traffic") or {}
+        stable = stable_revision(self.resource)
+        return Watch(self.spec, stable, self.retrained, str(traffic.get("router") or "envoy"))
 
     def manifest(self, memory: Memory, report: Report) -> Manifest:
         """The ConfigMap as it is to be applied, from the version that was read."""

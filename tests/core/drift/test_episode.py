@@ -19,6 +19,7 @@ from mooring.core.drift.measure import View
 from mooring.core.drift.report import WORST, Condition, DriftReport, WindowReport
 from mooring.core.drift.settings import DriftSettings, FeatureSettings
 from mooring.core.drift.state import DriftState, with_unhealthy
+from mooring.core.drift.telling import feature_status
 
 HOUR = 3600.0
 SETTINGS = DriftSettings()
@@ -158,6 +159,28 @@ def test_a_window_that_is_too_small_says_how_many_rows_it_needs() -> None:
     assert amount.needed == pytest.approx(21, abs=2)
     assert "at least" in report.message
     assert state.features["amount"].streams["shape"].score == 0
+
+
+def test_a_feature_that_is_constant_in_the_reference_is_judged_and_no_lack_of_data() -> None:
+    values = np.full(5000, 3.0)
+    (constant,) = references({"version": values})
+    one = View.of([constant], SETTINGS)
+    counted = Window(0, HOUR, {"version": constant.grid.count(values)}, 5000, one.grid)
+    _, report = evaluate(one, counted, DriftState(), SETTINGS)
+    assert report.condition is Condition.STEADY
+    assert feature_status(None, report.features[0], {})["message"].startswith("constant in the")
+
+
+def test_a_reference_that_is_too_small_says_so_and_does_not_blame_the_window() -> None:
+    chance = np.random.default_rng(1)
+    (small,) = references({"amount": chance.normal(size=15)})
+    one = View.of([small], SETTINGS)
+    seen = chance.normal(scale=0.1, size=5000)
+    counted = Window(0, HOUR, {"amount": small.grid.count(seen)}, 5000, one.grid)
+    _, report = evaluate(one, counted, DriftState(), SETTINGS)
+    said = feature_status(None, report.features[0], {})["message"]
+    assert said.startswith("the 15 rows of the reference are too few: ")
+    assert report.message == said
 
 
 def test_a_broken_feed_is_data_health_and_no_drift_and_blocks_retraining() -> None:

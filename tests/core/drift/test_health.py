@@ -80,6 +80,27 @@ def test_declared_rules_are_judged_by_their_counters() -> None:
     assert feature_findings(GRID, USUAL, with_cell(5, 0), tolerant, counted) == ()
 
 
+def test_values_of_another_type_are_a_share_of_all_rows_though_no_cell_has_them() -> None:
+    counted = {"type": 600.0}
+    some = feature_findings(GRID, USUAL, with_cell(5, 0, 400), Expectations(), counted, rows=1000)
+    assert [(one.rule, one.share, one.rows) for one in some] == [(Rule.TYPE, 0.6, 1000)]
+    every = feature_findings(GRID, USUAL, None, Expectations(), {"type": 1000.0}, rows=1000)
+    assert [one.message for one in every] == [
+        "100.0% of amount is of another type (1000 rows); 0.0% is tolerated"
+    ]
+
+
+def test_unreadable_bodies_are_a_share_of_bodies_however_many_rows_the_others_have() -> None:
+    (found,) = row_findings(50_000, 500, (), read=500)
+    assert found.share == 0.5
+    assert row_findings(50_000, 5, (), read=500) == ()
+
+
+def test_one_row_too_many_is_not_said_to_be_none() -> None:
+    (found,) = feature_findings(GRID, USUAL, with_cell(5, 0, 1e6), Expectations(), {"range": 1.0})
+    assert found.message.startswith("0.0001% of amount is outside the declared range")
+
+
 def test_expectations_survive_their_json() -> None:
     one = Expectations(missing=0.2, constant=False)
     assert Expectations.from_json(one.to_json()) == one
@@ -116,7 +137,7 @@ def test_vanished_features_unknown_ones_and_unreadable_bodies_are_schema() -> No
     assert feature_findings(GRID, USUAL, None, Expectations(), rows=0) == ()
     found = row_findings(90, 10, ("extra",))
     assert [finding.rule for finding in found] == [Rule.SCHEMA, Rule.SCHEMA]
-    assert "10.0% of a body is unreadable" in found[0].message
+    assert "10.0% of the bodies is unreadable (100 bodies)" in found[0].message
     assert row_findings(0, 0, ()) == ()
 
 
@@ -228,6 +249,29 @@ def test_an_edited_reference_is_refused() -> None:
 def test_a_reference_that_is_none_says_so_in_one_sentence(text: str, sentence: str) -> None:
     with pytest.raises(InvalidReference, match=sentence):
         Reference.from_text(text)
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "sentence"),
+    [
+        ("source", 7, "the reference's source must be an object"),
+        ("expectations", [1], "the reference's expectations must be an object"),
+        ("expectations", {"missing": "few"}, "expectations cannot be read: could not convert"),
+        ("calibration", {"output": "score", "labelled": 3, "positives": 1}, "lists of one length"),
+        ("calibration", {"output": "score", "labelled": [1], "positives": [2]}, "more positives"),
+        (
+            "calibration",
+            {"output": "other", "labelled": [1], "positives": [1]},
+            "an output o",
+        ),
+    ],
+)
+def test_what_is_beside_the_counts_of_a_reference_is_read_with_care(
+    part: str, value: object, sentence: str
+) -> None:
+    raw = json.loads(small().to_text()) | {part: value}
+    with pytest.raises(InvalidReference, match=sentence):
+        Reference.from_text(json.dumps(raw))
 
 
 def test_a_config_map_without_a_reference_is_refused() -> None:

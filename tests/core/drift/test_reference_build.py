@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 
 from mooring.cli.reference import reference
 from mooring.core.drift.reference import Reference, from_config_map
+from mooring_collector.extraction import digest
 
 ROWS = 2000
 
@@ -106,7 +107,11 @@ def test_features_are_chosen_by_name(table: Path) -> None:
         ("a,b\n1,2\n3\n", (), "t.csv, line 3: 1 cells, but the header names 2 columns"),
         ("", (), "t.csv is empty: the first line must name the columns"),
         ("a,b\n", (), "t.csv has a header, but no rows"),
-        ("a,a\n1,2\n", (), "t.csv: the header names a twice"),
+        ("a,a\n1,2\n", (), "t.csv: the header names a twice: give each column its own name"),
+        ("a;b\n1;2\n", (), "the header is one column, 'a;b': write the table with commas"),
+        ("a,b\n1,2\n", ("--exclude", "c"), "t.csv has no column c"),
+        ("a,b\n1,2\n", ("--hash", "a"), "column a: only texts can be hashed; say --categorical a"),
+        ("d,a\n2026-01-01,1\n", ("--features", "d"), "column d: it holds dates; say --categorical"),
         ("a,\n1,2\n", (), "t.csv: column 2 has no name in the header"),
         ("a\n" + "1\n" * 30 + "x7\n", (), "t.csv, row 32, column a: 'x7' is no number, but 96.8%"),
         ("a,b\n1,2\n", ("--features", "c"), "t.csv has no column c; it has a, b"),
@@ -136,7 +141,7 @@ def test_a_table_that_is_not_text_is_refused(tmp_path: Path) -> None:
     assert "t.csv is not UTF-8" in run(path, "--name", "x").stderr
     other = tmp_path / "t.xlsx"
     other.write_bytes(b"PK")
-    assert "must end in .csv, .tsv or .parquet" in run(other, "--name", "x").stderr
+    assert "must end in .csv, .tsv, .jsonl, .ndjson or .parquet" in run(other, "--name", "x").stderr
 
 
 def test_a_long_column_of_identifiers_is_left_out_without_being_kept(tmp_path: Path) -> None:
@@ -164,6 +169,94 @@ def test_too_many_features_are_refused_with_the_way_out(tmp_path: Path) -> None:
     assert "at most 500 can be watched" in done.stderr
 
 
+def test_numbers_that_happen_to_be_whole_are_no_integers(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("price,count,exact\n" + "10.0,3,1e3\n20.0,-4,7\n" * 20)
+    _, found = built(path, "--name", "x")
+    kinds = {one.name: one.type for one in found.features}
+    assert kinds == {"price": "number", "count": "integer", "exact": "number"}
+
+
+def test_names_that_a_table_writes_as_numbers_are_those_that_traffic_says(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("branch,release\n" + "7.0,1.0\n12.0,1.1\n,2.0\n" * 20)
+    _, found = built(path, "--name", "x", "--categorical", "branch,release")
+    assert [one.grid.categories for one in found.features] == [("12", "7"), ("1.0", "1.1", "2.0")]
+
+
+def test_names_and_texts_that_no_status_could_hold_are_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    long, text = "n" * 129, "t" * 257
+    path.write_text(f"{long},note,x\n" + f"1,{text},1\n2,short,2\n" * 20)
+    done = run(path, "--name", "x")
+    assert "(its name is longer than the 128 characters that status can hold)" in done.stderr
+    assert "left out: note (it holds texts of more than 256 characters" in done.stderr
+    assert run(path, "--name", "x", "--prediction", "note").exit_code == 1
+
+
+def test_dates_are_left_out_unless_they_are_said_to_be_names(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    rows = "".join(f"2026-01-{i % 28 + 1:02},{i % 28 + 1}.1.2026 10:00,{i}\n" for i in range(500))
+    path.write_text("day,when,x\n" + rows)
+    done = run(path, "--name", "x")
+    assert "left out: day (it holds dates" in done.stderr
+    assert "left out: when (it holds dates" in done.stderr
+    _, found = built(path, "--name", "x", "--categorical", "day")
+    assert [one.name for one in found.features] == ["day", "x"]
+
+
+def test_texts_that_are_hashed_are_those_that_the_collector_counts(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("city,x\n" + "rome,1\nbonn,2\n,3\n" * 10)
+    manifest, found = built(path, "--name", "x", "--hash", "city")
+    assert found.features[0].grid.categories == (digest("bonn"), digest("rome"))
+    assert "rome" not in json.dumps(manifest)
+
+
+def test_lines_of_json_and_captured_traffic_are_read_as_csv_is(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    rows: list[dict[str, Any]] = [
+        {"x": i, "city": "rome" if i % 2 else None, "ok": i % 3 == 0} for i in range(60)
+    ]
+    rows.append({"x": 60, "late": 1.5})
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows) + "\n")
+    _, plain = built(path, "--name", "x")
+    by_name = {one.name: one for one in plain.features}
+    assert {name: one.type for name, one in by_name.items()} == {
+        "city": "string", "late": "number", "ok": "boolean", "x": "integer",
+    }  # fmt: skip
+    assert by_name["late"].counts[by_name["late"].grid.missing] == 60
+    lines = [json.dumps({"revision": "a", "features": row}) + "\n" for row in rows]
+    path.write_text("".join(lines))
+    assert built(path, "--name", "x")[1].to_text() == plain.to_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", "t.jsonl is empty: write one object a line"),
+        ('{"a": 1}\n{"a": \n', "t.jsonl, line 2: not JSON"),
+        ("[1, 2]\n", "line 1: a row is an object by column"),
+        ('{"a": [1, 2]}\n', "line 1, column a: a value is a list: write each of its parts"),
+    ],
+)
+def test_lines_that_are_no_rows_are_refused_in_one_sentence(
+    tmp_path: Path, text: str, sentence: str
+) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_text(text)
+    done = run(path, "--name", "x")
+    assert done.exit_code == 1
+    assert sentence in done.stderr
+
+
+def test_few_rows_are_said_to_be_few(table: Path, tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("x\n1\n2\n")
+    assert "2 rows are few" in run(path, "--name", "x").stderr
+    assert "rows are few" not in run(table, "--name", "x").stderr
+
+
 def test_parquet_reads_as_csv_does(tmp_path: Path) -> None:
     arrow = pytest.importorskip("pyarrow")
     from datetime import date
@@ -187,6 +280,10 @@ def test_parquet_reads_as_csv_does(tmp_path: Path) -> None:
     assert [one.counts[one.grid.missing] for one in found.values()] == [200, 100, 100, 100]
     refused = run(path, "--name", "x", "--features", "day")
     assert "column day: values of type date32" in refused.stderr
+    for option in (("--prediction", "day"), ("--prediction", "amount", "--label", "day")):
+        other = run(path, "--name", "x", *option)
+        assert other.exit_code == 1
+        assert "t.parquet, column day: it holds neither numbers nor texts" in other.stderr
     broken = tmp_path / "broken.parquet"
     broken.write_bytes(b"PAR1")
     assert "broken.parquet cannot be read as Parquet" in run(broken, "--name", "x").stderr

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tests.core.drift.collected import HOUR, STABLE, reference, spec, traffic
+import numpy as np
+from tests.core.drift.collected import HOUR, ROWS, STABLE, cells, reference, spec, traffic
 
 from mooring.api.conditions import DATA_HEALTHY, DRIFTED
 from mooring.api.modeldeployment_status import ModelDeploymentStatus
@@ -115,6 +116,26 @@ def test_answers_of_stable_that_change_are_drift_and_those_of_a_candidate_are_sh
     assert candidate.drift["features"][0]["state"] == "Drifted"
 
 
+def test_answers_that_lose_their_variety_step_by_step_are_told_of_and_steady_ones_are_not() -> None:
+    def narrower(hour: int, width: float) -> Counted:
+        score = np.clip(0.28 + (np.random.default_rng(hour).beta(2, 5, ROWS) - 0.28) * width, 0, 1)
+        (output,) = reference().outputs
+        counted = {(STABLE, "score"): cells(output.grid.count(score))}
+        return traffic(hour, outputs={reference().grid_hash: counted})
+
+    narrow = followed({h: narrower(h, 1 - 0.06 * h) for h in range(1, 13)}, restart=True)
+    steady = followed({h: narrower(h, 0.4) for h in range(1, 13)})
+
+    words = "the answers lose their variety from window to window: score ("
+    assert words in narrow[-1][1].conditions[DRIFTED].message
+    assert all(words not in report.conditions[DRIFTED].message for _, report in steady)
+    _, other = judge(
+        Watch(spec(), "def"), reference(), traffic(13, revision="def"), *narrow[-1], 13 * HOUR,
+        14 * HOUR,
+    )  # fmt: skip
+    assert words not in other.conditions[DRIFTED].message
+
+
 def test_only_the_last_revisions_are_remembered() -> None:
     found = followed({h: traffic(h, revision=f"r{h}") for h in range(1, 12)}, Watch(spec(), None))
 
@@ -184,6 +205,38 @@ def test_a_stray_tensor_is_no_finding_and_one_in_many_requests_is() -> None:
 
     assert "no expectation is broken" in told(5.0)
     assert "colour is sent, but the reference does not know it" in told(500.0)
+
+
+def test_an_output_of_another_length_than_its_answer_is_no_unknown_feature() -> None:
+    counted = traffic(1, violations={"score": {"schema": 500.0}})
+
+    _, report = followed({1: counted})[0]
+
+    assert "no expectation is broken" in report.conditions[DATA_HEALTHY].message
+
+
+def test_half_of_the_bodies_unreadable_is_a_finding_though_each_of_the_others_has_many_rows() -> (
+    None
+):
+    _, report = followed({1: traffic(1, requests={"answered": 20.0, "unparsed": 20.0})})[0]
+
+    assert report.conditions[DATA_HEALTHY].reason == "Schema"
+    assert "50.0% of the bodies is unreadable" in report.conditions[DATA_HEALTHY].message
+
+
+def test_requests_of_which_no_row_was_counted_say_what_became_of_them() -> None:
+    lost = {"unparsed": 90.0, "failed": 10.0}
+
+    _, report = followed({1: traffic(1, rows=0, requests=lost, features={}, outputs={})})[0]
+    _, silent = followed({1: traffic(1, rows=0, requests={}, features={}, outputs={})})[0]
+
+    assert report.conditions[DATA_HEALTHY].reason == "NothingCounted"
+    assert report.conditions[DATA_HEALTHY].message == (
+        "of 100 requests in the last window no row was counted: 90 could not be read as what the "
+        "runtime's protocol says, 10 had no answer of 2xx"
+    )
+    assert report.facts is None or not report.facts.healthy
+    assert silent.conditions[DATA_HEALTHY].reason == "NoTraffic"
 
 
 def test_a_name_that_the_reference_does_not_know_is_told_before_anything_is_judged() -> None:
@@ -269,7 +322,9 @@ def test_what_is_told_fits_the_schema_of_status() -> None:
     found.append(skipped(*found[-1], Finding("NoData", "x", "Unknown"), 10 * HOUR, 11 * HOUR))
 
     for _, report in found:
-        ModelDeploymentStatus.model_validate({"drift": report.drift})
+        drift = ModelDeploymentStatus.model_validate({"drift": report.drift}).drift
+        assert drift is not None
+        assert (drift.state, drift.message) == (report.drift["state"], report.drift.get("message"))
 
 
 def test_what_is_remembered_is_bounded() -> None:
@@ -386,6 +441,14 @@ def test_a_pattern_that_is_none_is_told() -> None:
 
     assert report.conditions[DATA_HEALTHY].reason == "PatternInvalid"
     assert "the pattern of feature branch" in report.drift["message"]
+
+
+def test_a_pattern_of_re2_that_python_does_not_read_is_judged_by() -> None:
+    watch = Watch(spec(features=[{"name": "branch", "pattern": r"\p{Ll}+"}]), STABLE)
+
+    _, report = followed({1: traffic(1)}, watch)[0]
+
+    assert report.conditions[DATA_HEALTHY].reason == "AsExpected"
 
 
 def test_a_captured_reference_is_the_first_traffic_whatever_the_training_table_was() -> None:

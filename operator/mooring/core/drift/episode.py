@@ -52,6 +52,7 @@ class Window:
         grid: hash of the grid that they were counted on.
         violations: rows that broke a declared rule, by feature and rule.
         malformed: bodies that could not be read.
+        read: bodies that could; None: as many as rows.
         unknown: features that the reference does not know.
     """
 
@@ -62,6 +63,7 @@ class Window:
     grid: str
     violations: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     malformed: float = 0.0
+    read: float | None = None
     unknown: tuple[str, ...] = ()
 
 
@@ -148,7 +150,7 @@ def _findings(
             window.violations.get(feature.name),
             rows=window.rows,
         )
-    found += health.row_findings(window.rows, window.malformed, window.unknown)
+    found += health.row_findings(window.rows, window.malformed, window.unknown, read=window.read)
     return tuple(found)
 
 
@@ -275,10 +277,12 @@ def _feature_report(
     p = measured.tail_p[row] if by == TAILS else measured.p[row]
     drifted = state.alarming is not None
     began = stream.zero_at if drifted else None
+    # What is constant in the reference has rare cells only: their test is the whole test.
+    tests = measured.p if view.layout.bins[row] > 1 else measured.tail_p
     kind = course(state.sizes, state.starts, began) if began is not None else Kind.UNKNOWN
     return DriftReport(
         feature=name,
-        condition=_condition(drifted, unhealthy, bool(np.isfinite(measured.p[row]))),
+        condition=_condition(drifted, unhealthy, bool(np.isfinite(tests[row]))),
         method=settings.method_of(name),
         statistic=float(measured.statistic[row]),
         psi=float(measured.psi[row]),

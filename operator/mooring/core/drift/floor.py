@@ -13,6 +13,8 @@ from mooring.core.drift.arrays import FloatArray
 
 #: A bin that holds as much is what the sentence is about, whatever the rest looks like.
 _DOMINANT = 0.4
+#: Of a feature that has no shift to alarm from.
+CONSTANT = "constant in the reference: only values other than that are noticed"
 
 
 def share_floor(share: float, min_effect_psi: float) -> float:
@@ -44,7 +46,7 @@ def floor_text(
     """One sentence on one feature: its tested bins' labels, counts and centres (NaN: no order)."""
     total = float(counts.sum())
     if len(labels) < 2 or total <= 0:
-        return "constant in the reference: only values other than that are noticed"
+        return CONSTANT
     shares = np.clip(counts / total, 1e-9, 1 - 1e-9)
     ordered = np.isfinite(centres)
     if len(labels) == 2 or not ordered.all() or shares.max() >= _DOMINANT:

@@ -139,6 +139,9 @@ def feature_findings(
     if current is None:
         if rows <= 0:
             return ()
+        of_another_type = float((violations or {}).get(Rule.TYPE.value, 0.0))
+        if of_another_type > 0:  # such values are in no cell
+            return tuple(_wrong_type(grid.name, of_another_type, rows))
         text = f"{grid.name} is absent from all {rows:.0f} rows; the reference has it"
         return (Finding(grid.name, Rule.SCHEMA, 1.0, 0.0, int(rows), text),)
     m, n = float(current.sum()), float(reference.sum())
@@ -153,14 +156,19 @@ def feature_findings(
         Rule.RANGE: (expectations.range, "outside the declared range"),
         Rule.DOMAIN: (expectations.domain, "outside the declared domain"),
         Rule.PATTERN: (expectations.pattern, "not of the declared pattern"),
-        Rule.TYPE: (0.0, "of another type"),
     }
     for rule, (tolerated, what) in declared.items():
         seen = float((violations or {}).get(rule.value, 0.0))
         found += _exceeds(grid.name, rule, seen, m, tolerated, what)
+    found += _wrong_type(grid.name, float((violations or {}).get(Rule.TYPE.value, 0.0)), m, rows)
     if expectations.constant:
         found += _constant(grid, reference, current)
     return tuple(found)
+
+
+def _wrong_type(name: str, seen: float, *rows: float) -> list[Finding]:
+    """Of all rows, and not of those in cells alone: what is no number is in none."""
+    return _exceeds(name, Rule.TYPE, seen, max(seen, *rows), 0.0, "of another type")
 
 
 def _watched_cells(
@@ -181,8 +189,9 @@ def _watched_cells(
 
 
 def _exceeds(
-    name: str, rule: Rule, seen: float, rows: float, tolerated: float, what: str
-) -> list[Finding]:
+    name: str, rule: Rule, seen: float, rows: float, tolerated: float, what: str,
+    unit: str = "rows",
+) -> list[Finding]:  # fmt: skip
     """A finding when ``seen`` of ``rows`` shows a rate above ``tolerated`` with certainty."""
     if seen <= 0 or seen / rows <= tolerated:
         return []
@@ -191,8 +200,16 @@ def _exceeds(
     if chance > _CERTAINTY:
         return []
     share = seen / rows
-    text = f"{share:.1%} of {name} is {what} ({rows:.0f} rows); {tolerated:.1%} is tolerated"
+    text = (
+        f"{_percent(share)} of {name} is {what} ({rows:.0f} {unit}); {_percent(tolerated)} is "
+        "tolerated"
+    )
     return [Finding(name, rule, share, tolerated, int(rows), text)]
+
+
+def _percent(share: float) -> str:
+    """With as many digits as tell it from nothing: one row in a million may be one too many."""
+    return f"{share:.1%}" if share >= 0.001 or share <= 0 else f"{100 * share:.1g}%"
 
 
 def _constant(grid: FeatureGrid, reference: FloatArray, current: FloatArray) -> list[Finding]:
@@ -225,13 +242,24 @@ def is_constant(current: FloatArray, reference: FloatArray) -> bool:
 
 
 def row_findings(
-    rows: float, malformed: float, unknown_features: Sequence[str], *, tolerated: float = 0.01
+    rows: float,
+    malformed: float,
+    unknown_features: Sequence[str],
+    *,
+    read: float | None = None,
+    tolerated: float = 0.01,
 ) -> tuple[Finding, ...]:
-    """What is broken about the window as a whole: bodies that fit no schema, new features."""
+    """What is broken about the window as a whole: bodies that fit no schema, new features.
+
+    ``malformed`` bodies could not be read and ``read`` could, as many as rows unless stated: one
+    body may hold a thousand.
+    """
     found = []
-    if rows + malformed > 0:
-        total = rows + malformed
-        found += _exceeds("a body", Rule.SCHEMA, malformed, total, tolerated, "unreadable")
+    total = (rows if read is None else read) + malformed
+    if total > 0:
+        found += _exceeds(
+            "the bodies", Rule.SCHEMA, malformed, total, tolerated, "unreadable", "bodies"
+        )
     for name in sorted(unknown_features)[:20]:
         text = f"{name} is sent, but the reference does not know it"
         found.append(Finding(name, Rule.SCHEMA, 1.0, 0.0, int(rows), text))

@@ -98,7 +98,11 @@ def variance_collapse(windows: Sequence[FloatArray], reference: FloatArray) -> C
     usual = float(entropy(reference))
     if usual <= 0:
         return Collapse(1.0, 0.0, collapsing=False)
-    found = entropy(np.stack(list(windows))) / usual
+    return collapse(entropy(np.stack(list(windows))) / usual)
+
+
+def collapse(found: FloatArray) -> Collapse:
+    """The same from the ratios of entropy, shape (windows,), at least one."""
     if found.size < 4:
         return Collapse(float(found[-1]), 0.0, collapsing=False)
     at = np.arange(found.size) - (found.size - 1) / 2

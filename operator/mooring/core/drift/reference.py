@@ -18,6 +18,7 @@ from mooring.core.drift.arrays import FloatArray
 from mooring.core.drift.coarse import layout
 from mooring.core.drift.dispersion import learnt
 from mooring.core.drift.grid import FeatureGrid, InvalidGrid, grid_hash
+from mooring.core.drift.health import Expectations
 
 FORMAT = 1
 #: The key of the ConfigMap, and the label that carries the hash.
@@ -87,7 +88,7 @@ class FeatureReference:
             )
         except InvalidGrid as error:
             raise InvalidReference(str(error)) from error
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             if isinstance(error, InvalidReference):
                 raise
             raise InvalidReference(f"a feature cannot be read: {error!r}") from error
@@ -104,6 +105,17 @@ class Calibration:
     output: str
     labelled: FloatArray
     positives: FloatArray
+
+    def __post_init__(self) -> None:
+        both = self.labelled, self.positives
+        if self.labelled.ndim != 1 or self.labelled.shape != self.positives.shape:
+            raise InvalidReference(
+                "labelled and positives of a calibration are lists of one length"
+            )
+        if not all(np.isfinite(one).all() and (one >= 0).all() for one in both):
+            raise InvalidReference("a count of a calibration is negative or no number")
+        if (self.positives > self.labelled).any():
+            raise InvalidReference("a calibration has more positives than labels")
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -186,12 +198,13 @@ class Reference:
         """Reads ``to_text``; raises InvalidReference, also when the grid was edited."""
         try:
             raw = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InvalidReference(f"the reference is not JSON: {error}") from error
         if not isinstance(raw, Mapping) or raw.get("format") != FORMAT:
             raise InvalidReference(f"the reference is not of format {FORMAT}: build it anew")
         if not all(isinstance(raw.get(key, []), list) for key in ("features", "outputs")):
             raise InvalidReference("the reference's features and outputs must be lists")
+        _check_words(raw)
         found = Reference(
             features=tuple(map(FeatureReference.from_json, raw.get("features", ()))),
             outputs=tuple(map(FeatureReference.from_json, raw.get("outputs", ()))),
@@ -199,12 +212,29 @@ class Reference:
             source=raw.get("source"),
             expectations=raw.get("expectations"),
         )
+        calibration = found.calibration
+        cells = {one.name: one.grid.cells for one in found.outputs}
+        if calibration and cells.get(calibration.output) != calibration.labelled.size:
+            raise InvalidReference(
+                f"the reference's calibration does not fit an output {calibration.output}"
+            )
         if raw.get("grid") != found.grid_hash:
             raise InvalidReference(
                 f"the reference names grid {raw.get('grid')} but holds {found.grid_hash}: "
                 "it was edited; build it anew"
             )
         return found
+
+
+def _check_words(raw: Mapping[str, Any]) -> None:
+    """What is no count: where it came from, and what is expected."""
+    for part in ("source", "expectations"):
+        if not isinstance(raw.get(part) or {}, Mapping):
+            raise InvalidReference(f"the reference's {part} must be an object")
+    try:
+        Expectations.from_json(raw.get("expectations") or {})
+    except (TypeError, ValueError) as error:
+        raise InvalidReference(f"the reference's expectations cannot be read: {error}") from error
 
 
 def _calibration(raw: Mapping[str, Any] | None) -> Calibration | None:
@@ -216,7 +246,9 @@ def _calibration(raw: Mapping[str, Any] | None) -> Calibration | None:
             labelled=np.array(raw["labelled"], dtype=np.float64),
             positives=np.array(raw["positives"], dtype=np.float64),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except InvalidReference:
+        raise
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InvalidReference(f"the reference's calibration cannot be read: {error!r}") from error
 
 

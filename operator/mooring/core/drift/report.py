@@ -73,6 +73,13 @@ class DriftReport:
     reference_short: bool = False
 
     @property
+    def shortage(self) -> str:
+        """What there is too little of for a test."""
+        if self.m < self.needed or self.n >= self.needed:
+            return f"{self.m} rows are too few: {self.needed} are needed"
+        return f"the {self.n} rows of the reference are too few: {self.needed} are needed"
+
+    @property
     def rank(self) -> tuple[bool, float, float]:
         """Sorts the worst first: alarms, then the evidence gathered, then this window."""
         q = 1.0 if math.isnan(self.q) else self.q
@@ -180,6 +187,8 @@ def summary(features: Sequence[DriftReport], findings: Sequence[Finding]) -> tup
         return Condition.UNHEALTHY, findings[0].message + more
     small = [report for report in features if report.condition is Condition.INSUFFICIENT_DATA]
     if features and len(small) == len(features):
+        if all(report.m >= report.needed for report in small):
+            return Condition.INSUFFICIENT_DATA, small[0].shortage
         needed, found = max(r.needed for r in small), max(r.m for r in small)
         text = f"the window has {found} rows; at least {needed} are needed to test every feature"
         return Condition.INSUFFICIENT_DATA, text

@@ -10,6 +10,7 @@ from typing import Any
 from mooring.api.conditions import DATA_HEALTHY, DRIFTED
 from mooring.api.monitoring_status import WORST
 from mooring.core.conditions import Finding
+from mooring.core.drift.floor import CONSTANT
 from mooring.core.drift.health import Finding as Broken
 from mooring.core.drift.health import Rule
 from mooring.core.drift.rebase import Base
@@ -139,13 +140,13 @@ def feature_status(
     revision: str | None, one: DriftReport, about: Mapping[str, str]
 ) -> dict[str, Any]:
     """One entry of status.drift.features; ``about``: what is broken, by feature."""
-    shift = f"alarms from {one.floor}" if one.floor else ""
+    shift = one.floor if one.floor in ("", CONSTANT) else f"alarms from {one.floor}"
     if one.condition is Condition.DRIFTED:
         message = one.sentence()
     elif one.feature in about:
         message = about[one.feature]
     elif one.condition is Condition.INSUFFICIENT_DATA:
-        message = f"{one.m} rows are too few: {one.needed} are needed"
+        message = one.shortage
     else:
         message = shift
     found = {

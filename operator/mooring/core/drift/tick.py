@@ -18,6 +18,7 @@ from mooring.api import parse_duration
 from mooring.api.conditions import DATA_HEALTHY, DRIFTED
 from mooring.api.monitoring_status import WORST
 from mooring.core.conditions import Finding
+from mooring.core.drift import variety
 from mooring.core.drift.counted import arrays, tuples
 from mooring.core.drift.episode import Window, evaluate, threshold_of
 from mooring.core.drift.health import Rule
@@ -259,6 +260,7 @@ class _Step:
         if season is not None and season.counts is not None:
             view = view.rebased(season.counts, season.same)
         known = {one.name for one in self.reference.features}
+        answers = {one.name for one in self.reference.outputs}
         named = {one.name for one in self.watch.spec.features or ()}
         window = Window(
             self.start,
@@ -270,10 +272,11 @@ class _Step:
                 name: rules for name, rules in self.counted.violations.items() if name in known
             },
             malformed=self.counted.requests.get("unparsed", 0.0),
+            read=self.counted.requests.get("answered"),
             unknown=tuple(
                 name
                 for name, rules in self.counted.violations.items()
-                if name not in known | named | _NOT_FEATURES
+                if name not in known | named | answers | _NOT_FEATURES
                 and rules.get(Rule.SCHEMA.value, 0.0) > _STRAY * self.counted.rows
             ),
         )
@@ -331,6 +334,9 @@ class _Step:
         counts = arrays(outputs, self._output_cells(revision))
         rows = max((float(one.sum()) for one in counts.values()), default=self.counted.rows)
         window = Window(self.start, self.end, counts, rows, view.grid)
+        if revision == self.watch.stable:
+            known = self.memory.variety if self.memory.stable in (None, revision) else {}
+            self.memory = replace(self.memory, variety=variety.followed(known, view, counts))
         before = self.memory.outputs.get(revision, DriftState())
         expectations = self.watch.expectations(self.reference)
         return evaluate(view, window, before, settings, expectations=expectations)
@@ -380,6 +386,8 @@ class _Step:
         reports.sort(key=lambda pair: pair[1].rank)
         broken = tuple(finding for _, one in own for finding in one.findings)
         condition, message = summary([_named(*pair) for pair in reports], broken)
+        fading = variety.told(self.memory.variety) if any(revision for revision, _ in own) else ""
+        message = f"{message}; {fading}" if fading else message
         alarming = condition is Condition.DRIFTED
         episode = self.memory.episode if self.memory.episode is not None else self.end
         odd = self.memory.odd

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mooring.api import MonitoringSpec, parse_duration
 from mooring.core.conditions import Finding
+from mooring.core.drift import patterns
 from mooring.core.drift.health import Expectations
 from mooring.core.drift.reference import FeatureReference, Reference
 from mooring.core.drift.settings import DriftSettings, FeatureSettings
 from mooring.core.telemetry import Counted
 
 _NAMED = 5
+#: The router that copies requests to a collector.
+_COPYING = "envoy"
+#: What becomes of requests that are counted into no feature.
+_LOST = {
+    "unparsed": "could not be read as what the runtime's protocol says",
+    "failed": "had no answer of 2xx",
+    "dropped": "were dropped, since the collector was behind or a body too large",
+    "sampled_out": "were left out by spec.monitoring.sample",
+    "answered": "held no rows",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +34,13 @@ class Watch:
         spec: ``spec.monitoring``.
         stable: the revision whose answers count as its own.
         retrained: whether its model came of a RetrainingRequest.
+        router: ``spec.traffic.router``.
     """
 
     spec: MonitoringSpec
     stable: str | None = None
     retrained: bool = False
+    router: str = _COPYING
 
     @property
     def window(self) -> float:
@@ -98,12 +111,11 @@ def unsuitable(watch: Watch, reference: Reference) -> Finding | None:
             "Unknown",
         )
     for one in watch.spec.features or ():
-        try:
-            re.compile(one.pattern or "")
-        except re.error as error:
+        problem = patterns.problem(one.pattern or "")
+        if problem:
             return Finding(
                 "PatternInvalid",
-                f"the pattern of feature {one.name} is no regular expression: {error}",
+                f"the pattern of feature {one.name} is no regular expression of RE2: {problem}",
                 "Unknown",
             )
     if not watch.watched(reference) and not reference.outputs:
@@ -117,6 +129,13 @@ def unsuitable(watch: Watch, reference: Reference) -> Finding | None:
 
 def nothing_to_judge(watch: Watch, grid: str, counted: Counted) -> Finding | None:
     """Why a window shows nothing that could be compared."""
+    if counted.scrapes == 0 and watch.router != _COPYING:
+        return Finding(
+            "NoCopies",
+            f"router {watch.router} copies no requests to a collector, so there is nothing to "
+            f"judge: spec.monitoring needs spec.traffic.router: {_COPYING}",
+            "Unknown",
+        )
     if counted.scrapes == 0:
         return Finding(
             "NotScraped",
@@ -141,5 +160,19 @@ def nothing_to_judge(watch: Watch, grid: str, counted: Counted) -> Finding | Non
             "Unknown",
         )
     if counted.rows <= 0:
-        return Finding("NoTraffic", "no row was counted in the last window", "Unknown")
+        return _nothing_counted(counted.requests)
     return None
+
+
+def _nothing_counted(requests: Mapping[str, float]) -> Finding:
+    """Why a collector that was scraped has counted no row."""
+    said = [
+        f"{requests[kind]:.0f} {words}"
+        for kind, words in _LOST.items()
+        if requests.get(kind, 0) > 0
+    ]
+    if not said:
+        return Finding("NoTraffic", "no row was counted in the last window", "Unknown")
+    total = sum(requests.values())
+    text = f"of {total:.0f} requests in the last window no row was counted: {', '.join(said)}"
+    return Finding("NothingCounted", text, "Unknown")
