@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
+import hmac
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,13 +23,14 @@ from mooring.settings import SettingsError, load
 
 TOKEN = "/var/run/secrets/kubernetes.io/serviceaccount/token"
 TAKEN = "{name: a, url: 'https://x/', signingKeyFile: /k}"
+SECRET = b"sixteen bytes or more"
 KEY = Key("shop", "fraud")
 
 
 @pytest.fixture
 def key(tmp_path: Path) -> Path:
     path = tmp_path / "key"
-    path.write_text("sixteen bytes or more\n")
+    path.write_bytes(SECRET + b"\n")
     return path
 
 
@@ -60,6 +63,33 @@ async def test_an_event_that_cannot_be_signed_is_not_sent(tmp_path: Path, text: 
     path.write_text(text)
     assert (await post("http://127.0.0.1:9", path)).startswith("cannot be signed for: ")
     assert "cannot be signed for" in await post("http://127.0.0.1:9", tmp_path / "missing")
+
+
+async def test_what_arrives_can_be_told_from_what_was_forged_altered_or_sent_again(
+    key: Path,
+) -> None:
+    """As a receiver checks it, without any code of ours: by id, moment and body."""
+    got: list[tuple[dict[str, str], bytes]] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        got.append((dict(request.headers), await request.read()))
+        return web.Response()
+
+    async with listening("POST", answer) as url:
+        assert await post(url + "/", key) == ""
+    ((headers, body),) = got
+
+    def genuine(event: str, moment: str, said: bytes, secret: bytes = SECRET) -> bool:
+        signed = hmac.new(secret, f"{event}.{moment}.".encode() + said, hashlib.sha256).digest()
+        return headers["webhook-signature"] == "v1," + base64.b64encode(signed).decode()
+
+    assert (headers["webhook-id"], headers["webhook-timestamp"]) == ("id-1", "1700000000")
+    assert genuine("id-1", "1700000000", body)
+    assert not genuine("id-2", "1700000000", body), "another event"
+    assert not genuine("id-1", "1700009999", body), "the same again as if it were new"
+    assert not genuine("id-1", "1700000000", body + b" ")
+    assert not genuine("id-1", "1700000000", body, b"the key of somebody")
+    assert SECRET not in str(headers).encode() + body
 
 
 async def test_a_redirect_is_not_followed(key: Path) -> None:
@@ -116,6 +146,27 @@ async def test_an_attempt_is_made_once_and_its_answer_brings_the_key_back(key: P
     assert answers["rr"].problem == "answered 500"
     assert deliveries.sinks("shop") == {"a"}
     assert deliveries.sinks("bank") == frozenset()
+
+
+async def test_another_event_for_a_request_of_the_same_name_is_sent_too(key: Path) -> None:
+    asked = []
+
+    async def answer(request: web.Request) -> web.Response:
+        asked.append(request.headers["webhook-id"])
+        return web.Response(status=202)
+
+    async with listening("POST", answer) as url:
+        queue, fence, metrics = KeyedQueue(), Fence(), Metrics()
+        fence.open_for_ever()
+        client = SinkClient({"a": Sink("a", url + "/", key)})
+        deliveries = Deliveries(client, queue, metrics, fence, lambda: datetime.now(UTC))
+        for event in ("id-1", "id-2"):
+            deliveries.start(KEY, Delivery("rr", "a", 1, event, "{}"))
+            assert await asyncio.wait_for(queue.get(), 5) == KEY
+            queue.done(KEY)
+            assert deliveries.answers(KEY)["rr"].id == event
+        await deliveries.close()
+    assert asked == ["id-1", "id-2"]
 
 
 async def test_without_the_lease_nothing_is_sent(key: Path) -> None:

@@ -30,7 +30,10 @@ Schedule = Annotated[
     ),
 ]
 
-_PREFIX_PATTERN = r"^(s3|https|pvc)://[A-Za-z0-9][A-Za-z0-9.:_-]*/([^\s?#%\\]+/)?$"
+_PREFIX_PATTERN = (
+    r"^((s3|gs|https|pvc)://[A-Za-z0-9][A-Za-z0-9.:_-]*"
+    r"|(az|abfss?)://[a-z0-9][a-z0-9-]*(@[a-z0-9.]+)?)/([^\s?#%\\]+/)?$"
+)
 _ODD_PATTERN = r"^[^:]*://[^/]*/(.*/)?\.{0,2}/"
 _odd = matcher(_ODD_PATTERN)
 

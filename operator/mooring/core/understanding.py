@@ -128,7 +128,9 @@ def _retrained(situation: Situation, desk: Desk) -> Situation:
     stable = situation.stable
     if stable is None or not (desk.spec or desk.requests or desk.ledger):
         return situation
-    ledger = replace(joined((desk.ledger, stable.ledger)), schedules=desk.ledger.schedules)
+    # A verb has asked in the record alone. Of all others the desk knows best: what was gone in the
+    # record may be there again.
+    ledger = desk.ledger.with_new(stable.ledger)
     rolling_out = situation.candidate is not None or stable.rejected is not None
     before = joined(r.ledger for r in situation.history.revisions)
     found = work(

@@ -50,7 +50,9 @@ class Deliveries:
         """Begins an attempt, unless one for the same request is under way or was answered."""
         at = key, delivery.request
         answer = self._answers.get(key, {}).get(delivery.request)
-        if at in self._under_way or (answer is not None and answer.attempt >= delivery.attempt):
+        if at in self._under_way:
+            return
+        if answer is not None and answer.id == delivery.id and answer.attempt >= delivery.attempt:
             return
         task = asyncio.create_task(self._post(key, delivery), name=f"deliver {delivery.request}")
         self._under_way[at] = task
@@ -83,6 +85,6 @@ class Deliveries:
                 log.exception("delivery of %s failed", delivery.request)
                 problem = "could not be told, by a defect of the operator: see its log"
         self.metrics.sink_deliveries.labels(delivery.sink, "failed" if problem else "ok").inc()
-        answer = SinkAnswer(at, delivery.attempt, problem)
+        answer = SinkAnswer(at, delivery.attempt, problem, delivery.id)
         self._answers.setdefault(key, {})[delivery.request] = answer
         self.queue.add(key)

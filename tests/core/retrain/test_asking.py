@@ -121,6 +121,27 @@ def test_a_deleted_request_is_not_made_again() -> None:
     assert [e.outcome for e in entries(world)] == ["Deleted"]
 
 
+def test_a_request_that_the_api_server_refuses_is_told_of_and_tried_again() -> None:
+    world = serving()
+    drift(world)
+    for _ in range(10):
+        plan = world.round()
+        if plan.create:
+            break
+    world.requests.clear()  # it was refused
+    (manifest,) = plan.create
+    name = manifest["metadata"]["name"]
+    world.retraining = replace(world.retraining, refused={name: "exceeded quota: rr=10"})
+    plan = world.round()
+    assert [one["metadata"]["name"] for one in plan.create] == [name]
+    assert plan.look_again is not None
+    assert plan.look_again <= world.now + timedelta(seconds=30)
+    said = {c["type"]: c["message"] for c in world.status["conditions"]}
+    assert said["RetrainingRequested"] == (
+        f"RetrainingRequest {name}: the API server refused it: exceeded quota: rr=10"
+    )
+
+
 def test_broken_data_blocks_triggers_and_the_verb() -> None:
     world = serving()
     drift(world, healthy=False)

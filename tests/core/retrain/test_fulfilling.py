@@ -226,7 +226,7 @@ def told(world: World, problem: str = "") -> str:
     """Answers the delivery that is due; returns the event's id."""
     plan = world.round()
     (delivery,) = plan.deliver
-    answer = SinkAnswer(world.now, delivery.attempt, problem)
+    answer = SinkAnswer(world.now, delivery.attempt, problem, delivery.id)
     world.retraining = replace(world.retraining, answers={delivery.request: answer})
     world.settle()
     return delivery.id
@@ -262,7 +262,7 @@ def test_every_attempt_tells_of_the_revision_that_was_asked_for_whatever_is_stab
         (delivery,) = world.round().deliver
         assert delivery.attempt == attempt
         bodies.append(delivery.body)
-        answer = SinkAnswer(world.now, attempt, "answered 500")
+        answer = SinkAnswer(world.now, attempt, "answered 500", delivery.id)
         world.retraining = replace(world.retraining, answers={delivery.request: answer})
         world.settle()
         world.model("s3://models/other/v9")  # somebody rolls another model out
@@ -307,6 +307,34 @@ def test_a_sink_waits_ever_longer_and_a_restart_does_not_hurry_it() -> None:
     assert plan.look_again is not None
     waits.append(plan.look_again - world.now)
     assert waits == [timedelta(seconds=10), timedelta(seconds=20)]
+
+
+def test_a_request_that_comes_back_as_another_one_is_told_of_as_such() -> None:
+    world = serving(retraining(action=SINK))
+    world.retraining = replace(world.retraining, sinks=frozenset({"pipelines"}))
+    world.request("by-hand", {"deploymentRef": {"name": "fraud"}})
+    world.settle()
+    first = told(world)
+    del world.requests["by-hand"]
+    world.settle()
+    again = world.request("by-hand", {"deploymentRef": {"name": "fraud"}})
+    again["metadata"]["uid"] = "uid-another"
+    world.settle()
+    assert condition(world, "by-hand", "Dispatched") == ("False", "Delivering")
+    assert told(world) == "uid-another" != first
+
+
+def test_the_name_of_a_request_that_has_failed_is_not_asked_for_again_and_says_so() -> None:
+    world = serving(retraining(action=SINK))
+    world.request("by-hand", {"deploymentRef": {"name": "fraud"}})
+    world.settle()
+    world.patch_request("by-hand", phase="Failed")
+    world.settle()
+    assert request_status(world, "by-hand")["message"] != ""
+    world.request("by-hand", {"deploymentRef": {"name": "fraud"}})
+    world.settle()
+    assert request_status(world, "by-hand")["phase"] == "Failed"
+    assert "give a new one another name" in request_status(world, "by-hand")["message"]
 
 
 def test_an_unknown_sink_is_named_with_those_that_there_are() -> None:

@@ -71,11 +71,15 @@ class JobFacts:
 
 @dataclass(frozen=True, slots=True)
 class SinkAnswer:
-    """What a sink answered to one attempt; ``problem`` is empty for a success."""
+    """What a sink answered to one attempt; ``problem`` is empty for a success.
+
+    ``id`` is the event's: a request that was deleted may come back under its name as another one.
+    """
 
     at: datetime
     attempt: int
     problem: str = ""
+    id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,6 +91,13 @@ class Ledger:
         found = tuple(entry if e.request == entry.request else e for e in self.entries)
         return replace(self, entries=found)
 
+    def with_new(self, other: Ledger) -> Ledger:
+        """With the entries of requests that only the other one knows."""
+        known = {entry.request for entry in self.entries}
+        new = (entry for entry in other.entries if entry.request not in known)
+        found = sorted((*self.entries, *new), key=lambda e: (e.at, e.request))
+        return replace(self, entries=_bounded(tuple(found)))
+
     def asked(self, revision: str, trigger: str) -> tuple[Entry, ...]:
         """What was asked for this revision and trigger."""
         return tuple(e for e in self.entries if (e.revision, e.trigger) == (revision, trigger))

@@ -27,6 +27,10 @@ Manifest = dict[str, Any]
 
 _NEVER = datetime(1970, 1, 1, tzinfo=UTC)
 _LOOK = timedelta(seconds=30)
+_NAME_TAKEN = (
+    "a RetrainingRequest of this name has failed before, and is not attended to again: give a new "
+    "one another name"
+)
 _FIRST_WAIT = timedelta(seconds=10)
 _LONGEST_WAIT = timedelta(minutes=15)
 
@@ -177,7 +181,8 @@ def _ended_job(request: Request, owner: Owner, job: JobFacts) -> Manifest:
 def _closed(request: Request, entry: Entry, owner: Owner) -> Manifest:
     """Nothing more is done for it; its status says what came of it."""
     if entry.outcome in (outcomes.FAILED, outcomes.DELETED):
-        words = str(request.status.get("message") or "it failed")
+        usual = "it failed" if request.status.get("phase") == "Failed" else _NAME_TAKEN
+        words = str(request.status.get("message") or usual)
         return _status(request, owner, "Failed", words)
     said = {
         outcomes.ADOPTED: (
@@ -255,7 +260,7 @@ def _by_sink(request: Request, owner: Owner, facts: RetrainingFacts, sink: str) 
         return _waiting(request, owner, "False", "UnknownSink", words)
     attempts = _count(request.status.get("attempts"))
     answer = facts.answers.get(request.name)
-    if answer is not None and answer.attempt > attempts:
+    if answer is not None and answer.id == request.key and answer.attempt > attempts:
         tried = {"attempts": answer.attempt, "lastAttempt": format_time(answer.at)}
         if not answer.problem:
             found = _waiting(request, owner, "True", "Delivered", _told(sink))

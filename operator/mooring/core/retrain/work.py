@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from mooring.api import parse_duration
@@ -27,6 +27,8 @@ from mooring.core.retrain.triggers import (
 from mooring.core.revision import Revision
 
 Manifest = dict[str, Any]
+
+_AGAIN = timedelta(seconds=30)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,13 +158,16 @@ def _hold(desk: Desk, failed: int, rolling_out: bool) -> Hold | None:
 def _tended(desk: Desk, stable: Revision, revisions: tuple[Revision, ...]) -> Retraining:
     """Every request with what it needs; those that are not made yet are made."""
     known = {revision.hash: revision for revision in (*revisions, stable)}
-    statuses, deliver, moments = [], [], []
+    statuses, deliver = [], []
+    moments: list[datetime | None] = []
     seen = {request.name for request in desk.requests}
     create = [
         desk.manifest(entry)
         for entry in desk.ledger.entries
         if entry.open and not entry.made and entry.request not in seen
     ]
+    if create:  # and may be refused: then it is said, and tried again
+        moments.append(desk.now + _AGAIN)
     for request in desk.requests:
         entry = desk.ledger.of(request.name)
         if entry is None or request.deleted:
