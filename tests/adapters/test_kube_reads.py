@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from types import SimpleNamespace
 
 import pytest
 from aiohttp import web
@@ -79,8 +80,8 @@ async def client_of() -> AsyncIterator[Callable[[_Server], Awaitable[KubeClient]
 
 @pytest.mark.parametrize(
     "failure",
-    [status(500), status(503), cut_off, hung_up],
-    ids=["500", "503", "cut off", "hung up"],
+    [status(429), status(500), status(503), cut_off, hung_up],
+    ids=["429", "500", "503", "cut off", "hung up"],
 )
 async def test_a_read_that_fails_twice_is_tried_a_third_time(
     failure: Answer, client_of: Callable[[_Server], Awaitable[KubeClient]]
@@ -89,6 +90,23 @@ async def test_a_read_that_fails_twice_is_tried_a_third_time(
     client = await client_of(server)
     assert await client.get(kinds.CONFIG_MAP, "shop", "fraud") == FOUND
     assert server.asked == 3
+
+
+async def test_a_read_waits_the_second_that_a_busy_server_asks_for(
+    client_of: Callable[[_Server], Awaitable[KubeClient]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A round reads a dozen things, and would seldom get through were each 429 the end of it."""
+    waited: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waited.append(seconds)
+
+    monkeypatch.setattr(kube, "asyncio", SimpleNamespace(sleep=sleep))
+    busy = status(429, Retry_After="1")
+    server = _Server(busy, busy, found)
+    client = await client_of(server)
+    assert await client.get(kinds.CONFIG_MAP, "shop", "fraud") == FOUND
+    assert waited == [1.0, 1.0]
 
 
 async def test_three_failures_are_told_as_the_last_one(

@@ -38,6 +38,9 @@ _WRITE_SECONDS = 15.0
 #: API server that fails now and then.
 _READ_AGAIN = (0.1, 0.4)
 _FAILED_AT_ONCE = 2.0
+#: An API server that has too much to do asks for a second (seconds). So much is waited for within
+#: the round, of a dozen reads that it would otherwise begin with again; more, in the queue.
+_RETRY_AFTER_AT_MOST = 2.0
 #: A watch event can be as large as an object, and objects go up to a few MiB.
 _READ_BUFFER = 2**21
 #: Before that version asyncio leaves a TLS connection open whose request was cancelled: aiohttp
@@ -74,8 +77,8 @@ class ApiError(Exception):
 
     @property
     def passing(self) -> bool:
-        """Whether the server or the way to it failed, or an answer came in part."""
-        return self.status in (0, 500, 502, 503, 504) or self.reason == "NotJson"
+        """Whether the server or the way to it failed, had too much to do, or answered in part."""
+        return self.status in (0, 429, 500, 502, 503, 504) or self.reason == "NotJson"
 
 
 class Fence(Protocol):
@@ -299,9 +302,10 @@ class KubeClient:
                 return await self._request(verb, kind, "GET", path, query=query, accept=accept)
             except ApiError as error:
                 slow = time.monotonic() - started > _FAILED_AT_ONCE
-                if slow or not error.passing or error.retry_after is not None:
+                asked = error.retry_after or 0.0
+                if slow or not error.passing or asked > _RETRY_AFTER_AT_MOST:
                     raise
-            await asyncio.sleep(wait)
+            await asyncio.sleep(max(wait, asked))
         return await self._request(verb, kind, "GET", path, query=query, accept=accept)
 
     async def _write(
