@@ -59,6 +59,8 @@ _PLURALS = {
     kind.plural: kind.name
     for kind in (*KIND_BY_NAME.values(), MODEL_RUNTIME, CLUSTER_MODEL_RUNTIME)
 }
+#: Verbs of places that change nothing; "query" is one of Prometheus.
+_READS = ("get", "list", "watch", "query")
 #: For how long an operator works on an old state after "stale" (seconds).
 _STALE_SECONDS = 1.0
 _HOP = ("Transfer-Encoding", "Content-Length", "Content-Encoding", "Connection", "Keep-Alive")
@@ -136,6 +138,13 @@ class Proxy:
             yield path
         finally:
             await runner.cleanup()
+
+    @property
+    def writes(self) -> int:
+        """How many writes came by, whatever the operator says of itself. Events do not count."""
+        return sum(
+            point.verb not in _READS and not point.target.startswith("Event") for point in self.seen
+        )
 
     def count(self, verb: str, target: str) -> Point:
         """The point that this request or event is."""

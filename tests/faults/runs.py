@@ -15,6 +15,7 @@ from tests.apiserver.cluster import Api, Operator, install, settings
 from tests.apiserver.fake_gateway import FakeGateway
 from tests.apiserver.pods import Pods
 from tests.faults.history import WATCHED, History, Json, end_state
+from tests.faults.last_words import last_words
 from tests.faults.measuring import Measuring
 from tests.faults.oracles import births_and_deaths, judge
 from tests.faults.proxy import QUERY_FAULTS, REQUEST_FAULTS, WATCH_FAULTS, Fault, Point, Proxy
@@ -23,6 +24,7 @@ from tests.faults.stories import JUDGED, STORIES, Stage
 
 from mooring.core import gateway
 from mooring.core.kinds import OPTIONAL_KINDS
+from mooring.engine.ending import ended
 
 #: How soon what a watch has lost is found; five minutes outside of tests.
 RESYNC = timedelta(seconds=1)
@@ -92,6 +94,8 @@ class Run:
                 one.task.cancel()
 
         self.proxy.on_kill = kill
+        self.killed.clear()
+        self.proxy.down = False
         async with Operator.run(self.kubeconfig, wanted) as running:
             alive.append(running)
             if self.killed.is_set():
@@ -133,38 +137,36 @@ class Run:
     async def _with_operators(self, story: asyncio.Future[object]) -> None:
         """One operator after the other until the story is told; then one on what is there."""
         while not story.done():
-            self.killed.clear()
-            self.proxy.down = False
             async with self.operator():
-                dead: asyncio.Future[object] = asyncio.ensure_future(self.killed.wait())
-                await asyncio.wait({story, dead}, return_when=asyncio.FIRST_COMPLETED)
-                dead.cancel()
+                await self._done_or_killed(story)
         await story
         while not await self._at_rest():
             pass
 
     async def _at_rest(self) -> bool:
         """Whether an operator lived to come to rest: what strikes only now may kill one yet."""
-        self.killed.clear()
-        self.proxy.down = False
         async with self.operator() as operator:
-            resting: asyncio.Future[Any] = asyncio.ensure_future(self._rest(operator))
-            dead: asyncio.Future[Any] = asyncio.ensure_future(self.killed.wait())
-            await asyncio.wait({resting, dead}, return_when=asyncio.FIRST_COMPLETED)
-            dead.cancel()
-            if not resting.done():
-                resting.cancel()
-                await asyncio.wait({resting})
-                return False
-            resting.result()
-            return True
+            resting = asyncio.create_task(self._rest(operator))
+            if await self._done_or_killed(resting):
+                resting.result()
+                return True
+            await ended([resting])
+            return False
+
+    async def _done_or_killed(self, work: asyncio.Future[Any]) -> bool:
+        """Waits until the work is done or the operator is killed; whether it is done."""
+        dead: asyncio.Future[Any] = asyncio.ensure_future(self.killed.wait())
+        await asyncio.wait({work, dead}, return_when=asyncio.FIRST_COMPLETED)
+        dead.cancel()
+        return work.done()
 
     async def _rest(self, operator: Operator) -> None:
         await operator.settled()
-        before = operator.writes
+        before, passed = operator.writes, self.proxy.writes
         for _ in range(3):
             await operator.round()
-        self.writes_at_rest = operator.writes - before
+        # What it counts itself, and what the proxy has seen: either alone could miss one.
+        self.writes_at_rest = max(operator.writes - before, self.proxy.writes - passed)
 
 
 @dataclass(frozen=True)
@@ -203,7 +205,7 @@ async def record(api: Api, folder: Path, story: str) -> Undisturbed:
         runs.append(Undisturbed(tuple(run.proxy.seen), end, births, deaths))
     first, second = runs
     for title in ("end", "births", "deaths"):
-        differ = _differences(title, getattr(first, title), getattr(second, title))
+        differ = differences(title, getattr(first, title), getattr(second, title))
         assert not differ, f"{story}: two undisturbed runs differ: {differ}"
     both = set(first.places) & set(second.places)
     return Undisturbed(tuple(sorted(both)), first.end, first.births, first.deaths)
@@ -239,10 +241,10 @@ async def try_case(api: Api, folder: Path, case: Case, undisturbed: Undisturbed)
         return Outcome((*found, run.error), run.proxy.struck > 0, run.history)
     if run.writes_at_rest:
         found.append(f"I1: {run.writes_at_rest:.0f} writes while nothing happens")
-    found += _differences("I1: the end differs", undisturbed.end, end)
+    found += differences("I1: the end differs", undisturbed.end, end)
     births, deaths = births_and_deaths(history)
-    found += _differences("I2: creations differ", undisturbed.births, births)
-    found += _differences("I2: deletions differ", undisturbed.deaths, deaths)
+    found += differences("I2: creations differ", undisturbed.births, births)
+    found += differences("I2: deletions differ", undisturbed.deaths, deaths)
     return Outcome(tuple(found), run.proxy.struck > 0, run.history)
 
 
@@ -252,11 +254,13 @@ async def _run(api: Api, folder: Path, story: str, fault: Fault | None) -> tuple
     proxy = Proxy(api.session, api.server, fault)
     async with proxy.run(folder) as kubeconfig:
         run, end = Run(api, namespace, story, proxy, kubeconfig), {}
-        try:
-            async with asyncio.timeout(LONGEST):
-                end = await run.play()
-        except* (AssertionError, TimeoutError) as caught:
-            run.error = f"I1: did not get to its end: {_innermost(caught)}"
+        with last_words() as said:
+            try:
+                async with asyncio.timeout(LONGEST):
+                    end = await run.play()
+            except* (AssertionError, TimeoutError) as caught:
+                why = _innermost(caught)
+                run.error = f"I1: did not get to its end: {why}; it said last: {said}"
     return run, end
 
 
@@ -266,7 +270,7 @@ def _innermost(error: BaseException) -> str:
     return str(error) or "no end in sight"
 
 
-def _differences(title: str, expected: Any, found: Any, at: str = "") -> list[str]:
+def differences(title: str, expected: Any, found: Any, at: str = "") -> list[str]:
     """What differs, down to the single value."""
     if not isinstance(expected, dict) or not isinstance(found, dict):
         if expected == found:
@@ -276,5 +280,5 @@ def _differences(title: str, expected: Any, found: Any, at: str = "") -> list[st
     return [
         line
         for key in sorted(expected.keys() | found.keys())
-        for line in _differences(title, expected.get(key), found.get(key), f"{at}/{key}"[-_SHOWN:])
+        for line in differences(title, expected.get(key), found.get(key), f"{at}/{key}"[-_SHOWN:])
     ]

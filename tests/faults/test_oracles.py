@@ -5,15 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import aiohttp
 import pytest
+from tests.apiserver.cluster import Api
 from tests.faults.history import Happening, History
+from tests.faults.measuring import Measuring
 from tests.faults.oracles import births_and_deaths, judge
+from tests.faults.proxy import Proxy
+from tests.faults.routers import FakeRouters
+from tests.faults.runs import differences
 
 from mooring.core import kinds
 
 OLD, NEW = "bcdf", "ghjk"
+SESSION = cast(aiohttp.ClientSession, None)  # nothing is asked here
 
 
 class Story:
@@ -58,13 +65,16 @@ class Story:
         refs = [{"name": f"fraud-{r}-gateway", "weight": w} for r, w in weights.items()]
         return self.tell("HTTPRoute", "fraud", spec={"rules": [{"backendRefs": refs}]})
 
-    def judged(self, revision: str, verdict: str, at: str = "2026-01-01T00:00:00Z") -> Story:
-        """A canary with an analysis, and what status says of it."""
-        metrics = [{"name": "score", "verdict": verdict}]
+    def judged(
+        self, revision: str, verdict: str, at: str = "2026-01-01T00:00:00Z", **more: str
+    ) -> Story:
+        """A canary with an analysis, and what status says of it; ``more``: of further metrics."""
+        verdicts = {"score": verdict, **more}
+        metrics = [{"name": name, "verdict": one} for name, one in verdicts.items()]
         found = {"revision": revision, "verdict": verdict, "metrics": metrics, "observedAt": at}
         self.record(OLD, **{"promotion": "1", "promoted-at": "2026-01-01T00:00:00Z"})
         self.pods(OLD, 4, 4)
-        spec = {"replicas": 4, "analysis": {"metrics": [{"name": "score"}]}}
+        spec = {"replicas": 4, "analysis": {"metrics": [{"name": name} for name in verdicts]}}
         return self.tell("ModelDeployment", "fraud", spec=spec, status={"analysis": found})
 
     def promotes(self, revision: str, at: str = "2026-01-01T00:00:02Z") -> Story:
@@ -114,6 +124,22 @@ BAD: dict[str, tuple[str, Callable[[], Story]]] = {
         "I4: ghjk is rejected, and its pods rise from 1 to 2",
         lambda: _canary().record(NEW, rejected="{}").pods(NEW, 2, 1),
     ),
+    "more traffic after a rejection behind a Gateway": (
+        "I4: ghjk is rejected, and its weight rises from 20 to 30",
+        lambda: (
+            Story()
+            .asks()
+            .pods(OLD, 4, 4)
+            .pods(NEW, 1, 1)
+            .sends(bcdf=80, ghjk=20)
+            .record(NEW, rejected="{}")
+            .sends(bcdf=70, ghjk=30)
+        ),
+    ),
+    "a table that nobody can read": (
+        "I3: the routers' table cannot be read",
+        lambda: _canary().tell("ConfigMap", "fraud-router", annotations={}),
+    ),
     "ready of nothing": (
         "I7: Ready=True without",
         lambda: _canary().ready(OLD, 4, 4),
@@ -149,6 +175,10 @@ BAD: dict[str, tuple[str, Callable[[], Story]]] = {
     "promoted on what was said of another": (
         "I5: ghjk was promoted on Pass of bcdf",
         lambda: Story().judged(OLD, "Pass").promotes(NEW),
+    ),
+    "promoted though nothing is known of one metric": (
+        "I5: ghjk was promoted on {'score': 'Pass', 'latency': 'Inconclusive'}",
+        lambda: Story().judged(NEW, "Pass", latency="Inconclusive").promotes(NEW),
     ),
     "promoted on old evidence": (
         "I5: ghjk was promoted on evidence of 3600 s ago",
@@ -199,3 +229,54 @@ def test_a_history_that_is_kept_is_judged_alike(tmp_path: Path) -> None:
     History(list(reversed(told.happenings))).save(tmp_path / "kept.jsonl")
     with (tmp_path / "kept.jsonl").open() as lines:
         assert judge(History.load(lines).in_order()) == told.breaches
+
+
+@pytest.mark.parametrize(("answers", "breaches"), [(2, 1), (3, 0)])
+def test_a_promotion_on_fewer_good_answers_than_it_takes_is_found(
+    answers: int, breaches: int
+) -> None:
+    """I5, by what Prometheus has really said, whatever status tells."""
+    measuring = Measuring(Proxy(SESSION, ""), lambda revision: True)
+    measuring.good[NEW] = answers
+    told = Story().judged(NEW, "Pass").promotes(NEW)
+    found = list(measuring.breaches(told.happenings))
+    assert found == [f"I5: {NEW} was promoted after 2 good answers"] * breaches
+
+
+@pytest.mark.parametrize(("available", "breaches"), [(0, 1), (1, 0)])
+def test_a_router_that_sends_to_a_revision_without_a_pod_is_found(
+    available: int, breaches: int
+) -> None:
+    """I3, by what routers have taken, which may be later than what they were told."""
+    routers = FakeRouters(Api(SESSION, ""), "n", known={OLD: 4, NEW: available}, served=True)
+    routers._take({"metadata": {"name": "r"}}, {OLD: 80, NEW: 20}, "v1")
+    said = f"I3: r sends 20 % to {NEW}, which has no available pod"
+    assert routers.breaches == [said] * breaches
+
+
+def test_another_end_another_birth_and_another_value_are_found_down_to_what_differs() -> None:
+    """I1 and I2."""
+    end = {"Service fraud": {"spec": {"port": 80}, "labels": None}, "status": {"phase": "Ready"}}
+    assert differences("I1", end, json.loads(json.dumps(end))) == []
+    other = {"Service fraud": {"spec": {"port": 81}, "labels": None}}
+    assert differences("I1", end, other) == [
+        "I1 at /Service fraud/spec/port: 80 became 81",
+        "I1 at /status: {'phase': 'Ready'} became None",
+    ]
+    assert differences("I2", {"Service fraud": 1}, {"Service fraud": 2, "Pod a": 1}) == [
+        "I2 at /Pod a: None became 1",
+        "I2 at /Service fraud: 1 became 2",
+    ]
+
+
+def test_a_proxy_counts_the_writes_that_come_by_and_no_reads_or_events() -> None:
+    proxy = Proxy(SESSION, "")
+    for verb, target in (
+        ("list", "Service"), ("watch", "Service"), ("get", "Pod a"), ("query", "Prometheus x"),
+        ("create", "Event"), ("patch", "Event fraud.1"),
+    ):  # fmt: skip
+        proxy.count(verb, target)
+    assert proxy.writes == 0
+    for verb in ("apply", "scale", "create", "delete", "patch", "patch-status", "put"):
+        proxy.count(verb, "Service fraud")
+    assert proxy.writes == 7

@@ -43,7 +43,7 @@ def tried(
         for item in request.session.items
         if isinstance(item, pytest.Function) and item.path == request.path
         if hasattr(item, "callspec")
-    ]
+    ] or list(_CLASSES)
     folder = tmp_path_factory.mktemp("histories")
     with Crew.at_work(cluster.kubeconfig) as crew:
         recording = {story: crew.record(story) for story in _SLICE}
@@ -64,6 +64,13 @@ def test_a_single_fault_of_each_class_changes_nothing_of_the_end(tried: Tried, w
     for case, future in tried[what]:
         found = "\n".join(future.result().findings)
         assert not found, f"{found}\nto repeat it:\n    {case.command}"
+
+
+def test_nearly_all_of_these_faults_were_done(tried: Tried) -> None:
+    """asyncio does not order requests, so a run may not come by its place; most of them do."""
+    struck = {str(case): future.result().struck for of in tried.values() for case, future in of}
+    missed = [case for case, done in struck.items() if not done]
+    assert len(missed) * 4 <= len(struck), missed
 
 
 def test_a_case_is_read_as_it_is_written() -> None:

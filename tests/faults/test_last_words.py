@@ -1,0 +1,28 @@
+"""A run that does not come to its end shows what its operators said last."""
+
+from __future__ import annotations
+
+import logging
+
+from tests.faults.last_words import last_words
+
+
+def test_warnings_are_kept_each_once_and_the_latest_of_many() -> None:
+    log = logging.getLogger("mooring.engine.resync")
+    with last_words() as said:
+        log.info("seeding")
+        for number in range(9):
+            for _ in range(2):
+                log.warning("cannot list %s yet", number)
+        log.error("a defect", exc_info=KeyError("odd"))
+    log.warning("after the run")
+    assert list(said.said) == [
+        *(f"cannot list {number} yet" for number in range(4, 9)), "a defect (KeyError('odd'))",
+    ]  # fmt: skip
+    assert str(said).startswith("cannot list 4 yet | ")
+
+
+def test_an_operator_that_said_nothing_is_said_to_have() -> None:
+    with last_words() as said:
+        pass
+    assert str(said) == "nothing"
