@@ -46,6 +46,8 @@ SERVERS := --dist=loadfile --no-loadscope-reorder
 # mostly to wait. One takes 1.5 GiB of memory. With 1 there is no worker, as in test-slow.
 E2E_CLUSTERS ?= 2
 STEADY := --hypothesis-profile=ci
+# Repetitions and campaigns last longer than what ends a worker that hangs (pyproject.toml).
+LONG := -o faulthandler_timeout=4000
 # How many cases make faults-full tries in all, and which single one make fault repeats.
 FAULT_RUNS ?= 1000
 export CASE
@@ -173,7 +175,7 @@ test-e2e: $(STAMP) ## Against real clusters with the chart installed (E2E_CLUSTE
 
 .PHONY: test-evidence
 test-evidence: $(STAMP) ## Ten bad candidates of each kind and ten good ones, on a real Prometheus
-	@$(PYTEST) -s tests/e2e/test_evidence.py -m slow $(PYTEST_ARGS)
+	@$(PYTEST) $(LONG) -s tests/e2e/test_evidence.py -m slow $(PYTEST_ARGS)
 
 .PHONY: test-full
 test-full: $(STAMP) ## make test, then the repetitions, campaigns and benchmarks
@@ -183,16 +185,16 @@ test-full: $(STAMP) ## make test, then the repetitions, campaigns and benchmarks
 
 .PHONY: test-slow
 test-slow: $(STAMP) ## Only the tests marked slow
-	@$(call RUN_TIER,slow,-m "$(SLOW)")
+	@$(call RUN_TIER,slow,$(LONG) -m "$(SLOW)")
 
 ##@ Running
 
 .PHONY: demo
-demo: $(STAMP) ## Cluster, operator, a model that serves and one that cannot
+demo: $(STAMP) ## Cluster, operator, a good canary promoted on evidence, a bad one rolled back
 	@$(MOORING_DEV) demo
 
 .PHONY: story
-story: $(STAMP) ## A good canary promoted, a bad one rolled back; drift found, retrained, promoted
+story: $(STAMP) ## The demo, then data that moves: drift found, a model made anew, promoted
 	@$(MOORING_DEV) story
 
 .PHONY: cluster-up

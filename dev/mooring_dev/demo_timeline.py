@@ -63,7 +63,7 @@ class Timeline:
         margin = " " * _MARGIN
         self._console.print(f"{margin}[cyan]$ {escape(command)}[/cyan]", soft_wrap=True)
         for line in output.rstrip().splitlines():
-            self._console.print(f"{margin}{escape(line)}", soft_wrap=True)
+            self._console.print(f"{margin}{escape(line)}".rstrip(), soft_wrap=True)
 
     def table(self, titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Figures side by side."""

@@ -9,14 +9,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 import click
 from rich.table import Table
@@ -27,7 +23,7 @@ from mooring_dev.images_catalog import CATALOG, USUAL, Image, find, image_key
 from mooring_dev.images_engine import Engine, choose_engine
 from mooring_dev.locks import exclusive
 from mooring_dev.paths import cache_root, cluster_directory
-from mooring_dev.steps import console, failed, step
+from mooring_dev.steps import console
 
 _KEPT_PER_IMAGE = 2
 
@@ -92,66 +88,8 @@ def build(names: Sequence[str] = USUAL, *, fresh: bool = False) -> tuple[Built, 
     )
 
 
-class BackgroundBuild:
-    """Builds ``names`` in a process of its own while the block does something else.
-
-    Building waits for the network much of the time, and compiling does not. Nothing is started
-    when nothing is missing; leaving the block by an error ends the process.
-    """
-
-    def __init__(self, names: Sequence[str] = USUAL) -> None:
-        self._names = tuple(names)
-        self._process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def log(self) -> Path:
-        """What the process says."""
-        return images_root() / "logs" / "background.log"
-
-    @property
-    def running(self) -> bool:
-        """Whether there was something to build, and still is."""
-        return self._process is not None and self._process.poll() is None
-
-    def __enter__(self) -> Self:
-        """Begin."""
-        if not _all_there(self._names):
-            only = [word for name in self._names for word in ("--only", name)]
-            command = [sys.executable, "-m", "mooring_dev", "images", "build", *only]
-            self.log.parent.mkdir(parents=True, exist_ok=True)
-            with self.log.open("wb") as output:
-                self._process = subprocess.Popen(
-                    command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                    # A group of its own: what it has started is ended with it.
-                    start_new_session=True,
-                )
-        return self
-
-    def wait(self) -> None:
-        """Return when everything is built.
-
-        Raises:
-            DevError: the build failed, with the end of its log.
-        """
-        if self._process is None:
-            return
-        if self.running:
-            with step("Waiting for the images"):
-                self._process.wait()
-        if self._process.returncode != 0:
-            raise failed("Building the images", self.log)
-
-    def __exit__(self, *_: object) -> None:
-        """End the process if it still runs."""
-        if self._process is not None and self.running:
-            os.killpg(self._process.pid, signal.SIGTERM)
-            self._process.wait()
-
-
-def _all_there(names: Sequence[str]) -> bool:
+def all_built(names: Sequence[str]) -> bool:
+    """Whether the archives of ``names`` are there, as the sources are now."""
     engine = choose_engine(images_root() / "store")
     base = _base_name(engine)
     images = (find(name) for name in names)
@@ -230,11 +168,17 @@ def load(cluster: Cluster, names: Sequence[str] = USUAL) -> tuple[Built, ...]:
         if one.reference in present and latest.get(one.image.name) == one.key:
             continue
         cluster.import_image(one.archive)
-        latest[one.image.name] = one.key
+        _write_record(record, one)
+    return built
+
+
+def _write_record(record: Path, one: Built) -> None:
+    # Another process may be loading other images: what it wrote since is kept.
+    with exclusive(record.with_suffix(".lock"), "what is loaded"):
+        latest = _read_record(record) | {one.image.name: one.key}
         partial = record.with_suffix(".partial")
         partial.write_text(json.dumps(latest))
         partial.rename(record)
-    return built
 
 
 def _read_record(record: Path) -> dict[str, str]:

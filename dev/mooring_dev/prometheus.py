@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
+import re
 from pathlib import Path
+from typing import Any
 
 import click
+import yaml
 
 from mooring_dev import oci
 from mooring_dev.binaries import PROMETHEUS_VERSION, ensure
@@ -17,23 +20,52 @@ IMAGE = f"mooring.dev/prometheus:{PROMETHEUS_VERSION}"
 NODE_PORT = 30090
 IN_CLUSTER_URL = "http://prometheus.monitoring.svc:9090"
 
+INTERVAL = "5s"
+"""Between two scrapes, unless somebody is in a hurry."""
+
+_INTERVALS = re.compile(r"(scrape_interval|scrape_timeout|evaluation_interval): \w+")
 _MANIFESTS = Path(__file__).resolve().parent.parent / "prometheus"
 
 
-def install(cluster: Cluster) -> str:
+def install(cluster: Cluster, *, interval: str = INTERVAL) -> str:
     """Install Prometheus into ``cluster``, wait until it is ready, and return its URL from here.
 
     Raises:
         DevError: its image cannot be built, or it does not become ready.
     """
+    begin(cluster, interval=interval)
+    wait(cluster)
+    return url(cluster)
+
+
+def begin(cluster: Cluster, *, interval: str = INTERVAL) -> None:
+    """Hand it to ``cluster``, to scrape once in ``interval``, without waiting until it is ready."""
     if cluster.provider != "local" or IMAGE not in cluster.images():
         _load_image(cluster)
-    with step("Installing Prometheus"):
-        cluster.kubectl("apply", "--server-side", "--force-conflicts", "-k", str(_MANIFESTS))
-        _restart_for_configuration(cluster)
-        rollout = ("rollout", "status", "deployment/prometheus", "--timeout=120s")
+    text = yaml.safe_dump_all(manifests(interval))
+    cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", input=text)
+
+
+def wait(cluster: Cluster) -> None:
+    """Return when it is ready; raises DevError when it does not become so."""
+    rollout = ("rollout", "status", "deployment/prometheus", "--timeout=120s")
+    with step("Waiting for Prometheus"):
         cluster.kubectl("-n", "monitoring", *rollout)
-    return url(cluster)
+
+
+def manifests(interval: str) -> list[dict[str, Any]]:
+    """The objects, with pods that start anew when the configuration is another one."""
+    names = yaml.safe_load((_MANIFESTS / "kustomization.yaml").read_text())["resources"]
+    found = [one for name in names for one in yaml.safe_load_all((_MANIFESTS / name).read_text())]
+    of_kind = {one["kind"]: one for one in found}
+    data = of_kind["ConfigMap"]["data"]
+    text, changed = _INTERVALS.subn(rf"\1: {interval}", data["prometheus.yml"])
+    assert changed == 3, "config.yaml has no such line any more"
+    data["prometheus.yml"] = text
+    template = of_kind["Deployment"]["spec"]["template"]
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    template["metadata"]["annotations"] = {"mooring.dev/configuration": digest[:16]}
+    return found
 
 
 def _load_image(cluster: Cluster) -> None:
@@ -54,16 +86,6 @@ def url(cluster: Cluster) -> str:
         return f"http://{cluster.node_port_address}:{NODE_PORT}"
     # On other providers nothing says that this machine reaches the node: port-forward to it.
     return "http://127.0.0.1:9090"
-
-
-def _restart_for_configuration(cluster: Cluster) -> None:
-    """Start new pods when the configuration is another one than they were started with."""
-    text = cluster.kubectl("-n", "monitoring", "get", "configmap", "prometheus", "-o", "json")
-    version = json.loads(text)["metadata"]["resourceVersion"]
-    annotation = {"mooring.dev/configuration": version}
-    patch = {"spec": {"template": {"metadata": {"annotations": annotation}}}}
-    target = ("patch", "deployment", "prometheus", "--patch", json.dumps(patch))
-    cluster.kubectl("-n", "monitoring", *target)
 
 
 @click.group()

@@ -8,23 +8,20 @@ here from what it answers.
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import tempfile
 import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from mooring_dev import demo_samples, images
-from mooring_dev.demo import NAMESPACE, Story
+from mooring_dev import demo_samples
 from mooring_dev.demo_client import service_url
 from mooring_dev.demo_model import condition, is_true, read_manifests
 from mooring_dev.demo_samples import Asking, day
+from mooring_dev.demo_setup import NAMESPACE, Story
 from mooring_dev.demo_store import BUCKET, example_file
-from mooring_dev.errors import DevError
-from mooring_dev.s3 import S3Server
 
+#: The image of the training program.
 IMAGE = "screening-train"
 #: How much larger cells look under the new microscope.
 MAGNIFICATION = 1.3
@@ -34,36 +31,10 @@ _STEPS = [{"weight": 50, "duration": "10s"}]
 _PATIENCE = 240.0
 
 
-class Trainer:
-    """The image of the training program, built and loaded while the story goes on."""
-
-    def __init__(self, cluster: str) -> None:
-        command = [sys.executable, "-m", "mooring_dev", "images", "load", "--name", cluster]
-        self._log = images.images_root() / "logs" / "trainer-load.log"
-        self._log.parent.mkdir(parents=True, exist_ok=True)
-        with self._log.open("wb") as output:
-            self._process = subprocess.Popen(
-                [*command, "--only", IMAGE],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
-
-    def wait(self) -> None:
-        """Return when the cluster has it; raises DevError when that failed."""
-        if self._process.wait() != 0:
-            raise DevError(f"Loading the image {IMAGE} failed:\n{self._log.read_text()[-2000:]}")
-
-    def end(self) -> None:
-        """End it, whatever it does."""
-        self._process.terminate()
-        self._process.wait()
-
-
-def watched_model(told: Story, store: S3Server, running: ExitStack) -> tuple[Asking, bytes]:
+def watched_model(told: Story, running: ExitStack) -> tuple[Asking, bytes]:
     """A second model, whose data is watched, and samples as ever that it is asked about."""
     timeline, cluster = told.timeline, told.cluster
-    _, model = demo_samples.publish_first(store)
+    _, model = demo_samples.publish_first(told.store)
     with tempfile.TemporaryDirectory() as folder:
         reference = demo_samples.reference(model, Path(folder))
     template = example_file(demo_samples.FOLDER, "podtemplate.yaml")
@@ -90,7 +61,7 @@ def watched_model(told: Story, store: S3Server, running: ExitStack) -> tuple[Ask
     screening = told.model(_NAME)
     screening.apply(manifest)
     screening.wait_ready(seconds=_PATIENCE)
-    asking = Asking(told.client, service_url(_NAME, NAMESPACE), day(1), store)
+    asking = Asking(told.client, service_url(_NAME, NAMESPACE), day(1), told.store)
     running.enter_context(asking)
     timeline.say(f"Is a tumour malignant? Right in {_right(model, day(2)):.0%} of the samples.")
     return asking, model
@@ -140,7 +111,7 @@ def job_trains(told: Story) -> None:
     told.timeline.quote(f"on tumours that it has not seen: {measured}")
 
 
-def new_model(told: Story, store: S3Server) -> None:
+def new_model(told: Story) -> None:
     """The result goes through the steps like any other model; then its data is what is normal."""
     screening = told.model(_NAME)
     screening.wait(
@@ -151,7 +122,7 @@ def new_model(told: Story, store: S3Server) -> None:
     told.plugin("get", _NAME)
     status = screening.wait("the retrained model", _promoted, seconds=_PATIENCE)
     uri = status["stable"]["modelUri"]
-    content = store.get(BUCKET, uri.removeprefix(f"s3://{BUCKET}/"))
+    content = told.store.get(BUCKET, uri.removeprefix(f"s3://{BUCKET}/"))
     right = _right(content, day(2, magnification=MAGNIFICATION))
     told.timeline.good(f"Promoted on evidence, spec untouched. It is right in {right:.0%}.")
     screening.wait("the alarm's end", _calm_again, seconds=_PATIENCE)

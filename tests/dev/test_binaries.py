@@ -5,6 +5,7 @@ import threading
 from pathlib import Path
 
 import pytest
+import yaml
 
 from mooring_dev import binaries, golang, prometheus
 from mooring_dev.binaries import GROUPS, Group, Tool
@@ -62,6 +63,19 @@ def test_the_prometheus_that_is_built_is_the_one_that_is_installed() -> None:
     assert f"github.com/prometheus/prometheus v0.{major * 100 + minor}.{patch}" in module
     manifest = (tools_root().parent / "prometheus" / "deployment.yaml").read_text()
     assert f"image: {prometheus.IMAGE}\n" in manifest
+
+
+def test_a_prometheus_in_a_hurry_scrapes_so_often_and_starts_anew_for_it() -> None:
+    def settings(interval: str) -> tuple[dict[str, str], dict[str, str]]:
+        found = {one["kind"]: one for one in prometheus.manifests(interval)}
+        text = yaml.safe_load(found["ConfigMap"]["data"]["prometheus.yml"])
+        return text["global"], found["Deployment"]["spec"]["template"]["metadata"]["annotations"]
+
+    usual, hurry = settings(prometheus.INTERVAL), settings("2s")
+    assert set(hurry[0].values()) == {"2s"}
+    assert usual[0]["scrape_interval"] == "5s"
+    assert usual[1] != hurry[1]
+    assert hurry == settings("2s")
 
 
 def test_what_is_built_is_not_built_again(calls: Path) -> None:

@@ -54,6 +54,7 @@ def test_its_controllers_delete_what_lost_its_owner(tmp_path: Path) -> None:
         plane.kubectl("apply", "-f", "-", input=OWNED.format(uid=uid))
         plane.kubectl("delete", "configmap", "owner")
         plane.kubectl("wait", "--for=delete", "configmap/owned", "--timeout=20s")
+        assert "owned" not in plane.kubectl("get", "configmaps", "-o=name")
 
 
 OWNED = """

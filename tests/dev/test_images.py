@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mooring_dev import images, images_catalog
+from mooring_dev import images, images_background, images_catalog
 from mooring_dev.errors import DevError
 from mooring_dev.images_base import pip_conf
 from mooring_dev.images_catalog import CATALOG, Image, image_key
@@ -212,7 +212,7 @@ def test_only_the_last_two_builds_of_an_image_are_kept(engine: FakeEngine, image
     assert [one.archive.exists() for one in built] == [False, True, True]
 
 
-def runs(build: images.BackgroundBuild) -> bool:
+def runs(build: images_background.Background) -> bool:
     return build.running
 
 
@@ -225,7 +225,7 @@ def test_a_background_build_ends_with_its_block_and_all_that_it_started(
     monkeypatch.setattr("sys.executable", str(fake))
     child = tmp_path / "child"
 
-    with images.BackgroundBuild(["component"]) as building:
+    with images_background.building(["component"]) as building:
         assert runs(building)
         while not (child.exists() and child.read_text().strip()):
             time.sleep(0.01)
@@ -241,7 +241,7 @@ def test_a_background_build_ends_with_its_block_and_all_that_it_started(
 def test_a_background_build_starts_nothing_when_nothing_is_missing(engine: FakeEngine) -> None:
     images.build(["component"])
 
-    with images.BackgroundBuild(["component"]) as building:
+    with images_background.building(["component"]) as building:
         assert not building.running
         building.wait()
 
@@ -255,10 +255,27 @@ def test_a_failed_background_build_shows_the_end_of_its_log(
     monkeypatch.setattr("sys.executable", str(fake))
 
     with (
-        images.BackgroundBuild(["component"]) as building,
+        images_background.building(["component"]) as building,
         pytest.raises(DevError, match="the mirror is gone"),
     ):
         building.wait()
+
+
+def test_images_are_loaded_in_the_background_into_the_cluster_that_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = tmp_path / "python"
+    fake.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/arguments\n')
+    fake.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(fake))
+    monkeypatch.setenv("MOORING_CACHE", str(tmp_path))
+
+    with images_background.loading("demo", ["router", "fetcher"]) as loading:
+        loading.wait()
+
+    said = (tmp_path / "arguments").read_text().split()
+    expected = "-m mooring_dev images load --name demo --only router --only fetcher"
+    assert said == expected.split()
 
 
 @dataclass(frozen=True)
@@ -284,6 +301,23 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
     monkeypatch.setenv("MOORING_STATE", str(tmp_path / "state"))
     cluster_directory("fake").mkdir(parents=True)
     return FakeCluster()
+
+
+@pytest.mark.usefixtures("engine")
+def test_two_that_load_at_once_both_remember_what_they_loaded(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = cluster_directory("fake") / "images.json"
+    imported = FakeCluster.import_image
+
+    def while_another_loads(self: FakeCluster, tar: Path) -> None:
+        imported(self, tar)
+        record.write_text(json.dumps({"router": "r1"}))
+
+    monkeypatch.setattr(FakeCluster, "import_image", while_another_loads)
+    (one,) = images.load(cluster, ["component"])  # type: ignore[arg-type]  # what load uses of it
+
+    assert json.loads(record.read_text()) == {"router": "r1", "component": one.key}
 
 
 @pytest.mark.usefixtures("engine")
