@@ -5,7 +5,8 @@
 No kubelet and no controller manager run: the readiness of pods is faked by this program
 (bench/cluster_fakes.py), and the weight is the ratio of pods (`router: replicas`), so no router has
 to answer. Both are said in the output. Measured are the time until the last object is there, the
-operator's CPU seconds and memory, and its API requests per object.
+operator's CPU seconds and memory, its API requests per object by verb and kind, and what its probe
+of liveness says meanwhile.
 
 Beside it stand the figures of Argo Rollouts 1.9.0 (a controller in Go, without a traffic router) on
 two cores, for the same two moves.
@@ -15,10 +16,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import tempfile
+import threading
 import time
+import urllib.error
+import urllib.request
 from collections import Counter
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +42,9 @@ PEER: dict[int, tuple[float, float, float, float, float, float]] = {
     500: (17, 7.3, 35, 12.2, 39, 134),
     2000: (79, 33.6, 174, 62.6, 35, 286),
 }
-_PATIENCE = 900.0
+RESULTS = ROOT / "bench" / "results" / "scale.json"
+_PATIENCE = 1800.0
+_PROBE_SECONDS = 1.0
 #: Seconds for what the last deletions are told by.
 _EVENTS_FOLLOW = 10.0
 
@@ -44,6 +53,8 @@ _EVENTS_FOLLOW = 10.0
 class Row:
     """What it cost: seconds, CPU seconds of the operator, MiB, requests.
 
+    ``requests`` are those of both moves per object, by verb and kind. The probe of liveness was
+    asked every second until all was aborted: how often it failed, and its slowest answer.
     ``again``: an operator that begins anew. ``again_ready_seconds`` is when its process leads with
     everything read, ``again_seconds`` when it has decided on each object.
     """
@@ -60,6 +71,10 @@ class Row:
     idle_seconds: int
     idle_writes: int
     idle_cpu_share: float
+    failed_probes: int
+    slowest_probe_seconds: float
+    load: float
+    requests: dict[str, float] = field(default_factory=dict)
     again_ready_seconds: float = 0.0
     again_seconds: float = 0.0
     again_cpu: float = 0.0
@@ -131,23 +146,64 @@ async def measure(api: Api, running: Operator, count: int, idle: int) -> Row:
     path = MODELS.replace("modeldeployments", "namespaces/default/modeldeployments")
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(statuses.run()), group.create_task(readiness.run())]
-        before = running.requests()
-        created = [("POST", path, resource(i, 1), "application/json") for i in range(count)]
-        ready = await _move(api, running, statuses, created, count, is_ready)
-        model = [resource(i, 2)["spec"]["model"] for i in range(count)]
-        changed = patches(count, lambda i: {"spec": {"model": model[i]}})
-        half = await _move(api, running, statuses, changed, count, at_half)
-        requests = running.requests()
-        rss = running.memory()[0]
-        verbs = patches(count, lambda i: _abort(statuses.found[f"model-{i:05d}"]))
-        back = await _move(api, running, statuses, verbs, count, rolled_back)
+        with probed(running) as probe:
+            before = await asyncio.to_thread(running.requests)
+            created = [("POST", path, resource(i, 1), "application/json") for i in range(count)]
+            ready = await _move(api, running, statuses, created, count, is_ready)
+            model = [resource(i, 2)["spec"]["model"] for i in range(count)]
+            changed = patches(count, lambda i: {"spec": {"model": model[i]}})
+            half = await _move(api, running, statuses, changed, count, at_half)
+            requests = await asyncio.to_thread(running.requests) - before
+            rss = running.memory()[0]
+            verbs = patches(count, lambda i: _abort(statuses.found[f"model-{i:05d}"]))
+            back = await _move(api, running, statuses, verbs, count, rolled_back)
+            load = os.getloadavg()[0]
         needless, share = await _idle(api, running, count, idle)
         for task in tasks:
             task.cancel()
-    total = sum((requests - before).values())
     return Row(
-        count, *ready, *half, *back, round(total / count, 1), round(rss, 1), idle, needless, share
-    )
+        count, *ready, *half, *back, round(requests.total() / count, 1), round(rss, 1),
+        idle, needless, share, probe.failed, round(probe.slowest, 2), round(load, 1),
+        {f"{verb} {kind}": round(n / count, 2) for (verb, kind), n in sorted(requests.items())},
+    )  # fmt: skip
+
+
+@dataclass
+class Probe:
+    """What the operator's probe of liveness has answered."""
+
+    failed: int = 0
+    slowest: float = 0.0
+
+    def ask(self, port: int) -> None:
+        """Once, with patience."""
+        started = time.monotonic()
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=120) as answer:
+                answer.read()
+        except OSError as error:
+            self.failed += 1
+            why = error.read().decode() if isinstance(error, urllib.error.HTTPError) else error
+            click.echo(f"the probe of liveness failed: {why}", err=True)
+        self.slowest = max(self.slowest, time.monotonic() - started)
+
+
+@contextmanager
+def probed(running: Operator) -> Iterator[Probe]:
+    """The probe of liveness is asked every second meanwhile, as a kubelet does more seldom."""
+    probe, over = Probe(), threading.Event()
+
+    def ask() -> None:
+        while not over.wait(_PROBE_SECONDS):
+            probe.ask(running.port)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        yield probe
+    finally:
+        over.set()
+        asking.join()
 
 
 def _abort(obj: Json) -> Json:
@@ -172,9 +228,9 @@ async def _idle(api: Api, running: Operator, count: int, seconds: int) -> tuple[
         while await api.count(DEPLOYMENTS) > count:  # pods that drain go later
             await asyncio.sleep(1)
     await asyncio.sleep(_EVENTS_FOLLOW)
-    before, cpu = running.requests(), running.cpu()
+    before, cpu = await asyncio.to_thread(running.requests), running.cpu()
     await asyncio.sleep(seconds)
-    later: Counter[tuple[str, str]] = running.requests() - before
+    later: Counter[tuple[str, str]] = await asyncio.to_thread(running.requests) - before
     return writes(later), round((running.cpu() - cpu) / max(seconds, 1), 4)
 
 
@@ -227,15 +283,30 @@ def begun_anew(control_plane: ControlPlane, log: Path, row: Row) -> Row:
 @click.option("--count", "counts", multiple=True, default=(500,), show_default=True, type=int)
 @click.option("--idle", default=60, show_default=True, help="Seconds to watch for needless writes.")
 @click.option("--json", "as_json", is_flag=True, help="Print the numbers as JSON.")
-def main(counts: tuple[int, ...], idle: int, as_json: bool) -> None:
+@click.option("--write/--no-write", default=False, help="Put them into bench/results/scale.json.")
+def main(counts: tuple[int, ...], idle: int, as_json: bool, write: bool) -> None:
     """Measure many rollouts at once on a bare API server, readiness faked."""
-    rows = [run(count, idle) for count in counts]
+    rows = []
+    for count in counts:
+        rows.append(run(count, idle))
+        if write:
+            _write(rows[-1])
     if as_json:
         data = {"machine": describe(), "faked": "pod readiness", "rows": [asdict(r) for r in rows]}
         click.echo(json.dumps(data, indent=2))
         return
     for row in rows:
         _show(row)
+
+
+def _write(row: Row) -> None:
+    """In the place of an earlier run with as many objects."""
+    known = json.loads(RESULTS.read_text())["runs"] if RESULTS.exists() else []
+    runs = [one for one in known if one["count"] != row.count]
+    runs.append({"machine": describe(), **asdict(row)})
+    runs.sort(key=lambda one: int(one["count"]))
+    found = {"faked": "pod readiness", "runs": runs}
+    RESULTS.write_text(json.dumps(found, indent=2) + "\n")
 
 
 def _show(row: Row) -> None:
@@ -250,6 +321,9 @@ def _show(row: Row) -> None:
         "  operator's CPU to get there (s)": row.back_cpu,
         f"writes in the {row.idle_seconds} s after": row.idle_writes,
         "CPU in that time, share of a core": f"{row.idle_cpu_share:.1%}",
+        "probe of liveness failed, times": row.failed_probes,
+        "  its slowest answer (s)": row.slowest_probe_seconds,
+        "load of the machine": row.load,
         "operator begun anew: leads, everything read (s)": row.again_ready_seconds,
         "  every object decided on (s)": row.again_seconds,
         "  its CPU until then (s)": row.again_cpu,
@@ -257,6 +331,7 @@ def _show(row: Row) -> None:
         "  its RSS (MiB)": row.again_rss_mib,
     }
     peer = dict.fromkeys(ours, "") | dict(zip(ours, PEER.get(row.count, ()), strict=False))
+    show("Requests per object, by verb and kind, both moves", {"Mooring": dict(row.requests)})
     show(
         f"{row.count} ModelDeployments, API server without nodes, pods' readiness faked",
         {"Mooring": ours, "Argo Rollouts 1.9.0": peer},

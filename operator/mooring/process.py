@@ -273,14 +273,7 @@ class Process:
     async def _until_stopped(self, *coroutines: Coroutine[Any, Any, None]) -> None:
         """Runs all of them until SIGTERM or SIGINT, or until the first one ends."""
         self._hear_signals()
-        tasks = [asyncio.create_task(c) for c in coroutines]
-        stopping = asyncio.create_task(self.stop.wait())
-        try:
-            done, _ = await asyncio.wait({*tasks, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            for task in done - {stopping}:
-                task.result()
-        finally:
-            await ended((*tasks, stopping))
+        await _until(*coroutines, self.stop.wait())
 
 
 async def _until(*coroutines: Coroutine[Any, Any, Any]) -> None:

@@ -194,6 +194,8 @@ async def test_a_leader_killed_amid_its_applies_leaves_what_another_one_complete
         async with Operator.run(cluster.kubeconfig, settings(namespace)):
             await _all_serve(api, namespace)
             await until(lambda: _ended(api, namespace, wanted), "the same end state")
+            await _at_rest(api, namespace)
+            assert await end_state(api, namespace) == wanted
 
 
 _NAMES = ("fraud", "churn", "price", "spam")

@@ -134,6 +134,34 @@ async def test_a_half_open_watch_is_given_up_and_begun_where_it_was(
             assert proxy.struck == 1
 
 
+async def test_a_watch_that_ends_cleanly_in_silence_goes_on_where_it_was(
+    cluster: ControlPlane, api: Api, namespace: str, tmp_path: Path
+) -> None:
+    """The event that was not told any more is told by the next one, long before a resync."""
+    proxy = Proxy(api.session, api.server)
+    async with proxy.run(tmp_path) as kubeconfig:
+        async with Operator.run(kubeconfig, settings(namespace)) as operator:
+            await deploy(api, namespace)
+            await until(lambda: api.get(kinds.SERVICE, namespace, "fraud"), "the Service")
+            await operator.settled()
+            before = await api.get(kinds.SERVICE, namespace, "fraud")
+            proxy.rule = lambda p: (
+                "close" if (p.verb, p.target) == ("watch", "Service") and not proxy.struck else None
+            )
+            await api.delete(kinds.SERVICE, namespace, "fraud")
+
+            async def replaced() -> bool:
+                now = await api.get(kinds.SERVICE, namespace, "fraud")
+                return bool(now and before and now["metadata"]["uid"] != before["metadata"]["uid"])
+
+            await until(replaced, "a new Service")
+            assert proxy.struck == 1
+            findings = operator.metric(
+                "mooring_resync_findings_total", kind="Service", finding="deleted"
+            )
+            assert findings == 0, "the watch has told, not the resync"
+
+
 async def test_sigterm_ends_the_process_though_kopf_takes_signals_over(
     cluster: ControlPlane, api: Api, namespace: str
 ) -> None:
@@ -228,6 +256,8 @@ async def test_what_is_deleted_before_a_late_first_list_is_found_once_it_is_ther
             "the deletion is found",
             seconds=45,  # a watch without a word is begun again after 70, and finds it so
         )
+        assert deleted.is_set()
+        assert not running.done()
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)

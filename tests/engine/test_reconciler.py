@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -146,6 +147,22 @@ async def test_a_round_that_would_change_nothing_sends_nothing(setting: Setting)
     avoided = setting.metrics.registry.get_sample_value("mooring_applies_avoided_total")
     assert avoided is not None
     assert avoided > 0
+
+
+async def test_rounds_that_send_nothing_leave_the_loop_its_turns(setting: Setting) -> None:
+    """Else probes and the renewal of the lease would wait for the last of thousands."""
+    names = [Key("shop", f"gone-{index}") for index in range(100)]
+    for key in names:
+        setting.queue.add(key)
+    workers = [asyncio.create_task(setting.reconciler.work()) for _ in range(4)]
+    depths = []
+    while setting.queue.depth:
+        depths.append(setting.queue.depth)
+        await asyncio.sleep(0)
+    for worker in workers:
+        worker.cancel()
+    await asyncio.gather(*workers, return_exceptions=True)
+    assert depths[2:] == list(range(96, 0, -4)), "no worker takes a second key in one turn"
 
 
 async def test_nothing_is_sent_again_where_the_server_stores_another_form(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from mooring.engine.metrics import Metrics
 from mooring.engine.queue import KeyedQueue
 
-_OLDEST_KEY_SECONDS = 120.0
+#: A round is a few requests, each with a time limit; a queue that moves may be as long as it likes.
+_STUCK_SECONDS = 120.0
 _LOOP_LAG_SECONDS = 10.0
 _LOOP_TICK_SECONDS = 1.0
 
@@ -40,15 +41,19 @@ class Health:
         """What is wrong, in sentences; empty when all is well."""
         now = self.clock()
         found = [f"the task {name} has ended" for name in self.ended]
-        waited = self.queue.oldest_wait() if self.leading else 0.0
-        if waited > _OLDEST_KEY_SECONDS:
-            found.append(f"the oldest key has waited for {waited:.0f} s")
+        found += self._stuck() if self.leading else ()
         late = self.resync_interval * 3 + 60.0
         if self.last_resync is not None and now - self.last_resync > late:
             found.append(f"the last resync was {now - self.last_resync:.0f} s ago")
         if self.last_tick is not None and now - self.last_tick > _LOOP_LAG_SECONDS:
             found.append(f"the event loop is {now - self.last_tick:.0f} s late")
         return found
+
+    def _stuck(self) -> Iterator[str]:
+        if (waited := self.queue.standstill()) > _STUCK_SECONDS:
+            yield f"keys wait, and none was taken up for {waited:.0f} s"
+        if (lasted := self.queue.longest_round()) > _STUCK_SECONDS:
+            yield f"a round has not come to its end for {lasted:.0f} s"
 
     async def tick(self) -> None:
         """Marks every second that the loop turns, and measures how late it was."""

@@ -50,6 +50,7 @@ class KeyedQueue:
         self._due: dict[Key, float] = {}
         self._failures: dict[Key, int] = {}
         self._order = itertools.count()
+        self._given = float("-inf")
         self._wake = asyncio.Event()
         self._closed = False
 
@@ -112,7 +113,7 @@ class KeyedQueue:
                 key = self._ready.popleft()
                 del self._queued[key]
                 self._due.pop(key, None)
-                self._active[key] = self._clock()
+                self._active[key] = self._given = self._clock()
                 return key
             self._wake.clear()
             timeout = max(0.0, self._later[0][0] - self._clock()) if self._later else None
@@ -156,6 +157,20 @@ class KeyedQueue:
     def active(self) -> int:
         """Keys that are being worked on."""
         return len(self._active)
+
+    def longest_round(self) -> float:
+        """Seconds for which the longest of the rounds under way has lasted; 0 without any."""
+        now = self._clock()
+        return max((now - since for since in self._active.values()), default=0.0)
+
+    def standstill(self) -> float:
+        """Seconds for which keys have waited and none was given out; 0 while none waits.
+
+        Many keys at once wait long, one after the other, while all is well.
+        """
+        if not self._queued:
+            return 0.0
+        return self._clock() - max(self._given, min(self._queued.values()))
 
     def oldest_wait(self) -> float:
         """Seconds for which the oldest key has waited or has been worked on."""

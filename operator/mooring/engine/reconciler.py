@@ -73,8 +73,14 @@ class Reconciler:
     _listed: dict[Key, dict[str, tuple[str, tuple[PodReport, ...]]]] = field(default_factory=dict)
 
     async def work(self) -> None:
-        """One worker: takes keys until cancelled or until the lease is lost."""
+        """One worker: takes keys until cancelled or until the lease is lost.
+
+        Between two rounds the event loop has its turn. A round that finds nothing to write waits
+        for nothing, and thousands of them, as after a new start, would hold back the probes and
+        the renewal of the lease until the last.
+        """
         while True:
+            await asyncio.sleep(0)
             key = await self.queue.get()
             try:
                 await self._round(key)

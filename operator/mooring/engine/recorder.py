@@ -45,11 +45,15 @@ class Recorder:
         self._series: OrderedDict[tuple[str, Event], _Series] = OrderedDict()
 
     def record(self, resource: dict[str, Any], event: Event) -> None:
-        """Queues an Event about this ModelDeployment; drops it when far too many wait."""
+        """Queues an Event about this ModelDeployment; far too many go to the log alone."""
+        meta = resource["metadata"]
         try:
-            self._queue.put_nowait((resource["metadata"], event))
+            self._queue.put_nowait((meta, event))
         except asyncio.QueueFull:
-            log.warning("too many events wait, dropped: %s %s", event.reason, event.message)
+            log.warning(
+                "too many events wait to be written; %s/%s: %s: %s",
+                meta["namespace"], meta["name"], event.reason, event.message,
+            )  # fmt: skip
 
     async def run(self) -> None:
         """Writes events until cancelled."""
