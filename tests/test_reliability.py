@@ -31,6 +31,12 @@ def test_all_34_scenarios_are_there_and_each_names_a_test() -> None:
     assert [number for number, shown in rows.items() if not _TEST.search(shown)] == []
 
 
+def test_each_of_the_threats_names_a_test() -> None:
+    rows = re.findall(r"^\| (\d+) \|.*\| ([^|]*) \|$", _text("SECURITY.md"), re.MULTILINE)
+    assert [int(number) for number, _ in rows] == list(range(1, 21))
+    assert [number for number, shown in rows if not _TEST.search(shown)] == []
+
+
 @pytest.mark.parametrize("page", _PAGES)
 def test_every_test_that_is_named_exists(page: str) -> None:
     named = _TEST.findall(_text(page))

@@ -153,6 +153,8 @@ async def test_a_router_that_is_not_scraped_gives_no_source(
         async with asyncio.timeout(60):
             while (await read_counters(asking, [TARGET])).sources:
                 await asyncio.sleep(0.1)
+        reading = await read_counters(asking, [TARGET])
+        assert (dict(reading.sources), dict(reading.failed)) == ({}, {})
     finally:
         router.broken = False
         prometheus.wait_for('envoy_cluster_membership_total{namespace="shop"}')
@@ -239,16 +241,27 @@ async def test_a_proxy_that_misbehaves_leaves_each_rollout_with_a_reason(
     with PrometheusProxy(upstream=prometheus.url).run() as proxy:
         asking = Prometheus(Access(proxy.url))
         good = await source(asking)
-        for fault in (Fault.UNAVAILABLE, Fault.HTML, Fault.STATUS_ERROR, Fault.TRUNCATED):
+        for fault in (
+            Fault.RESET, Fault.UNAVAILABLE, Fault.HTML, Fault.STATUS_ERROR, Fault.TRUNCATED,
+        ):  # fmt: skip
             proxy.fault = fault
             reading = await read_counters(asking, [TARGET])
             assert set(reading.failed) == {TARGET.key}, fault
+            assert reading.failed[TARGET.key].message, fault
+            assert not reading.sources, fault
         for fault in (Fault.EMPTY, Fault.NAN, Fault.INF):
             proxy.fault = fault
             assert await read_counters(asking, [TARGET]) == await read_counters(asking, []), fault
+        for fault in (Fault.WARNINGS, Fault.PARTIAL):  # counters only rise: what is there counts
+            proxy.fault = fault
+            reading = await read_counters(asking, [TARGET])
+            assert reading.warnings, fault
+            assert set(reading.sources) == {TARGET.key}, fault
         proxy.fault = Fault.SWAPPED
-        proxy.swap = {"cand": "stab-a", "stab-a": "cand"}
-        assert (await source(asking)).at >= good.at
+        proxy.swap = {"cand": "elsewhere"}
+        swapped = await source(asking)
+        assert swapped.at >= good.at
+        assert set(good.clusters) - set(swapped.clusters) == {"cand"}, "it is gone, and no zero"
         await asking.close()
 
 

@@ -62,6 +62,41 @@ async def test_a_namespace_that_is_deleted_goes_and_takes_nobody_with_it(
         assert operator.metric("mooring_reconcile_errors_total", cause="internal") == 0
 
 
+async def test_what_was_to_be_behind_a_gateway_is_deleted_where_there_is_no_gateway_api(
+    cluster: ControlPlane, api: Api, namespace: str
+) -> None:
+    """The route cannot be asked for, and holds up neither the rest of it nor anybody else."""
+    gateway = {"parentRefs": [{"name": "public"}], "hostnames": ["fraud.example.com"]}
+    spec = simple_spec(traffic={"router": "gateway", "gateway": gateway})
+    async with (
+        Operator.run(cluster.kubeconfig, settings(namespace)) as operator,
+        Pods(api, namespace),
+    ):
+        await deploy(api, namespace, "other")
+        await deploy(api, namespace, spec=spec)
+
+        async def told() -> bool:
+            return await api.stalled(namespace, "fraud") == "GatewayApiMissing"
+
+        async def gone() -> bool:
+            there = await api.get(kinds.MODEL_DEPLOYMENT, namespace, "fraud")
+            return there is None and not await api.children(namespace, "fraud")
+
+        await until(told, "that the kind is missing is told")
+        await until(lambda: api.children(namespace, "fraud"), "it has children")
+        await until(lambda: api.ready(namespace, "other"), "the other is Ready")
+        await api.delete(kinds.MODEL_DEPLOYMENT, namespace, "fraud")
+        await until(gone, "it is gone with all that was made for it")
+        await operator.settled()
+        before = await api.versions(namespace)
+        assert await operator.resync() == 0
+        await operator.round()
+        assert await api.versions(namespace) == before
+        assert await gone()
+        assert await api.ready(namespace, "other")
+        assert operator.metric("mooring_reconcile_errors_total", cause="internal") == 0
+
+
 async def test_an_object_at_its_limits_is_served_like_any_other(
     cluster: ControlPlane, api: Api, namespace: str
 ) -> None:
@@ -126,6 +161,7 @@ async def test_a_bad_object_delays_no_other_by_five_seconds(
             await until(lambda: proxy.struck, "the bad one is in trouble")
             for number in range(3):
                 assert await made_ready(f"good-{number}") < alone + 5
+            assert not disturbing.done(), "it was in trouble all the time"
         finally:
             disturbing.cancel()
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from tests.core.given import ONNX_RUNTIME, copied
+from tests.core.test_steps import in_step, run
 from tests.core.world import World
 
 from mooring.core.kinds import Ref
@@ -81,6 +82,29 @@ def test_nor_does_it_change_a_candidate_on_its_way(change: Callable[[World], Non
     change(world)
     assert world.serve() == candidate
     assert template(world, candidate) == before
+
+
+def test_an_upgrade_and_the_way_back_amid_a_canary_touch_no_pod_and_no_share() -> None:
+    """Scenario 29, behind routers: theirs are pods as well."""
+    world, stable, candidate = in_step()
+    pods = [f"fraud-{stable}", f"fraud-{candidate}", "fraud-router"]
+
+    def seen() -> Any:
+        specs = {name: copied(world.children[Ref("Deployment", name)]["spec"]) for name in pods}
+        return specs, world.route(), sorted(world.children)
+
+    before, old = seen(), world.settings
+    newer = replace(
+        old, fetcher_image="fetcher:2", router_image="router:2", collector_image="collector:2",
+        pull_policy="Always", router_pull_policy="Always", pre_stop_seconds=30,
+    )  # fmt: skip
+    for running in (newer, old, newer):
+        world.settings, world.connected_since = running, world.now
+        run(world)
+        assert seen() == before
+    world.wait(minutes=11)
+    run(world)
+    assert world.route() == {stable: 75, candidate: 25}, "and the canary goes on"
 
 
 def test_a_new_default_of_the_renderer_waits_for_the_next_revision(

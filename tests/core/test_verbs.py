@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from tests.core.given import copied
 from tests.core.world import World
 
 from mooring.core.kinds import Ref
@@ -232,6 +233,20 @@ def test_what_makes_no_sense_is_refused_with_the_reason(verb: str, whom: str, wo
     assert words in message
     assert name in message
     assert {*world.revisions()} == {stable, candidate}
+
+
+def test_where_nothing_rolls_out_there_is_nothing_to_abort_promote_or_pause() -> None:
+    world = World.with_spec()
+    stable = world.serve()
+    before = copied(world.children)
+    for verb in ("abort", "promote", "promote-full", "pause", "resume", "retry", "undo"):
+        result, message = act(world, f"{verb}/{stable}/{verb}")
+        assert (result, stable in message) == ("Refused", True), verb
+    named = Ref("ControllerRevision", f"fraud-{stable}")
+    changed = {ref for ref, child in world.children.items() if child != before[ref]}
+    assert changed == {named}, "nothing but what was said to it"
+    assert world.history.stable is not None
+    assert (world.history.stable.rejected, world.history.stable.paused) == (None, False)
 
 
 def test_a_rejected_revision_cannot_be_paused_and_the_first_needs_no_pause() -> None:

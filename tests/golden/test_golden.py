@@ -194,4 +194,4 @@ def test_every_child_is_labelled_owned_and_in_the_namespace(case: str) -> None:
 def test_every_input_is_one_that_a_person_could_apply(case: str) -> None:
     for path in sorted((HERE / case).glob("[it]*.yaml")):
         for document in yaml.safe_load_all(path.read_text()):
-            lint(document)
+            assert lint(document).metadata.name == document["metadata"]["name"]

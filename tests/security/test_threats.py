@@ -28,6 +28,8 @@ _NETWORK = {
     "shell/streams.py": "the API server",
 }
 _OPENS = {"aiohttp", "requests", "socket", "http", "urllib3", "httpx", "ftplib", "smtplib"}
+#: And by what name else a connection is opened: these need no import of their own.
+_CALLS = {"urlopen", "open_connection", "create_connection", "open_unix_connection", "getaddrinfo"}
 #: What runs or loads code that somebody else wrote.
 _LOADS = {
     "pickle", "marshal", "shelve", "dill", "joblib", "torch", "tensorflow", "onnx", "onnxruntime",
@@ -69,6 +71,13 @@ def test_connections_are_opened_by_a_few_modules_to_whom_the_administrator_names
     """Threats 1 and 2: nothing else of the operator can be made to fetch an address."""
     found = {str(path.relative_to(OPERATOR)) for path in _modules() if _OPENS & _imports(path)}
     assert found <= set(_NETWORK)
+    called = {
+        (str(path.relative_to(OPERATOR)), node.attr)
+        for path in _modules()
+        for node in _nodes(path)
+        if isinstance(node, ast.Attribute) and node.attr in _CALLS
+    }
+    assert {where for where, _ in called} <= set(_NETWORK), called
 
 
 def test_a_tenants_resource_holds_no_address_but_that_of_a_model() -> None:
@@ -82,6 +91,26 @@ def test_a_tenants_resource_holds_no_address_but_that_of_a_model() -> None:
                 found |= {name for name in _fields(schema.get(part, {})) if _ADDRESS.search(name)}
     # httpGet of a probe is what the kubelet asks, of the pod itself
     assert found <= _OF_MODELS
+
+
+def test_the_only_namespace_that_a_tenant_can_name_is_that_of_a_gateway() -> None:
+    """Threat 4: a route may ask for a Gateway elsewhere, which decides itself whom it takes."""
+    found = set()
+    for path in (REPOSITORY / "crds").glob("*.yaml"):
+        definition = yaml.load(path.read_text(), yaml.CSafeLoader)
+        for version in definition["spec"]["versions"]:
+            spec = version["schema"]["openAPIV3Schema"]["properties"].get("spec", {})
+            found |= {way for way in _ways(spec) if "namespace" in way.rpartition(".")[2].lower()}
+    assert found == {"traffic.gateway.parentRefs.namespace"}
+
+
+def _ways(schema: dict[str, Any], at: str = "") -> Iterator[str]:
+    for name, part in (schema.get("properties") or {}).items():
+        yield f"{at}{name}"
+        yield from _ways(part, f"{at}{name}.")
+    for inner in ("items", "additionalProperties"):
+        if isinstance(schema.get(inner), dict):
+            yield from _ways(schema[inner], at)
 
 
 def _fields(schema: dict[str, Any]) -> Iterator[str]:
