@@ -22,6 +22,7 @@ class ApiServer:
             endpoints.
         service_accounts: admit Pods only with a ServiceAccount, which needs its controller.
         features: feature gates that are turned on.
+        audit: an audit policy, and the file that takes its lines; None without.
     """
 
     address: str
@@ -32,6 +33,7 @@ class ApiServer:
     advertise: str | None = None
     service_accounts: bool = True
     features: tuple[str, ...] = ()
+    audit: tuple[Path, Path] | None = None
 
 
 def etcd(binary: Path, data: Path, client: str, peer: str) -> tuple[str, ...]:
@@ -77,6 +79,16 @@ def api_server(
     if options.features:
         gates = ",".join(f"{feature}=true" for feature in options.features)
         arguments.append(f"--feature-gates={gates}")
+    if options.audit is not None:
+        policy, log = options.audit
+        # One file, however long: what was rotated away would be missed. Lines are written before
+        # their requests are answered, which is the mode "blocking".
+        arguments += [
+            f"--audit-policy-file={policy}",
+            f"--audit-log-path={log}",
+            "--audit-log-mode=blocking",
+            "--audit-log-maxsize=100000",
+        ]
     if not options.service_accounts:
         arguments.append("--disable-admission-plugins=ServiceAccount")
     if options.advertise is None:

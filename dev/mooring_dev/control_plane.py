@@ -30,6 +30,9 @@ CONTROLLERS = (
 )
 """What ``controller_manager=True`` runs: cascading deletion, namespaces, service accounts."""
 
+AUDIT_LOG = "audit.jsonl"
+"""In a control plane's directory: its audit log, an ``audit.k8s.io/v1`` Event a line."""
+
 _READY_SECONDS = 60.0
 _STOP_ORDER = ("kube-controller-manager", "kube-apiserver", "etcd")
 
@@ -50,6 +53,7 @@ class ControlPlane:
         controller_manager: bool = False,
         controllers: tuple[str, ...] = CONTROLLERS,
         with_owner: bool = True,
+        audit_policy: Path | None = None,
     ) -> ControlPlane:
         """Start a control plane that keeps everything in ``directory``, and wait until it is ready.
 
@@ -58,6 +62,7 @@ class ControlPlane:
             controller_manager: also run kube-controller-manager, with ``controllers`` only.
             controllers: names as in ``kube-controller-manager --controllers``.
             with_owner: the processes are killed when the calling thread ends, however it ends.
+            audit_policy: what the API server writes of its requests to :data:`AUDIT_LOG`.
 
         Raises:
             DevError: a binary cannot be built, or a process ended or was not ready in time; the
@@ -70,7 +75,12 @@ class ControlPlane:
         ports = claim(4)
         try:
             return _start(
-                directory, binaries, ports, controllers if controller_manager else (), with_owner
+                directory,
+                binaries,
+                ports,
+                controllers if controller_manager else (),
+                with_owner,
+                audit_policy,
             )
         except BaseException:
             _stop_processes(directory)
@@ -143,6 +153,7 @@ def _start(
     ports: Claim,
     controllers: tuple[str, ...],
     with_owner: bool,
+    audit_policy: Path | None,
 ) -> ControlPlane:
     etcd_port, peer_port, api_port, manager_port = ports.ports
     authority = Authority.ensure(directory / "pki")
@@ -181,6 +192,9 @@ def _start(
                     service_accounts="serviceaccount-controller" in controllers,
                     # Off by default in this release; without it the server drops such volumes.
                     features=("ImageVolume",),
+                    audit=(audit_policy.absolute(), directory / AUDIT_LOG)
+                    if audit_policy
+                    else None,
                 ),
             ),
             directory,

@@ -73,9 +73,11 @@ async def until(
 class Api:
     """The API server as a user sees it: every request by a field manager that is not ours."""
 
-    def __init__(self, session: aiohttp.ClientSession, server: str) -> None:
+    def __init__(self, session: aiohttp.ClientSession, server: str, folder: Path) -> None:
         self.session = session
         self.server = server
+        #: Of the control plane.
+        self.folder = folder
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -86,7 +88,7 @@ class Api:
         await client.close()  # type: ignore[no-untyped-call]
         connector = aiohttp.TCPConnector(ssl=context, limit=0)  # each watch holds a connection
         async with aiohttp.ClientSession(connector=connector) as session:
-            yield cls(session, configuration.host)
+            yield cls(session, configuration.host, kubeconfig.parent)
 
     async def request(
         self, method: str, path: str, body: Any = None, content_type: str = "application/json",

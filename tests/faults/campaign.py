@@ -37,8 +37,8 @@ SEED = 20261121
 _FOLDER = Path("build/faults")
 _RESULT = Path("bench/results/faults.json")
 #: What decides how a run comes out.
-_CODE = ("operator/mooring/**/*.py", "tests/faults/*.py", "tests/apiserver/cluster.py",
-         "tests/apiserver/pods.py", "crds/*.yaml")  # fmt: skip
+_CODE = ("operator/mooring/**/*.py", "tests/faults/*.py", "tests/faults/*.yaml",
+         "tests/apiserver/cluster.py", "tests/apiserver/pods.py", "crds/*.yaml")  # fmt: skip
 _NOT_RUN = "operator/mooring/cli/"
 
 

@@ -12,12 +12,13 @@ from mooring_dev.errors import DevError
 from mooring_dev.health import wait_until
 
 REPOSITORY = Path(__file__).parents[2]
+_POLICY = Path(__file__).with_name("audit-policy.yaml")
 
 
 @contextlib.contextmanager
 def control_plane(folder: Path) -> Iterator[ControlPlane]:
     """A control plane without controllers: nothing but the operator deletes anything."""
-    with ControlPlane.start(folder / "control-plane") as plane:
+    with ControlPlane.start(folder / "control-plane", audit_policy=_POLICY) as plane:
         plane.kubectl("apply", "--server-side", "-f", str(REPOSITORY / "crds"))
         routes = gateway_api_definitions() / "gateway.networking.k8s.io_httproutes.yaml"
         plane.kubectl("apply", "--server-side", "-f", str(routes))

@@ -7,13 +7,14 @@ import contextlib
 import os
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from tests.apiserver.cluster import Api, Operator, install, settings
 from tests.apiserver.fake_gateway import FakeGateway
 from tests.apiserver.pods import Pods
+from tests.faults.audit import Audit, judge_writes
 from tests.faults.history import WATCHED, History, Json, end_state
 from tests.faults.last_words import last_words
 from tests.faults.measuring import Measuring
@@ -76,6 +77,7 @@ class Run:
     told: dict[str, Any] = field(default_factory=dict)
     killed: asyncio.Event = field(default_factory=asyncio.Event)
     writes_at_rest: float = 0.0
+    rested: datetime | None = None
     breaches: list[str] = field(default_factory=list)
     error: str = ""
 
@@ -104,6 +106,7 @@ class Run:
 
     async def play(self) -> Json:
         """The whole story; returns the end state."""
+        audit = Audit.of(self.api, self.namespace)
         async with (
             self.history.watch(self.api, self.namespace),
             Pods(self.api, self.namespace, every=0.12) as pods,
@@ -120,7 +123,9 @@ class Run:
                 self.breaches = list(dict.fromkeys(routers.breaches))
             if measuring is not None:
                 self.breaches += measuring.breaches(self.history.in_order())
-            return await end_state(self.api, self.namespace)
+            end = await end_state(self.api, self.namespace)
+            self.breaches += judge_writes(audit.writes(), self.rested)
+            return end
 
     @contextlib.asynccontextmanager
     async def _measured(self, routers: FakeRouters) -> AsyncIterator[Measuring | None]:
@@ -162,6 +167,7 @@ class Run:
 
     async def _rest(self, operator: Operator) -> None:
         await operator.settled()
+        self.rested = datetime.now(UTC)
         before, passed = operator.writes, self.proxy.writes
         for _ in range(3):
             await operator.round()

@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 import pytest
 from tests.apiserver.cluster import Api, Json, Operator, deploy, install, settings, until
 from tests.apiserver.pods import Pods
+from tests.faults.audit import Audit, judge_writes
 from tests.faults.history import History, end_state
 from tests.faults.oracles import births_and_deaths, judge
 from tests.faults.proxy import Point, Proxy
@@ -75,6 +77,7 @@ async def _tell(
     """A story behind a proxy with a rule; its end without one, and what is wrong."""
     namespace = await api.namespace("l")
     await install(api, namespace)
+    audit = Audit.of(api, namespace)
     proxy = Proxy(api.session, api.server, rule=rule)
     history = History()
     async with (
@@ -87,6 +90,7 @@ async def _tell(
         await STORIES[story](Stage(api, namespace, pods, routers))
         proxy.rule = lambda point: None
         await operator.settled()
+        rested = datetime.now(UTC)
         before, passed = operator.writes, proxy.writes
         for _ in range(3):
             await operator.round()
@@ -94,6 +98,7 @@ async def _tell(
         found = [f"I1: {more:.0f} writes"] if more else []
         end = await end_state(api, namespace)
     births, deaths = births_and_deaths(history.in_order())
+    found += judge_writes(audit.writes(), rested)
     return {**end, "births": births, "deaths": deaths}, [
         *found, *judge(history.in_order()), *routers.breaches
     ]  # fmt: skip

@@ -248,7 +248,9 @@ def test_a_router_that_sends_to_a_revision_without_a_pod_is_found(
     available: int, breaches: int
 ) -> None:
     """I3, by what routers have taken, which may be later than what they were told."""
-    routers = FakeRouters(Api(SESSION, ""), "n", known={OLD: 4, NEW: available}, served=True)
+    routers = FakeRouters(
+        Api(SESSION, "", Path()), "n", known={OLD: 4, NEW: available}, served=True
+    )
     routers._take({"metadata": {"name": "r"}}, {OLD: 80, NEW: 20}, "v1")
     said = f"I3: r sends 20 % to {NEW}, which has no available pod"
     assert routers.breaches == [said] * breaches
