@@ -169,8 +169,8 @@ async def test_a_bad_object_delays_no_other_by_five_seconds(
 async def test_requests_grow_with_what_changes_and_not_with_what_is_there(
     cluster: ControlPlane, api: Api, namespace: str
 ) -> None:
-    """Ten of sixty change: the others cost nothing."""
-    names = [f"m{number:02d}" for number in range(60)]
+    """Forty of two hundred change: the others cost nothing."""
+    names = [f"m{number:03d}" for number in range(200)]
     async with (
         Operator.run(cluster.kubeconfig, settings(namespace)) as operator,
         Pods(api, namespace, every=0.3),
@@ -188,7 +188,7 @@ async def test_requests_grow_with_what_changes_and_not_with_what_is_there(
             "apply", "create", "patch", "patch_status", "delete", "get", "list"
         )
         assert seen == quiet, "nothing that is at rest is asked or told anything"
-        touched = await _churn(api, namespace, names[:10])
+        touched = await _churn(api, namespace, names[:40])
         await operator.settled()
         after = operator.requests(
             "apply", "create", "patch", "patch_status", "delete", "get", "list"

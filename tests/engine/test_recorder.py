@@ -122,11 +122,14 @@ async def test_an_event_points_at_exactly_the_object_it_is_about(
 async def test_too_many_events_are_dropped_not_queued(
     recorder: Recorder, server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for number in range(1_001):
+    for number in range(10_000):
         recorder.record(model("fraud", 1), Event("Normal", "R", str(number)))
     await flush(recorder)
     assert len(server.events) == 1_000
-    assert caplog.messages == ["too many events wait to be written; shop/fraud: R: 1000"]
+    assert caplog.messages == [
+        f"too many events wait to be written; shop/fraud: R: {number}"
+        for number in range(1_000, 10_000)
+    ]
 
 
 async def test_what_is_remembered_is_bounded(
