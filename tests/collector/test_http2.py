@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -19,6 +20,7 @@ from mooring_collector import external_processing_pb2 as pb
 from mooring_collector.http2 import PREFACE, Connection, _frame
 from mooring_collector.service import FILTER, PATH, Service
 from mooring_collector.settings import Bounds
+from mooring_collector.telemetry import Telemetry
 
 _DATA, _HEADERS, _RST, _SETTINGS, _PING, _CONTINUATION = 0, 1, 3, 4, 6, 9
 HEADERS = [(":method", "POST"), (":scheme", "http"), (":path", PATH), (":authority", "c"),
@@ -295,6 +297,24 @@ async def test_no_frames_at_all_raise_or_leave_anything_behind(pieces: list[Any]
     if not router.wire.closed:
         router.connection.connection_lost(None)
     assert (router.service.held, router.service.exchanges) == (0, 0)
+
+
+async def test_a_flush_that_fails_ends_old_exchanges_none_the_less(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    body = "Mrs Miller"
+
+    def fails(_: Telemetry) -> None:
+        raise ValueError(body)
+
+    router = Router(Bounds(exchange_seconds=0.0))
+    router.begin(1)
+    monkeypatch.setattr(Telemetry, "flush", fails)
+    router.service._tidy(time.monotonic() + 1)
+    assert router.service.exchanges == 0
+    assert router.requests() == {("live", "dropped"): 1}
+    assert "what waits could not be counted: ValueError" in caplog.text
+    assert "Miller" not in caplog.text, "an error's words may quote a body"
 
 
 # --- beside another implementation ------------------------------------------------------------
