@@ -63,6 +63,17 @@ class Server:
         self.objects[ref] = found
         return copy.deepcopy(found)
 
+    async def create(self, kind: Kind, namespace: str, manifest: Json) -> Json:
+        ref = Ref(kind.name, manifest["metadata"]["name"])
+        self._raise(f"create {ref}")
+        if ref in self.objects:
+            raise ApiError(409, "AlreadyExists", "exists")
+        version = str(next(self.versions))
+        found = copy.deepcopy(manifest)
+        found["metadata"] |= {"uid": f"uid-{ref}-{version}", "resourceVersion": version}
+        self.objects[ref] = found
+        return copy.deepcopy(found)
+
     async def patch_status(self, kind: Kind, namespace: str, name: str, body: Json) -> Json:
         self._raise("status")
         ref = Ref(kind.name, name)

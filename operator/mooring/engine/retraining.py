@@ -59,6 +59,7 @@ class RetrainingIO:
     counts: RowCounts
     performance: PerformanceWatch
     _refused: dict[Key, dict[str, str]] = field(default_factory=dict)
+    _taken: dict[Key, dict[str, str]] = field(default_factory=dict)
 
     async def observe(self, key: Key, resource: Manifest) -> RetrainingFacts:
         """Facts about one ModelDeployment; asks the API server only where work is to be done.
@@ -70,6 +71,7 @@ class RetrainingIO:
             return RetrainingFacts(
                 sinks=self.deliveries.sinks(key.namespace),
                 refused=self._refused.get(key, {}),
+                taken=self._taken.get(key, {}),
                 new_data=self.counts.found(key),
                 **self.performance.found(key),
             )
@@ -90,6 +92,7 @@ class RetrainingIO:
             sinks=self.deliveries.sinks(key.namespace),
             answers=self.deliveries.answers(key),
             refused=self._refused.get(key, {}),
+            taken=self._taken.get(key, {}),
             new_data=self.counts.found(key),
             **self.performance.found(key),
         )
@@ -100,9 +103,13 @@ class RetrainingIO:
         Raises ApiError; 409 where the view that was decided on is an old one.
         """
         self._refused.pop(key, None)
+        self._taken.pop(key, None)
         wrote = False
         for manifest in plan.create:
-            wrote |= await self._create(key, manifest, send)
+            unmade = {*self._refused.get(key, ()), *self._taken.get(key, ())}
+            # No Job without the file that it mounts, nor with somebody else's.
+            if manifest["metadata"]["name"] not in unmade:
+                wrote |= await self._create(key, manifest, send)
         for status in plan.request_statuses:
             wrote |= await self._patch(key, status, send)
         for event in plan.events:
@@ -121,6 +128,7 @@ class RetrainingIO:
     def forget(self, key: Key) -> None:
         """The ModelDeployment is gone."""
         self._refused.pop(key, None)
+        self._taken.pop(key, None)
         self.deliveries.forget(key)
         self.counts.forget(key)
         self.performance.forget(key)
@@ -146,7 +154,9 @@ class RetrainingIO:
     async def _create(self, key: Key, manifest: Manifest, send: Send) -> bool:
         kind = KIND_BY_NAME[manifest["kind"]]
         name = str(manifest["metadata"]["name"])
-        if self.store.get(kind, key.namespace, name) is not None:
+        known = self.store.get(kind, key.namespace, name)
+        if known is not None:
+            self._ours(key, kind, known, manifest)
             return False
         try:
             await send(key, kind, name, self.client.create(kind, key.namespace, manifest))
@@ -168,13 +178,24 @@ class RetrainingIO:
         live = await self.client.get(kind, key.namespace, name)
         if live is None:
             return True  # it is gone again: the next round makes it
-        owner = manifest["metadata"]["ownerReferences"][0]["uid"]
-        if kind != kinds.RETRAINING_REQUEST and not owned_by(live, owner):
-            words = f"{kind.name} {name} exists and belongs to somebody else: remove it"
-            self._refused.setdefault(key, {})[name] = words
+        if not self._ours(key, kind, live, manifest):
             return False
         self.store.put(kind, live)
         return True
+
+    def _ours(self, key: Key, kind: kinds.Kind, live: Manifest, wanted: Manifest) -> bool:
+        """Whether a live object is the one that is to be made; that it is not is kept to be said.
+
+        A RetrainingRequest is whoever's that names this ModelDeployment; what is made for it is
+        that very request's, and not an earlier one's of its name.
+        """
+        if kind == kinds.RETRAINING_REQUEST:
+            ours = (live.get("spec") or {}).get("deploymentRef") == {"name": key.name}
+        else:
+            ours = owned_by(live, wanted["metadata"]["ownerReferences"][0]["uid"])
+        if not ours:
+            self._taken.setdefault(key, {})[str(wanted["metadata"]["name"])] = kind.name
+        return ours
 
     async def _patch(self, key: Key, wanted: RequestStatus, send: Send) -> bool:
         patch = merge_patch(wanted.before, wanted.status)

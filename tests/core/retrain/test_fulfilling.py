@@ -127,6 +127,36 @@ def test_what_the_api_server_refuses_is_told_of() -> None:
     assert plan.create != ()  # and it is tried again
 
 
+@pytest.mark.parametrize("kind", ["ConfigMap", "Job"])
+def test_what_somebody_else_has_of_its_name_is_told_of_and_waited_for(kind: str) -> None:
+    world = asking(JOB)
+    world.retraining = replace(world.retraining, templates={"train": None})
+    world.settle()
+    name = only_request(world)
+    world.retraining = replace(world.retraining, templates={"train": TEMPLATE}, taken={name: kind})
+    plan = world.round()
+    assert request_status(world, name)["message"] == (
+        f"{kind} {name} belongs to somebody else, and the Job needs one of that name: "
+        "remove it, or make a request of another name"
+    )
+    assert condition(world, name, "Dispatched") == ("False", "NameTaken")
+    assert plan.look_again is not None
+    assert plan.look_again <= world.now + timedelta(seconds=30)
+    assert [manifest["kind"] for manifest in plan.create] == ["ConfigMap", "Job"]
+
+
+def test_a_job_that_is_being_made_is_looked_for_soon_whatever_comes_of_it() -> None:
+    """After a restart a refusal may change nothing that would bring another round."""
+    world = asking(JOB)
+    world.retraining = replace(world.retraining, templates={"train": TEMPLATE})
+    for _ in range(10):
+        plan = world.round()
+        if any(manifest["kind"] == "Job" for manifest in plan.create):
+            break
+    assert plan.look_again is not None
+    assert plan.look_again <= world.now + timedelta(seconds=30)
+
+
 def test_the_last_words_of_its_pod_are_the_result() -> None:
     world, name = training()
     words = json.dumps({**V8, "metrics": {"accuracy": 0.93}})

@@ -89,10 +89,10 @@ class RetrainingFacts:
     ``requests`` are the raw RetrainingRequests that name it; ``jobs`` and ``answers`` go by the
     request's name; ``templates`` holds the PodTemplates that were looked for, None for one that
     does not exist; ``sinks`` are the administrator's, by name; ``refused`` is what the API server
-    answered to the writes of a request's objects, by the request's name. ``drift`` and
-    ``performance`` are None and empty where nobody has looked; ``performance_of`` is the revision
-    that was measured, and ``performance_problem`` why a metric could not be. ``new_data`` goes by
-    query.
+    answered to the writes of a request's objects, by the request's name, and ``taken`` the kind of
+    an object of that name that is somebody else's. ``drift`` and ``performance`` are None and empty
+    where nobody has looked; ``performance_of`` is the revision that was measured, and
+    ``performance_problem`` why a metric could not be. ``new_data`` goes by query.
     """
 
     requests: tuple[Mapping[str, Any], ...] = ()
@@ -101,6 +101,7 @@ class RetrainingFacts:
     sinks: frozenset[str] = frozenset()
     answers: Mapping[str, SinkAnswer] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
+    taken: Mapping[str, str] = field(default_factory=dict)
     drift: DriftFacts | None = None
     performance: Mapping[str, PerformanceFacts] = field(default_factory=dict)
     performance_of: str = ""

@@ -242,13 +242,22 @@ def _by_job(
     except NoTemplate as error:
         found = _waiting(request, owner, "False", "TemplateUnusable", str(error))
         return replace(found, look_again=owner.now + _LOOK)
+    taken = facts.taken.get(request.name)
+    if taken is not None:
+        words = (
+            f"{taken} {request.name} belongs to somebody else, and the Job needs one of that name: "
+            "remove it, or make a request of another name"
+        )
+        found = _waiting(request, owner, "False", "NameTaken", words)
+        return replace(found, create=made, look_again=owner.now + _LOOK)
     if refused is not None:
         words = f"the API server refused what PodTemplate {template} asks for: {refused}"
         found = _waiting(request, owner, "False", "JobRefused", words)
         return replace(found, create=made, look_again=owner.now + _LOOK)
     words = f"a Job is made from PodTemplate {template}"
     found = _waiting(request, owner, "False", "Creating", words)
-    return replace(found, create=made)
+    # What becomes of it is not always told: a refusal right after a restart changes no status.
+    return replace(found, create=made, look_again=owner.now + _LOOK)
 
 
 def _by_sink(request: Request, owner: Owner, facts: RetrainingFacts, sink: str) -> Attended:

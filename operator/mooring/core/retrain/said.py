@@ -63,7 +63,9 @@ def _requested(found: Retraining) -> tuple[str, str, str]:
         request = next((r for r in found.desk.requests if r.name == entry.request), None)
         said = str(request.status.get("message") or "") if request is not None else ""
         refused = found.desk.facts.refused.get(entry.request) if request is None else None
-        if refused:
+        if request is None and entry.request in found.desk.facts.taken:
+            said = "one of that name belongs to another ModelDeployment: remove it"
+        elif refused:
             said = f"the API server refused it: {refused}"
         words = f"RetrainingRequest {entry.request}" + (f": {said}" if said else " is being made")
         return "True", entry.trigger, words
