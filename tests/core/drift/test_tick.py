@@ -170,7 +170,12 @@ def test_counts_of_another_grid_are_not_compared() -> None:
     _, report = followed({1: other})[0]
 
     assert report.conditions[DATA_HEALTHY].reason == "WrongGrid"
-    assert "0123456789abcdef" in report.conditions[DATA_HEALTHY].message
+    assert report.conditions[DATA_HEALTHY].message == (
+        "the collector counts on grid 0123456789abcdef, but ConfigMap fraud-reference holds "
+        f"{reference().grid_hash}: if that was just named, the next window can be judged; if it "
+        "was made anew under its old name, the collector keeps the old one: build it under a new "
+        "name, and set spec.monitoring.reference.configMap to that"
+    )
 
 
 def test_a_reference_of_another_model_is_said_to_be_one() -> None:

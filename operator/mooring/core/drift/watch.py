@@ -154,9 +154,11 @@ def nothing_to_judge(watch: Watch, grid: str, counted: Counted) -> Finding | Non
     if grids and grid not in grids:
         return Finding(
             "WrongGrid",
-            f"the collector counts on grid {min(grids)}, but the reference is of "
-            f"{grid}: it has not read ConfigMap {watch.spec.reference.config_map} "
-            "yet",
+            f"the collector counts on grid {min(grids)}, but ConfigMap "
+            f"{watch.spec.reference.config_map} holds {grid}: if that was just named, the next "
+            "window can be judged; if it was made anew under its old name, the collector keeps "
+            "the old one: build it under a new name, and set spec.monitoring.reference.configMap "
+            "to that",
             "Unknown",
         )
     if counted.rows <= 0:
