@@ -40,6 +40,26 @@ CRD = Kind(
 )  # fmt: skip
 
 
+async def settled_service(operator: Operator, api: Api, namespace: str) -> str:
+    """Deploys fraud; the uid of its Service once there is nothing left to do."""
+    await deploy(api, namespace)
+    await until(lambda: api.get(kinds.SERVICE, namespace, "fraud"), "the Service")
+    await operator.settled()
+    found = await api.get(kinds.SERVICE, namespace, "fraud")
+    assert found is not None
+    return str(found["metadata"]["uid"])
+
+
+async def replaced(api: Api, namespace: str, before: str) -> None:
+    """Waits for a Service of fraud that is not the one with this uid."""
+
+    async def another() -> bool:
+        now = await api.get(kinds.SERVICE, namespace, "fraud")
+        return now is not None and now["metadata"]["uid"] != before
+
+    await until(another, "a new Service")
+
+
 async def test_no_finalizers_no_annotations_and_no_patches_by_kopf(
     cluster: ControlPlane, api: Api, namespace: str
 ) -> None:
@@ -74,21 +94,13 @@ async def test_a_deletion_missed_during_a_410_relist_is_found_by_the_resync(
     async with proxy.run(tmp_path) as kubeconfig:
         wanted = settings(namespace, resync=timedelta(seconds=1))
         async with Operator.run(kubeconfig, wanted) as operator:
-            await deploy(api, namespace)
-            await until(lambda: api.get(kinds.SERVICE, namespace, "fraud"), "the Service")
-            await operator.settled()
-            before = await api.get(kinds.SERVICE, namespace, "fraud")
+            before = await settled_service(operator, api, namespace)
             # The deletion is the next event of this watch.
             proxy.rule = lambda p: "gone" if (p.verb, p.target) == ("watch", "Service") else None
             await api.delete(kinds.SERVICE, namespace, "fraud")
             await until(lambda: proxy.struck, "410 in the stream")
             proxy.rule = lambda point: None
-
-            async def replaced() -> bool:
-                now = await api.get(kinds.SERVICE, namespace, "fraud")
-                return bool(now and before and now["metadata"]["uid"] != before["metadata"]["uid"])
-
-            await until(replaced, "a new Service")
+            await replaced(api, namespace, before)
             found = operator.metric(
                 "mooring_resync_findings_total", kind="Service", finding="deleted"
             )
@@ -141,20 +153,12 @@ async def test_a_watch_that_ends_cleanly_in_silence_goes_on_where_it_was(
     proxy = Proxy(api.session, api.server)
     async with proxy.run(tmp_path) as kubeconfig:
         async with Operator.run(kubeconfig, settings(namespace)) as operator:
-            await deploy(api, namespace)
-            await until(lambda: api.get(kinds.SERVICE, namespace, "fraud"), "the Service")
-            await operator.settled()
-            before = await api.get(kinds.SERVICE, namespace, "fraud")
+            before = await settled_service(operator, api, namespace)
             proxy.rule = lambda p: (
                 "close" if (p.verb, p.target) == ("watch", "Service") and not proxy.struck else None
             )
             await api.delete(kinds.SERVICE, namespace, "fraud")
-
-            async def replaced() -> bool:
-                now = await api.get(kinds.SERVICE, namespace, "fraud")
-                return bool(now and before and now["metadata"]["uid"] != before["metadata"]["uid"])
-
-            await until(replaced, "a new Service")
+            await replaced(api, namespace, before)
             assert proxy.struck == 1
             findings = operator.metric(
                 "mooring_resync_findings_total", kind="Service", finding="deleted"

@@ -42,6 +42,13 @@ async def post(url: str, key: Path, seconds: float = 2.0) -> str:
         await client.close()
 
 
+def deliveries_to(sink: Sink) -> tuple[Deliveries, KeyedQueue]:
+    """Deliveries of an operator that holds the lease, and the queue that their answers fill."""
+    queue, fence, client = KeyedQueue(), Fence(), SinkClient({sink.name: sink})
+    fence.open_for_ever()
+    return Deliveries(client, queue, Metrics(), fence, lambda: datetime.now(UTC)), queue
+
+
 def test_the_signature_is_that_of_standard_webhooks() -> None:
     # The example of the specification's reference libraries.
     secret = base64.b64decode("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
@@ -131,10 +138,7 @@ async def test_an_attempt_is_made_once_and_its_answer_brings_the_key_back(key: P
         return web.Response(status=500)
 
     async with listening("POST", answer) as url:
-        queue, fence, metrics = KeyedQueue(), Fence(), Metrics()
-        fence.open_for_ever()
-        client = SinkClient({"a": Sink("a", url + "/", key, namespaces=("shop",))})
-        deliveries = Deliveries(client, queue, metrics, fence, lambda: datetime.now(UTC))
+        deliveries, queue = deliveries_to(Sink("a", url + "/", key, namespaces=("shop",)))
         for _ in range(3):
             deliveries.start(KEY, Delivery("rr", "a", 1, "id-1", "{}"))
         assert await asyncio.wait_for(queue.get(), 5) == KEY
@@ -156,10 +160,7 @@ async def test_another_event_for_a_request_of_the_same_name_is_sent_too(key: Pat
         return web.Response(status=202)
 
     async with listening("POST", answer) as url:
-        queue, fence, metrics = KeyedQueue(), Fence(), Metrics()
-        fence.open_for_ever()
-        client = SinkClient({"a": Sink("a", url + "/", key)})
-        deliveries = Deliveries(client, queue, metrics, fence, lambda: datetime.now(UTC))
+        deliveries, queue = deliveries_to(Sink("a", url + "/", key))
         for event in ("id-1", "id-2"):
             deliveries.start(KEY, Delivery("rr", "a", 1, event, "{}"))
             assert await asyncio.wait_for(queue.get(), 5) == KEY
