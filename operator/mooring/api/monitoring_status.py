@@ -9,7 +9,9 @@ from pydantic import Field
 from mooring.api.schema_types import ATOMIC, ApiModel, StatusMessage, StrictInt, Timestamp
 
 WORST = 20
-_Word = Annotated[str, Field(max_length=253)]
+#: Characters of a feature's name.
+NAME_LENGTH = 253
+_Word = Annotated[str, Field(max_length=NAME_LENGTH)]
 _Count = Annotated[StrictInt, Field(description="Features.")]
 
 

@@ -162,9 +162,9 @@ def _features(
     from mooring.core.drift.episode import threshold_of
     from mooring.core.drift.measure import View
     from mooring.core.drift.rebase import based
-    from mooring.core.drift.watch import Watch as Watching
+    from mooring.core.drift.watch import Watch
 
-    watch = Watching(spec)
+    watch = Watch(spec)
     settings, watched = watch.settings, watch.watched(reference)
     told = {
         (str(one.get("feature")), str(one.get("revision") or "")): one
@@ -250,7 +250,7 @@ def _feature(
 ) -> FeaturePicture:
     import numpy as np
 
-    from mooring.core.drift.floor import CONSTANT
+    from mooring.core.drift.floor import floor_said
 
     one = view.features[row]
     name = one.name
@@ -265,14 +265,13 @@ def _feature(
     streams = states[name].streams.values() if name in states else ()
     score = max((stream.score for stream in streams), default=None)
     said = told.get((name, revision), {})
-    floor = view.floors[row] if view.floors[row] == CONSTANT else f"alarms from {view.floors[row]}"
     alarming = name in states and states[name].alarming is not None
     psis = tuple(past.psi.get(label) for past in memory.past)
     return FeaturePicture(
         name=name,
         revision=revision,
         state=str(said.get("state") or ("Drifted" if alarming else standing)),
-        message=plain(said.get("message") or floor),
+        message=plain(said.get("message") or floor_said(view.floors[row])),
         psi=psis[-1] if psis else None,
         evidence=None if score is None else score / threshold,
         bins=tuple(bins),

@@ -5,8 +5,6 @@ from __future__ import annotations
 from mooring.api.schema_types import MESSAGE_LENGTH
 
 
-def bounded(message: str) -> str:
+def bounded(message: str, most: int = MESSAGE_LENGTH) -> str:
     """As much of it as the schema lets into status: a status must always be writable."""
-    if len(message) <= MESSAGE_LENGTH:
-        return message
-    return message[: MESSAGE_LENGTH - 1] + "…"
+    return message if len(message) <= most else message[: most - 1] + "…"

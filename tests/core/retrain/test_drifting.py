@@ -20,11 +20,13 @@ def watching() -> World:
     return serving(retraining({"drift": {"for": "1h"}}), monitoring=monitoring)
 
 
-def tell(world: World, state: str, *, drifted: bool, healthy: bool = True) -> None:
+def tell(
+    world: World, state: str, *, drifted: bool, healthy: bool = True, name: str = "amount"
+) -> None:
     """The ConfigMap as the judging of a window leaves it."""
     began = world.now - timedelta(hours=2)
     features: list[dict[str, Any]] = [
-        {"feature": "amount", "state": "Drifted", "psi": 0.31, "windowRows": 900,
+        {"feature": name, "state": "Drifted", "psi": 0.31, "windowRows": 900,
          "referenceRows": 9000},
         {"feature": "age", "state": "Steady", "psi": 0.001},
     ]  # fmt: skip
@@ -55,6 +57,15 @@ def test_drift_that_monitoring_found_is_stated_with_its_evidence() -> None:
     ]  # fmt: skip
     assert len(spec["dataWindow"]["exclude"]) == 1
     json.dumps(spec)
+
+
+def test_a_feature_without_a_name_has_no_name_in_the_evidence() -> None:
+    """The API server refuses an empty one, and with it the request."""
+    world = watching()
+    tell(world, "Drifted", drifted=True, name="")
+    world.settle()
+    (evidence,) = world.requests[only_request(world)]["spec"]["evidence"]
+    assert "feature" not in evidence
 
 
 def test_broken_data_asks_for_nothing() -> None:

@@ -17,6 +17,11 @@ _DOMINANT = 0.4
 CONSTANT = "constant in the reference: only values other than that are noticed"
 
 
+def floor_said(floor: str) -> str:
+    """What is said of a feature with which nothing is wrong; empty where no floor is known."""
+    return floor if floor in ("", CONSTANT) else f"alarms from {floor}"
+
+
 def share_floor(share: float, min_effect_psi: float) -> float:
     """The smallest change of one share, up or down, whose PSI is ``min_effect_psi``.
 

@@ -178,9 +178,14 @@ class Reference:
         return found
 
     def to_text(self) -> str:
-        """Compact JSON. Raises InvalidReference when it is too large for a ConfigMap."""
+        """Compact JSON. Raises InvalidReference when no ConfigMap can hold it."""
         text = json.dumps(self.to_json(), separators=(",", ":"), ensure_ascii=False)
-        size = len(text.encode())
+        try:
+            size = len(text.encode())
+        except UnicodeEncodeError as error:
+            raise InvalidReference(
+                f"the reference holds {text[error.start]!r}, which is no Unicode text: name it anew"
+            ) from error
         if size > MOST_BYTES:
             raise InvalidReference(
                 f"the reference has {size} bytes; a ConfigMap holds {MOST_BYTES}. "

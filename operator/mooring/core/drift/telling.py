@@ -8,15 +8,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mooring.api.conditions import DATA_HEALTHY, DRIFTED
-from mooring.api.monitoring_status import WORST
+from mooring.api.monitoring_status import NAME_LENGTH, WORST
 from mooring.core.conditions import Finding
-from mooring.core.drift.floor import CONSTANT
+from mooring.core.drift.floor import floor_said
 from mooring.core.drift.health import Finding as Broken
 from mooring.core.drift.health import Rule
 from mooring.core.drift.rebase import Base
 from mooring.core.drift.report import Condition, DriftReport, WindowReport
 from mooring.core.drift.state import ANCHOR, DriftState, Stream
 from mooring.core.monitoring import DriftFacts, shown
+from mooring.core.sentences import bounded
 
 #: Of a reference whose features are absent from the traffic in this share, it is another model's.
 _FOREIGN = 0.5
@@ -64,7 +65,7 @@ class Telling:
             "features": [
                 feature_status(revision, one, about) for revision, one in everything[:WORST]
             ],
-            "message": self.message,
+            "message": bounded(self.message),
         }
         return {key: value for key, value in found.items() if value is not None}
 
@@ -88,7 +89,8 @@ class Telling:
             drifted = Finding("Unhealthy", f"no alarm, but the data is broken; {rows}", "False")
         else:
             drifted = Finding("Steady", f"{self.message}; {rows}{note}", "False")
-        return {DATA_HEALTHY: self._health(rows), DRIFTED: drifted}
+        found = {DATA_HEALTHY: self._health(rows), DRIFTED: drifted}
+        return {kind: replace(one, message=bounded(one.message)) for kind, one in found.items()}
 
     def _health(self, rows: str) -> Finding:
         if not self.broken:
@@ -140,7 +142,6 @@ def feature_status(
     revision: str | None, one: DriftReport, about: Mapping[str, str]
 ) -> dict[str, Any]:
     """One entry of status.drift.features; ``about``: what is broken, by feature."""
-    shift = one.floor if one.floor in ("", CONSTANT) else f"alarms from {one.floor}"
     if one.condition is Condition.DRIFTED:
         message = one.sentence()
     elif one.feature in about:
@@ -148,9 +149,9 @@ def feature_status(
     elif one.condition is Condition.INSUFFICIENT_DATA:
         message = one.shortage
     else:
-        message = shift
+        message = floor_said(one.floor)
     found = {
-        "feature": one.feature,
+        "feature": bounded(one.feature, NAME_LENGTH),
         "revision": revision,
         "state": one.condition.value,
         "psi": digits(one.psi),
@@ -159,7 +160,7 @@ def feature_status(
         "qValue": digits(one.q),
         "score": digits(one.score),
         "threshold": digits(one.threshold),
-        "message": message or None,
+        "message": bounded(message) or None,
     }
     return {key: value for key, value in found.items() if value is not None}
 

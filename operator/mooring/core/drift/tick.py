@@ -16,7 +16,7 @@ import numpy as np
 
 from mooring.api import parse_duration
 from mooring.api.conditions import DATA_HEALTHY, DRIFTED
-from mooring.api.monitoring_status import WORST
+from mooring.api.monitoring_status import NAME_LENGTH, WORST
 from mooring.core.conditions import Finding
 from mooring.core.drift import variety
 from mooring.core.drift.counted import arrays, tuples
@@ -45,6 +45,7 @@ from mooring.core.drift.state import DriftState
 from mooring.core.drift.telling import Telling, anchored, digits
 from mooring.core.drift.watch import Watch, nothing_to_judge, unsuitable
 from mooring.core.monitoring import DriftFacts, Report, at, shown
+from mooring.core.sentences import bounded
 from mooring.core.telemetry import Cells, Counted
 
 #: What the collector reports under no feature's name.
@@ -65,6 +66,7 @@ class Earlier:
 def begun(start: float, end: float, problem: Finding | None = None) -> tuple[Memory, Report]:
     """Before the first window, which lasts from ``start`` to ``end``."""
     finding = problem or Finding("Starting", f"the first window ends at {shown(end)}", "Unknown")
+    finding = replace(finding, message=bounded(finding.message))
     return Memory(last_end=start, began=start), Report(
         {"state": "NoData", "message": finding.message},
         {DATA_HEALTHY: finding, DRIFTED: finding},
@@ -73,6 +75,7 @@ def begun(start: float, end: float, problem: Finding | None = None) -> tuple[Mem
 
 def unread(report: Report, problem: Finding) -> Report:
     """The report while a window that is over cannot be read: it waits, and an alarm stays."""
+    problem = replace(problem, message=bounded(problem.message))
     facts = replace(report.facts, healthy=False) if report.facts is not None else None
     drifted = report.conditions.get(DRIFTED)
     conditions = {DATA_HEALTHY: problem, DRIFTED: problem}
@@ -420,7 +423,9 @@ class _Step:
             since=at(memory.episode),
             change_point=at(min(changes, default=None)),
             features=tuple(
-                _name(revision, r) for revision, r in reports if r.condition is Condition.DRIFTED
+                bounded(_name(revision, r), NAME_LENGTH)
+                for revision, r in reports
+                if r.condition is Condition.DRIFTED
             )[:WORST],
             healthy=not broken,
             unhealthy_windows=tuple(
@@ -428,7 +433,7 @@ class _Step:
             ),
             episode=int(memory.episode or 0),
             window_end=at(self.end),
-            message=message,
+            message=bounded(message),
         )
         watched = tuple(one.name for one in self.watch.watched(self.reference))
         told = Telling(
@@ -444,7 +449,9 @@ def _name(revision: str | None, one: DriftReport) -> str:
 
 
 def _named(revision: str | None, one: DriftReport) -> DriftReport:
-    return one if revision is None else replace(one, feature=f"the answers' {one.feature}")
+    """As a sentence names it, which goes on behind the name."""
+    name = bounded(one.feature, NAME_LENGTH)
+    return replace(one, feature=name if revision is None else f"the answers' {name}")
 
 
 def _moment(seconds: float) -> Any:

@@ -39,7 +39,7 @@ def _evidence(drift: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
         if one.get("state") != _DRIFTED or one.get("psi") is None:
             continue
         stated = {
-            "feature": str(one.get("feature"))[:253],
+            "feature": str(one.get("feature") or "")[:253] or None,
             "statistic": "psi",
             "value": f"{one['psi']:.6g}",
             "samples": one.get("windowRows"),
