@@ -22,7 +22,18 @@ async def finish_job(api: Api, namespace: str, name: str, words: str) -> None:
     assert job is not None
     template = job["spec"]["template"]
     pod = {
-        "metadata": {"name": f"{name}-pod", "labels": template["metadata"]["labels"]},
+        "metadata": {
+            "name": f"{name}-pod",
+            "labels": template["metadata"]["labels"],
+            "ownerReferences": [
+                {
+                    "apiVersion": "batch/v1",
+                    "kind": "Job",
+                    "name": name,
+                    "uid": job["metadata"]["uid"],
+                }
+            ],
+        },
         "spec": {**template["spec"], "automountServiceAccountToken": False},
     }
     await api.create(kinds.POD, namespace, pod)

@@ -15,9 +15,14 @@ CLOCK_SET_BACK: Final = 300.0
 
 
 def parse_time(text: str) -> datetime:
-    """Reads RFC 3339; raises ValueError otherwise. A time without zone is taken as UTC."""
+    """Reads RFC 3339 into UTC; raises ValueError otherwise. Without zone it is taken as UTC."""
     moment = datetime.fromisoformat(text)
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    try:
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (
+        OverflowError
+    ) as error:  # the API server takes it, and in UTC it is no year of four digits
+        raise ValueError(f"{text} is too far away") from error
 
 
 def annotated_time(manifest: Mapping[str, Any], annotation: str) -> datetime | None:

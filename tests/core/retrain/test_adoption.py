@@ -44,6 +44,18 @@ def uri(world: World) -> str:
     return str(world.status["stable"]["modelUri"])
 
 
+def test_of_two_results_at_once_that_of_the_newer_request_stays() -> None:
+    world = serving(retraining())
+    for name in ("b-older", "a-newer"):
+        world.request(name, {"deploymentRef": {"name": "fraud"}})
+        world.settle()
+        world.wait(minutes=1)
+    world.patch_request("b-older", result=V8)
+    world.patch_request("a-newer", result=V9)
+    world.settle()
+    assert world.status["candidate"]["modelUri"] == V9["uri"]
+
+
 def test_it_becomes_a_candidate_and_then_stable_and_spec_is_not_written() -> None:
     world, name = fulfilled()
     before = dict(world.resource["spec"])

@@ -127,6 +127,31 @@ def test_what_the_api_server_refuses_is_told_of() -> None:
     assert plan.create != ()  # and it is tried again
 
 
+@pytest.mark.parametrize(
+    ("deadline", "ends"),
+    [
+        ("9999-12-31T23:59:59Z", "9999-12-31T23:59:59Z"),
+        ("2026-01-01t02:00:00z", "2026-01-01T02:00:00Z"),
+        ("2026-01-01T04:00:00+02:00", "2026-01-01T02:00:00Z"),
+        ("9999-12-31T23:59:59-23:00", "2026-01-02T00:01:00Z"),
+        ("0001-01-01T00:00:00+23:00", "2026-01-02T00:01:00Z"),
+    ],
+)
+def test_any_deadline_that_the_api_takes_is_kept_or_counts_as_not_stated(
+    deadline: str, ends: str
+) -> None:
+    """Seconds beyond 2³¹ overflow in Kubernetes, and the Job would fail as soon as it began."""
+    world = serving(retraining(action=JOB))
+    world.retraining = replace(world.retraining, templates={"train": TEMPLATE})
+    world.request("by-hand", {"deploymentRef": {"name": "fraud"}, "deadline": deadline})
+    world.settle()
+    assert request_status(world, "by-hand")["phase"] == "Running"
+    spec = job_of(world, "by-hand")["spec"]
+    assert 0 < spec["activeDeadlineSeconds"] < 2**31
+    env = {v["name"]: v["value"] for v in spec["template"]["spec"]["containers"][0]["env"]}
+    assert env["MOORING_DEADLINE"] == ends
+
+
 @pytest.mark.parametrize("kind", ["ConfigMap", "Job"])
 def test_what_somebody_else_has_of_its_name_is_told_of_and_waited_for(kind: str) -> None:
     world = asking(JOB)

@@ -10,6 +10,8 @@ from mooring.core.retrain.observing import ended, job_facts, template_to_read
 
 Json = dict[str, Any]
 RESOURCE: Json = {"spec": {"retraining": {"action": {"job": {"templateRef": {"name": "train"}}}}}}
+#: What the pods of the Job have.
+OURS: Json = {"ownerReferences": [{"kind": "Job", "name": "a", "uid": "u"}]}
 
 
 def job(kind: str = "", **status: Any) -> Json:
@@ -22,7 +24,7 @@ def job(kind: str = "", **status: Any) -> Json:
 
 def pod(code: int, words: str, at: str = "2026-01-01T00:00:00Z") -> Json:
     state = {"terminated": {"exitCode": code, "message": words, "finishedAt": at}}
-    return {"metadata": {}, "status": {"containerStatuses": [{"name": "train", "state": state}]}}
+    return {"metadata": OURS, "status": {"containerStatuses": [{"name": "train", "state": state}]}}
 
 
 @pytest.mark.parametrize(
@@ -45,15 +47,23 @@ def test_the_newest_words_of_a_container_that_ended_alike_are_the_last_ones() ->
     assert job_facts(job("Failed"), pods).words == "no memory"
 
 
+@pytest.mark.parametrize("owners", [{}, {"ownerReferences": [{"kind": "Job", "uid": "before"}]}])
+def test_words_of_a_pod_that_is_not_the_jobs_are_nobodys(owners: Json) -> None:
+    """An earlier Job of the name may have left one, and anybody who runs pods sets labels."""
+    foreign = {**pod(0, "theirs", "2026-01-01T02:00:00Z"), "metadata": owners}
+    assert job_facts(job("Complete"), [foreign]).words == ""
+    assert job_facts(job("Complete"), [pod(0, "ours"), foreign]).words == "ours"
+
+
 def test_words_of_an_init_container_count_where_no_other_has_any() -> None:
     state = {"terminated": {"exitCode": 2, "message": "no data", "finishedAt": "x"}}
-    waiting = {"metadata": {}, "status": {"initContainerStatuses": [{"lastState": state}]}}
+    waiting = {"metadata": OURS, "status": {"initContainerStatuses": [{"lastState": state}]}}
     assert job_facts(job("Failed"), [waiting]).words == "no data"
 
 
 @pytest.mark.parametrize("odd", [{}, {"status": {}}, {"status": {"containerStatuses": [{}]}}])
 def test_an_odd_pod_has_no_words(odd: Json) -> None:
-    assert job_facts(job("Failed"), [odd]).words == ""
+    assert job_facts(job("Failed"), [{"metadata": OURS, **odd}]).words == ""
 
 
 def test_pods_that_were_started_are_counted() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from mooring.core.retrain.result import Unacceptable, check, own_prefix, read_words
@@ -16,6 +18,12 @@ PREFIXES = (
 
 def result(uri: str = "s3://models/fraud/v8", digest: object = DIGEST) -> dict[str, object]:
     return {"uri": uri, "digest": digest}
+
+
+def test_metrics_that_no_status_can_hold_are_left_out() -> None:
+    """JSON can spell half of a surrogate pair, which cannot be sent."""
+    words = json.dumps({**result(), "metrics": {"a": "\ud800", "\ud800": 1, "b": 0.5}})
+    assert check(read_words(words), PREFIXES).metrics == {"b": "0.5"}
 
 
 @pytest.mark.parametrize(

@@ -131,10 +131,13 @@ def pending_inputs(inputs: Mapping[str, Any], found: Wanted) -> Wanted:
 
 
 def _pending(desk: Desk) -> Wanted | None:
-    """The newest result that is to be adopted and has no recorded revision."""
+    """The oldest request's result that is to be adopted and has no recorded revision.
+
+    Each has its turn, and the one that is adopted last stays: of several at once the newest's.
+    """
     if desk.rules.on_success == "None":
         return None
-    for request in reversed(desk.requests):
+    for request in desk.requests:
         entry = desk.ledger.of(request.name)
         if entry is None or entry.outcome is not None or entry.model != desk.model:
             continue

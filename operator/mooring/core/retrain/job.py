@@ -28,6 +28,8 @@ _VOLUME = "mooring-request"
 _RETRIES = 2
 _EVIDENCE_IN_ENV = 20
 _SHORTEST = 60
+#: Kubernetes counts nanoseconds in 63 bits: a longer time is none, and the Job fails at once.
+_LONGEST = 2**31 - 1
 
 
 class NoTemplate(ValueError):
@@ -87,9 +89,10 @@ def _job(
     if not pod.get("containers"):
         raise NoTemplate(f"PodTemplate {name} {where} has no containers: add one that trains")
     meta = template.get("metadata") or {}
+    seconds = int((deadline - owner.now).total_seconds())
     spec: Manifest = {
         "backoffLimit": _RETRIES,
-        "activeDeadlineSeconds": max(_SHORTEST, int((deadline - owner.now).total_seconds())),
+        "activeDeadlineSeconds": min(max(_SHORTEST, seconds), _LONGEST),
         "template": {
             "metadata": {
                 "labels": {

@@ -11,7 +11,7 @@ _WORDS_LIMIT = 4096
 
 
 def owned_by(obj: Mapping[str, Any], uid: str) -> bool:
-    """Whether an object belongs to the request with this uid."""
+    """Whether an object belongs to the request, or the Job, with this uid."""
     owners = obj["metadata"].get("ownerReferences") or ()
     return any(o.get("uid") == uid for o in owners)
 
@@ -46,16 +46,20 @@ def ended(job: Mapping[str, Any]) -> bool:
 
 
 def job_facts(job: Mapping[str, Any], pods: Iterable[Mapping[str, Any]] = ()) -> JobFacts:
-    """Reads a raw Job and its pods; odd or missing fields count as absent."""
+    """Reads a raw Job and its pods; odd or missing fields count as absent.
+
+    Of ``pods`` those of another Job, of an earlier request of the name for example, say nothing.
+    """
+    uid = str(job["metadata"].get("uid", ""))
     status = job.get("status") or {}
     failed = _condition(job, "Failed")
     succeeded = _condition(job, "Complete") is not None
     started = sum(int(status.get(part) or 0) for part in ("active", "succeeded", "failed"))
     return JobFacts(
-        uid=str(job["metadata"].get("uid", "")),
+        uid=uid,
         ended=ended(job),
         succeeded=succeeded,
-        words=_last_words(pods, succeeded=succeeded),
+        words=_last_words((pod for pod in pods if owned_by(pod, uid)), succeeded=succeeded),
         reason=str((failed or {}).get("reason") or ""),
         started=started,
     )

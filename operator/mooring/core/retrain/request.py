@@ -358,6 +358,7 @@ def _count(value: Any) -> int:
 
 def _time(value: Any) -> datetime | None:
     try:
-        return parse_time(value) if isinstance(value, str) else None
+        # RFC 3339 allows a small t and z, too, and so does the API server.
+        return parse_time(value.upper()) if isinstance(value, str) else None
     except ValueError:
         return None

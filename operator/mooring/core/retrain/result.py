@@ -117,7 +117,12 @@ def _metrics(raw: Any) -> dict[str, str]:
             continue
         if isinstance(name, str) and 0 < len(name) <= 253 and len(str(value)) <= 64:
             found[name] = str(value)
-    return found
+    return {name: value for name, value in found.items() if _is_text(name + value)}
+
+
+def _is_text(text: str) -> bool:
+    """Whether it can be sent: JSON also spells half a surrogate pair."""
+    return not re.search("[\ud800-\udfff]", text)
 
 
 def _shown(text: str) -> str:
