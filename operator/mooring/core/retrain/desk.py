@@ -28,6 +28,8 @@ from mooring.core.retrain.request import (
     Request,
     accepted,
     deadline_of,
+    is_over,
+    said_end,
 )
 from mooring.core.retrain.result import Result
 from mooring.core.retrain.triggers import Pull, blocked_for_all
@@ -37,6 +39,8 @@ Manifest = dict[str, Any]
 
 _MESSAGE = 1000
 _EVIDENCE = 20
+#: Requests that are attended to at once: all of them stand in one annotation.
+MOST_OPEN = 100
 #: Without spec.retraining a request made by hand is left to whoever watches.
 LEFT_TO_PIPELINES = RetrainingSpec.model_validate({"action": {"none": {}}})
 
@@ -143,9 +147,16 @@ def entered(desk: Desk, revision: str | None, adopted: Mapping[str, str]) -> Des
     if revision is None:
         return desk
     ledger = desk.ledger
+    named = {entry.request for entry in ledger.entries}
+    room = MOST_OPEN - sum(entry.open for entry in ledger.entries)
     for request in desk.requests:
-        if ledger.of(request.name) is None and not request.deleted:
-            ledger = ledger.with_entry(_found(desk, request, revision))
+        if request.name in named or request.deleted:
+            continue
+        if not is_over(request):
+            room -= 1
+            if room < 0:
+                continue  # it has its turn when another has ended
+        ledger = ledger.with_entry(_found(desk, request, revision))
     seen = {request.name: request for request in desk.requests}
     for entry in ledger.entries:
         known = _made(entry, seen)
@@ -156,10 +167,13 @@ def entered(desk: Desk, revision: str | None, adopted: Mapping[str, str]) -> Des
 
 
 def _found(desk: Desk, request: Request, revision: str) -> Entry:
-    """The entry of a request that somebody made by hand."""
+    """The entry of a request that somebody made by hand, or that the ledger has forgotten: then
+    what its status says of its end holds, or the model of long ago would be adopted anew.
+    """
+    outcome, adopted = said_end(request)
     return Entry(
         request=request.name, revision=revision, trigger=MANUAL, episode=request.uid,
-        at=request.created, model=desk.model, made=True,
+        at=request.created, model=desk.model, made=True, outcome=outcome, adopted=adopted,
     )  # fmt: skip
 
 

@@ -207,6 +207,26 @@ def _closed(request: Request, entry: Entry, owner: Owner) -> Manifest:
     return _with(status, _condition(request, owner, CONDITION_ADOPTED, holds, reason, words))
 
 
+def said_end(request: Request) -> tuple[str | None, str | None]:
+    """The outcome that its status tells of, and the revision that was made of it; None: neither."""
+    reason = _found(request, CONDITION_ADOPTED).get("reason")
+    if reason not in (outcomes.ADOPTED, outcomes.SUPERSEDED, outcomes.LEFT):
+        return None, None
+    revision = request.status.get("revision")
+    return str(reason), str(revision) if revision and reason == outcomes.ADOPTED else None
+
+
+def is_over(request: Request) -> bool:
+    """Whether its status tells of its end."""
+    return request.status.get("phase") == "Failed" or said_end(request)[0] is not None
+
+
+def crowded_out(request: Request, owner: Owner, most: int) -> Attended:
+    """The status of a request that has to wait until one of those before it has ended."""
+    words = f"{most} others of {owner.name} are not finished: this one waits for its turn"
+    return _waiting(request, owner, "False", "TooMany", words)
+
+
 # whoever trains has to know of it -------------------------------------------------------------
 
 

@@ -11,11 +11,11 @@ from mooring.api import parse_duration
 from mooring.core.promql import Bound
 from mooring.core.retrain import ledger as outcomes
 from mooring.core.retrain.counting import EVERY, Question, counted_since, questions
-from mooring.core.retrain.desk import Desk
+from mooring.core.retrain.desk import MOST_OPEN, Desk
 from mooring.core.retrain.effect import Fate, ineffective, relapses
 from mooring.core.retrain.event import Delivery
 from mooring.core.retrain.ledger import Entry, Ledger
-from mooring.core.retrain.request import Request, attend
+from mooring.core.retrain.request import Request, attend, crowded_out, is_over
 from mooring.core.retrain.triggers import (
     Hold,
     Pulled,
@@ -161,6 +161,7 @@ def _tended(desk: Desk, stable: Revision, revisions: tuple[Revision, ...]) -> Re
     statuses, deliver = [], []
     moments: list[datetime | None] = []
     seen = {request.name for request in desk.requests}
+    entries = {entry.request: entry for entry in desk.ledger.entries}
     create = [
         desk.manifest(entry)
         for entry in desk.ledger.entries
@@ -169,13 +170,17 @@ def _tended(desk: Desk, stable: Revision, revisions: tuple[Revision, ...]) -> Re
     if create:  # and may be refused: then it is said, and tried again
         moments.append(desk.now + _AGAIN)
     for request in desk.requests:
-        entry = desk.ledger.of(request.name)
-        if entry is None or request.deleted:
+        entry = entries.get(request.name)
+        if request.deleted or (entry is None and is_over(request)):
             continue
         # Stable may be another by now; a record that is gone, or never was, leaves only that.
-        asked = known.get(str(request.spec.get("revision") or entry.revision), stable)
+        of = request.spec.get("revision") or (entry.revision if entry is not None else "")
+        asked = known.get(str(of), stable)
         owner = desk.owner(asked.hash, asked.model_uri, asked.resolved_digest)
-        found = attend(request, entry, owner, desk.facts)
+        if entry is None:
+            found = crowded_out(request, owner, MOST_OPEN)
+        else:
+            found = attend(request, entry, owner, desk.facts)
         create += found.create
         if found.deliver is not None:
             deliver.append(found.deliver)
