@@ -159,6 +159,7 @@ def test_what_makes_a_revision_has_no_default() -> None:
         "spec.monitoring.drift.falseAlarmsPerQuarter",
         "spec.monitoring.sample",
         "spec.monitoring.groundTruth.maturity",
+        "spec.monitoring.sampleStore.rows",
         "spec.retraining.minDataWindow",
         "spec.retraining.cooldown",
         "spec.retraining.deadline",

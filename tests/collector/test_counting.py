@@ -6,7 +6,6 @@ import json
 import math
 import re
 import sys
-from collections import Counter
 from typing import Any
 from unittest.mock import Mock
 
@@ -16,7 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.collector.references import answer, exchange, exposed, infer, reference, telemetry
 
-from mooring_collector.counts import Reservoir
 from mooring_collector.errors import ConfigurationError
 from mooring_collector.extraction import Extractor, digest
 from mooring_collector.grid import read_reference
@@ -232,7 +230,7 @@ def test_excluded_features_are_nowhere_and_hashed_ones_match_hashes_only() -> No
     ]}  # fmt: skip
     send(found, body)
     assert counted(found)["city"][city["categories"].index(digest("bonn"))] == 1
-    shown = exposed(found) + str(found.sample())
+    shown = exposed(found) + json.dumps(list(found.samples.shown()))
     assert "0.123" not in shown
     assert "x[0]" not in shown
     assert "bonn" not in shown
@@ -245,9 +243,10 @@ def test_unknown_categories_are_counted_and_never_kept() -> None:
         {"name": "city", "shape": [1], "datatype": "BYTES", "data": ["Mrs Miller, Elm Street 3"]},
     ]}  # fmt: skip
     send(found, body)
-    assert "Miller" not in str(found.sample())
+    ((row,),) = found.samples.shown()
+    assert row["features"]["city"] == "(unseen)"
+    assert "Miller" not in str(row)
     assert "Miller" not in exposed(found)
-    assert found.sample()[0]["features"]["city"] is None
 
 
 def test_an_error_of_ours_says_nothing_of_what_was_in_the_body(
@@ -383,27 +382,6 @@ def test_the_share_that_is_looked_at_is_the_sample(share: float) -> None:
     found = telemetry(sample=share)
     looked = sum(found.sampled() for _ in range(4000))
     assert abs(looked / 4000 - share) < 0.04
-
-
-def test_every_row_has_the_same_chance_to_be_in_the_reservoir() -> None:
-    taken: Counter[float] = Counter()
-    for seed in range(300):
-        reservoir = Reservoir(20, 1, seed)
-        for part in np.array_split(np.arange(200.0)[:, None], 7):
-            reservoir.add(part)
-        kept = reservoir.kept()[:, 0].tolist()
-        assert len(set(kept)) == 20
-        taken.update(kept)
-    shares = np.array([taken[float(i)] for i in range(200)]) / 300
-    # Each is Binomial(300, .1)/300: five standard deviations are .087.
-    assert np.abs(shares - 0.1).max() < 0.087
-    assert abs(shares[:100].mean() - 0.1) < 0.01
-
-
-def test_a_reservoir_is_not_full_before_it_has_seen_enough() -> None:
-    reservoir = Reservoir(10, 2)
-    reservoir.add(np.ones((3, 2)))
-    assert reservoir.kept().tolist() == [[1, 1]] * 3
 
 
 # --- configuration ----------------------------------------------------------------------------

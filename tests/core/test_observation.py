@@ -151,6 +151,10 @@ def test_routers_may_reach_the_collector_and_nobody_else_its_copies() -> None:
     (copying,) = [rule for rule in policy["ingress"] if rule["ports"][0]["port"] == 9001]
     routers = {"podSelector": {"matchLabels": {"mooring.dev/router": "fraud"}}}
     assert copying["from"] == [routers]
+    (asking,) = [rule for rule in policy["ingress"] if rule["ports"][0]["port"] == 8080]
+    prometheus, neighbours = asking["from"]
+    assert "namespaceSelector" in prometheus
+    assert neighbours == {"podSelector": {}}
 
 
 # --- what is rendered -------------------------------------------------------------------------
@@ -203,6 +207,43 @@ def test_the_collector_reads_what_the_operator_writes() -> None:
 def test_the_protocol_is_the_runtimes(protocols: tuple[str, ...], expected: str) -> None:
     spec = MonitoringSpec.model_validate(MONITORING)
     assert collector_config(spec, protocols) == {"protocol": expected, "sample": 1}
+
+
+def test_what_says_nothing_of_a_sample_store_is_rendered_as_before_there_was_one() -> None:
+    """Another text would replace the pod of every collector when the operator is upgraded."""
+    config = collector_config(FULL, ("open-inference-v2",))
+    assert config.keys() == {"protocol", "sample", "features", "outputs", "feedback"}
+
+
+@pytest.mark.parametrize(("store", "rows"), [({}, 500), ({"rows": 20}, 20)])
+def test_the_collector_keeps_as_many_rows_as_are_asked_for(
+    store: dict[str, int], rows: int
+) -> None:
+    spec = MonitoringSpec.model_validate(MONITORING | {"sampleStore": store})
+    text = json.dumps(collector_config(spec, ())).encode()
+    assert read_settings(text, read_reference(reference().to_text().encode())).reservoir == rows
+
+
+@pytest.mark.parametrize("change", [{"sampleStore": {"rows": 20}}, {"sampleStore": None}])
+def test_a_sample_store_that_is_switched_on_changed_or_off_replaces_the_collector_alone(
+    change: dict[str, Any],
+) -> None:
+    world = serving(traffic=ENVOY, monitoring=MONITORING | {"sampleStore": {"rows": 500}})
+    roll(world)
+    world.settle()
+    before = {ref: _said(child) for ref, child in world.children.items()}
+    world.edit(monitoring=MONITORING | change)
+    world.settle()
+    after = {ref: _said(child) for ref, child in world.children.items()}
+    assert before.keys() == after.keys()
+    assert {ref for ref in after if before[ref] != after[ref]} == {
+        Ref("ConfigMap", "fraud-collector"),
+        Ref("Deployment", "fraud-collector"),
+    }
+
+
+def _said(child: dict[str, Any]) -> Any:
+    return child.get("spec", child.get("data"))
 
 
 def rendered(spec: MonitoringSpec) -> dict[str, dict[str, Any]]:

@@ -1,10 +1,11 @@
-"""The HTTP side: metrics, labels and health. Bare ASGI: four paths need no framework."""
+"""The HTTP side: metrics, labels, kept rows and health. Bare ASGI: four paths need no framework."""
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import Any
 
 import orjson
@@ -35,7 +36,11 @@ class Application:
         """The ASGI entry point."""
         if scope["type"] != "http":
             return
-        status, kind, body = await self._answer(scope["method"], scope["path"], receive)
+        asked = scope["method"], scope["path"]
+        if asked == ("GET", "/sample") and self._service.telemetry.samples.size:
+            await _stream(send, "application/x-ndjson", self._sample())
+            return
+        status, kind, body = await self._answer(*asked, receive)
         headers = [(b"content-type", kind.encode()), (b"content-length", b"%d" % len(body))]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
@@ -54,19 +59,18 @@ class Application:
             case "GET" | "HEAD", "/healthz":
                 return _json(200, {"status": "ok"})
             case "GET", "/sample":
-                return self._sample()
+                return _json(404, {"error": "no rows are kept: set spec.monitoring.sampleStore"})
             case "POST", "/feedback":
                 return await self._feedback(receive)
             case _, "/metrics" | "/healthz" | "/sample" | "/feedback":
                 return _json(405, {"error": f"{path} does not take {method}"})
         return _json(404, {"error": "there are /metrics, /feedback, /sample and /healthz"})
 
-    def _sample(self) -> tuple[int, str, bytes]:
-        telemetry = self._service.telemetry
-        if not telemetry.settings.reservoir:
-            return _json(404, {"error": "no rows are kept: collector.json names no reservoir"})
-        lines = b"".join(orjson.dumps(row) + b"\n" for row in telemetry.sample())
-        return 200, "application/x-ndjson", lines
+    async def _sample(self) -> AsyncIterator[bytes]:
+        """A row a line. Between its pieces others get their turn, and a slow reader holds one."""
+        for rows in self._service.telemetry.samples.shown():
+            yield b"".join(orjson.dumps(row) + b"\n" for row in rows)
+            await asyncio.sleep(0)
 
     async def _feedback(self, receive: Receive) -> tuple[int, str, bytes]:
         telemetry = self._service.telemetry
@@ -104,6 +108,14 @@ class Application:
         if errors:
             answer["errors"] = errors[:_SHOWN_ERRORS]
         return _json(400 if errors and results.total() == len(errors) else 200, answer)
+
+
+async def _stream(send: Send, kind: str, parts: AsyncIterator[bytes]) -> None:
+    headers = [(b"content-type", kind.encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    async for part in parts:
+        await send({"type": "http.response.body", "body": part, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
 
 
 async def _body(receive: Receive) -> bytes:

@@ -140,32 +140,6 @@ def _zeros(grid: Grid | None) -> NDArray[np.int64]:
     return np.zeros(grid.cells if grid else 0, dtype=np.int64)
 
 
-class Reservoir:
-    """A uniform sample of all rows so far (Vitter's algorithm R), a batch of rows at a time."""
-
-    def __init__(self, size: int, columns: int, seed: int | None = None) -> None:
-        self.rows: Floats = np.empty((size, columns))
-        self.seen = 0
-        self._random = np.random.default_rng(seed)
-
-    def add(self, rows: Floats) -> None:
-        """Takes some of them, in the place of others once it is full."""
-        size = len(self.rows)
-        free = min(max(size - self.seen, 0), len(rows))
-        self.rows[self.seen : self.seen + free] = rows[:free]
-        rest = rows[free:]
-        if size and len(rest):
-            order = np.arange(self.seen + free + 1, self.seen + len(rows) + 1)
-            places = (self._random.random(len(rest)) * order).astype(np.int64)
-            taken = places < size
-            self.rows[places[taken]] = rest[taken]
-        self.seen += len(rows)
-
-    def kept(self) -> Floats:
-        """The sample, shape (rows, columns)."""
-        return self.rows[: min(self.seen, len(self.rows))]
-
-
 class Outputs:
     """What one revision answered: counts per cell, and rows that repeat the row before."""
 

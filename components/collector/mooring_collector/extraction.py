@@ -25,7 +25,8 @@ _MOST_PLANS = 64
 _MOST_KEPT_NAMES = 2 * MOST_COLUMNS
 _MOST_KEPT_BYTES = 128 << 10
 _LONGEST_TEXT = 1024
-_UNSEEN, _MISSING, _NOWHERE = -1, -2, -3
+#: What stands for a text in the place of its category; see :class:`Table`.
+UNSEEN, _MISSING, _NOWHERE = -1, -2, -3
 
 _Form = tuple[tuple[str, int], ...]
 """The tensors of a body: their names and widths."""
@@ -217,7 +218,7 @@ class Extractor:
                 table.violations[column.name, "pattern"] += 1
             if column.hashed:
                 text = digest(text)
-            table.cells[row, target] = known.get(text, _UNSEEN)
+            table.cells[row, target] = known.get(text, UNSEEN)
 
 
 def _small(form: _Form) -> bool:

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 
 from mooring_collector.bodies import read_answer, read_request
-from mooring_collector.counts import Histograms, Outputs, Reservoir, Sizes
+from mooring_collector.counts import Histograms, Outputs, Sizes
 from mooring_collector.errors import OversizedBody, UnreadableBody
 from mooring_collector.extraction import Extractor, Table, digest
 from mooring_collector.feedback import (
@@ -28,6 +28,7 @@ from mooring_collector.feedback import (
     slot_name,
 )
 from mooring_collector.regression import ErrorSums
+from mooring_collector.sampling import Samples
 from mooring_collector.settings import Bounds, Column, Settings
 from mooring_collector.tensors import rows_of
 
@@ -71,7 +72,6 @@ class Revision:
     features: Histograms
     outputs: Mapping[Traffic, Outputs]
     outcomes: Outcomes
-    reservoir: Reservoir | None
     requests: Counter[tuple[Traffic, Kind]] = field(default_factory=Counter)
     rows: int = 0
     request_sizes: Sizes = field(default_factory=Sizes)
@@ -131,6 +131,7 @@ class Telemetry:
         self._features = Extractor(settings.features, settings.ordered)
         answers = [one.name for one in settings.outputs]
         self._outputs = Extractor(settings.outputs, answers, whole=False)
+        self.samples = Samples(settings.reservoir, self._features, self._outputs)
         self._waiting: Waiting | None = None
         if settings.maturity > 0:
             numbers = len(self._outputs.numeric)
@@ -158,8 +159,7 @@ class Telemetry:
         if name and len(kept) >= self._bounds.revisions:
             del self.revisions[min(kept, key=lambda one: self.revisions[one].used)]
             self._dropped = True
-        names, size = self._bounds.names, self.settings.reservoir
-        columns = len(self._features.numeric) + len(self._features.texts)
+        names = self._bounds.names
         found = self.revisions[name] = Revision(
             number=self._begun,
             # Of all that come after a drop, since whose names were dropped is not kept.
@@ -167,7 +167,6 @@ class Telemetry:
             features=Histograms(self._features, names),
             outputs={kind: Outputs(self._outputs, names) for kind in get_args(Traffic)},
             outcomes=Outcomes(names),
-            reservoir=Reservoir(size, columns) if size else None,
         )
         self._begun += 1
         return found
@@ -185,7 +184,7 @@ class Telemetry:
         revision.request_sizes.observe(exchange.request_bytes)
         if exchange.answer_bytes:
             revision.answer_sizes.observe(exchange.answer_bytes)
-        kind = self._read(revision, traffic, exchange, now)
+        kind = self._read(name, revision, traffic, exchange, now)
         revision.requests[traffic, kind] += 1
         return kind
 
@@ -193,7 +192,9 @@ class Telemetry:
         """Counts an exchange that was not looked at."""
         self.revision(name).requests[traffic, kind] += 1
 
-    def _read(self, revision: Revision, traffic: Traffic, exchange: Exchange, now: float) -> Kind:
+    def _read(
+        self, name: str, revision: Revision, traffic: Traffic, exchange: Exchange, now: float
+    ) -> Kind:
         if not 200 <= exchange.status < 300:
             return "failed"
         if exchange.broken:
@@ -202,35 +203,33 @@ class Telemetry:
         try:
             tensors, own_id = read_request(protocol, exchange.request, exchange.header_bytes)
             rows = rows_of(tensors)
-            if traffic == "live":
-                self._count_features(revision, self._features.read(tensors))
+            asked = self._features.read(tensors) if traffic == "live" else None
         except OversizedBody:
             return "dropped"
         except UnreadableBody:
             return "unparsed"
+        if asked is not None:
+            revision.rows += asked.rows
+            revision.features.add(asked)
         outputs = revision.outputs[traffic]
+        answer: Table | None = None
         try:
             answer = self._outputs.read(read_answer(protocol, exchange.answer, rows))
         except UnreadableBody:
             outputs.violations[_ANSWER, "schema"] += max(rows, 1)
             return "answered"
+        finally:
+            if asked is not None:
+                self.samples.add(name, asked, answer)
         cells = outputs.add(answer)
         request = own_id or exchange.request_id
         if self._waiting is not None and request and cells:
             for row, (found, numbers) in enumerate(
                 zip(cells, answer.numbers.tolist(), strict=True)
             ):
-                name = slot_name(request, row, traffic == "shadow")
-                self._waiting.put(name, revision.number, found, now, numbers)
+                slot = slot_name(request, row, traffic == "shadow")
+                self._waiting.put(slot, revision.number, found, now, numbers)
         return "answered"
-
-    def _count_features(self, revision: Revision, table: Table) -> None:
-        revision.rows += table.rows
-        revision.features.add(table)
-        if revision.reservoir is not None and table.rows:
-            # Texts are kept as their categories: what is not listed in the reference is not kept.
-            both = np.concatenate((table.numbers, table.cells.astype(np.float64)), axis=1)
-            revision.reservoir.add(both)
 
     # --- labels ---------------------------------------------------------------------------------
 
@@ -338,24 +337,6 @@ class Telemetry:
             for outputs in revision.outputs.values():
                 outputs.flush()
 
-    def sample(self) -> list[dict[str, Any]]:
-        """The rows of every reservoir, by feature; excluded features are not there."""
-        found = []
-        for name, revision in self.revisions.items():
-            if revision.reservoir is None:
-                continue
-            numeric, texts = self._features.numeric, self._features.texts
-            for row in revision.reservoir.kept().tolist():
-                shown: dict[str, Any] = {"revision": name}
-                features: dict[str, Any] = dict(
-                    zip((one.name for one in numeric), map(_finite, row), strict=False)
-                )
-                for column, cell in zip(texts, row[len(numeric) :], strict=True):
-                    known = list(column.grid.categories) if column.grid else []
-                    features[column.name] = known[int(cell)] if 0 <= cell < len(known) else None
-                found.append(shown | {"features": features})
-        return found
-
 
 def _unknown_output(columns: Sequence[Column]) -> InvalidFeedback:
     known = ", ".join(one.name for one in columns if one.grid is not None)
@@ -367,7 +348,3 @@ def _as_float(score: float) -> float:
         return float(score)
     except OverflowError:  # of an integer of hundreds of digits
         return float("inf")
-
-
-def _finite(value: float) -> float | None:
-    return value if np.isfinite(value) else None

@@ -182,6 +182,14 @@ class GroundTruth(ApiModel):
     """How long after its request a label may come."""
 
 
+class SampleStore(ApiModel):
+    """Rows of live requests with their answers, for GET /sample of the collector."""
+
+    rows: Annotated[StrictInt, Field(ge=1, le=10_000)] = 500
+    """How many of each revision; the collector keeps fewer when they would take more than 16
+    MiB."""
+
+
 class MonitoringSpec(ApiModel):
     """Watches the model's data."""
 
@@ -206,3 +214,6 @@ class MonitoringSpec(ApiModel):
     """Share of the requests that is looked at."""
     ground_truth: GroundTruth | None = None
     """Labels that come later."""
+    sample_store: SampleStore | None = None
+    """Keeps a few rows, which whoever reaches the collector can read: raw values, but for features
+    with exclude or hash. Unset: no value leaves the pod."""

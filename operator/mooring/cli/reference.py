@@ -25,6 +25,9 @@ _DATE = re.compile(r"(\d{4}-\d\d-\d\d|\d{1,2}[./]\d{1,2}[./]\d{4})([T ].*)?")
 #: Letters of a name that spec.monitoring can hold, and of a text that is a category.
 _LONGEST_NAME = 128
 _LONGEST_TEXT = 256
+#: What captured traffic has in the place of a text that its own reference did not list: counted as
+#: unseen again, and no category.
+_UNSEEN = "(unseen)"
 #: Rows from which on a reference is worth the name: 30 times a window of any traffic.
 _FEW = 1000
 
@@ -65,7 +68,10 @@ def reference() -> None:
     help="Columns of texts of which only hashes are kept, as spec.monitoring has them (hash).",
 )
 @click.option(
-    "--prediction", metavar="COLUMN", multiple=True, help="Columns with the model's answers."
+    "--prediction",
+    metavar="COLUMN",
+    multiple=True,
+    help="Columns with the model's answers; by default those that captured traffic has as outputs.",
 )
 @click.option(
     "--label",
@@ -124,6 +130,7 @@ def build(
         raise click.UsageError(f"{', '.join(both)}: named as a feature and as something else")
     read = {*wanted, *outputs, label} - {""} if wanted else set()
     found = read_table(table, read, names)
+    outputs = outputs or tuple(one for one in found.outputs if one not in (*excluded, label))
     present = {column.name for column in found.columns} | set(found.left_out)
     needed = (*outputs, *([label] if label else []))
     # A mistyped name must not let a secret through; of a choice of columns the others are not read.
@@ -238,7 +245,7 @@ def _unwatchable(column: Column) -> str | None:
         return None if np.isfinite(column.numbers).any() else "it holds no finite number"
     if column.texts is None:
         return "more than 100,000 different texts: an identifier or free text"
-    known = [text for text in column.texts if text is not None]
+    known = [text for text in column.texts if text is not None and text != _UNSEEN]
     if not known:
         return "it is empty"
     if max(map(len, known)) > _LONGEST_TEXT:
@@ -265,7 +272,8 @@ def _counted(column: Column) -> FeatureReference:
         grid = numeric_grid(column.name, column.numbers)
         return feature_reference(grid, column.numbers, column.type)
     texts = column.texts or ()
-    return feature_reference(categorical_grid(column.name, texts), texts, column.type)
+    listed = [text for text in texts if text != _UNSEEN]
+    return feature_reference(categorical_grid(column.name, listed), texts, column.type)
 
 
 def _calibrated(file: str, score: Column, answer: FeatureReference, label: Column) -> Calibration:

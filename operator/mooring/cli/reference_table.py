@@ -64,11 +64,15 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class TrainingTable:
-    """The columns that were asked for, the number of rows, and what could not be read as either."""
+    """The columns that were asked for, the number of rows, and what could not be read as either.
+
+    ``outputs`` are columns that the file itself calls the model's answers.
+    """
 
     columns: tuple[Column, ...]
     rows: int
     left_out: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
 
 
 def read_table(path: Path, wanted: Collection[str], categorical: Collection[str]) -> TrainingTable:
@@ -152,8 +156,10 @@ def _places(
 def _json_lines(path: Path, wanted: Collection[str], categorical: Collection[str]) -> TrainingTable:
     """An object per line, by column; one that a row lacks is missing there."""
     cells: dict[str, _Cells] = {}
+    outputs: set[str] = set()
     rows = 0
-    for line, row in _json_rows(path):
+    for line, row, answers in _json_rows(path):
+        outputs.update(answers)
         for name in row.keys() - cells.keys():
             if not wanted or name in wanted:
                 cells[name] = _Cells(name, as_text=name in categorical)
@@ -169,11 +175,15 @@ def _json_lines(path: Path, wanted: Collection[str], categorical: Collection[str
     if unknown:
         known = ", ".join(sorted(cells)[:20])
         raise Failure(f"{path.name} has no column {', '.join(unknown)}; it has {known}")
-    return TrainingTable(tuple(cells[name].column(path.name) for name in sorted(cells)), rows)
+    columns = tuple(cells[name].column(path.name) for name in sorted(cells))
+    return TrainingTable(columns, rows, outputs=tuple(sorted(outputs & cells.keys())))
 
 
-def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The rows by line; those of captured traffic have their columns in "features"."""
+def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any], Collection[str]]]:
+    """The rows by line, and which of their columns are answers.
+
+    Those of captured traffic have their columns in "features" and "outputs".
+    """
     line = 0
     try:
         with path.open(encoding="utf-8-sig") as file:
@@ -181,11 +191,20 @@ def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 if not text.strip():
                     continue
                 row = json.loads(text)
+                answers: dict[str, Any] = {}
                 if isinstance(row, dict) and isinstance(row.get("features"), dict):
+                    if isinstance(row.get("outputs"), dict):
+                        answers = row["outputs"]
                     row = row["features"]
                 if not isinstance(row, dict):
                     raise Failure(f"{path.name}, line {line}: a row is an object by column")
-                yield line, row
+                both = sorted(row.keys() & answers.keys())
+                if both:
+                    raise Failure(
+                        f"{path.name}, line {line}: {both[0]} is a feature and an output: give "
+                        "each its own name"
+                    )
+                yield line, {**row, **answers}, answers.keys()
     except UnicodeDecodeError as error:
         raise Failure(f"{path.name} is not UTF-8 (byte {error.start}): convert it first") from error
     except (ValueError, RecursionError) as error:

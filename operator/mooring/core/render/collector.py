@@ -76,6 +76,9 @@ def collector_config(spec: MonitoringSpec, protocols: Sequence[str]) -> dict[str
     if spec.ground_truth is not None:
         maturity = parse_duration(spec.ground_truth.maturity).total_seconds()
         found["feedback"] = {"maturity": maturity}
+    if spec.sample_store is not None:
+        # Said only where it is wanted: another text would make another pod of every collector.
+        found["reservoir"] = spec.sample_store.rows
     return found
 
 
