@@ -235,3 +235,22 @@ ALMOST = st.fixed_dictionaries(
 @given(st.sampled_from(PROTOCOLS), VALUES | ALMOST, st.binary(max_size=16))
 def test_any_json_is_read_or_unreadable(protocol: Protocol, raw: Any, rest: bytes) -> None:
     assert set(_read(protocol, json.dumps(raw).encode() + rest, 0)) <= {2}
+
+
+def test_texts_as_bytes_have_no_more_rows_than_texts_as_json() -> None:
+    """A million empty ones fit a body, and held the event loop for seconds."""
+    rows = MOST_ROWS + 1
+    tensor = {"name": "city", "shape": [rows], "datatype": "BYTES",
+              "parameters": {"binary_data_size": 4 * rows}}  # fmt: skip
+    head = json.dumps({"inputs": [tensor]}).encode()
+    with pytest.raises(OversizedBody, match="more than 131072 rows"):
+        read_request("open-inference", head + bytes(4 * rows), len(head))
+
+
+@pytest.mark.parametrize("part", [b"\1", b"\1\0\0\0", b"\0\0\0\0\0", b"\xff" * 4])
+def test_texts_as_bytes_that_end_early_cannot_be_read(part: bytes) -> None:
+    tensor = {"name": "city", "shape": [1], "datatype": "BYTES",
+              "parameters": {"binary_data_size": len(part)}}  # fmt: skip
+    head = json.dumps({"inputs": [tensor]}).encode()
+    with pytest.raises(UnreadableBody):
+        read_request("open-inference", head + part, len(head))

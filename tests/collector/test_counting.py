@@ -384,6 +384,18 @@ def test_the_share_that_is_looked_at_is_the_sample(share: float) -> None:
     assert abs(looked / 4000 - share) < 0.04
 
 
+@pytest.mark.parametrize("column", ["number", "text"])
+def test_a_body_of_one_column_cannot_ask_for_gigabytes_for_the_others(column: str) -> None:
+    texts = {"type": "string"} if column == "text" else {}
+    found = telemetry(features=[{"name": f"f{i}", **texts} for i in range(400)])
+    rows = 1 << 20
+    tensor = {"name": "f0", "shape": [rows], "datatype": "BOOL",
+              "parameters": {"binary_data_size": rows}}  # fmt: skip
+    head = json.dumps({"inputs": [tensor]}).encode()
+    assert send(found, head + bytes(rows), header_bytes=len(head)) == "dropped"
+    assert found.revision("aa").rows == 0
+
+
 # --- configuration ----------------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import re
 from typing import Any
@@ -15,7 +16,7 @@ from mooring.core.drift.building import categorical_grid
 from mooring.core.drift.reference import Reference, feature_reference
 from mooring.core.retrain.figures import measured
 from mooring.core.retrain.measuring import Labels
-from mooring_collector.app import Application
+from mooring_collector.app import MOST_FEEDBACK_BYTES, MOST_HELD_BYTES, Application
 from mooring_collector.feedback import Feedback, InvalidFeedback, Prediction, Waiting, read_feedback
 from mooring_collector.service import Service
 from mooring_collector.settings import Bounds
@@ -293,3 +294,67 @@ async def test_other_paths_and_methods_are_told_what_there_is() -> None:
         assert (await http.post("/metrics")).status_code == 405
         assert (await http.get("/healthz")).json() == {"status": "ok"}
         assert "sampleStore" in (await http.get("/sample")).json()["error"]
+
+
+# --- senders of any kind ------------------------------------------------------------------------
+
+
+async def sent(application: Application, *parts: bytes, ends: bool = True) -> int:
+    """The status of feedback that comes in parts, and may never end."""
+    waiting = list(parts)
+    answered: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        if not waiting:
+            await asyncio.Event().wait()
+        part = waiting.pop(0)
+        return {"type": "http.request", "body": part, "more_body": bool(waiting) or not ends}
+
+    async def send(message: Any) -> None:
+        answered.append(message)
+
+    await application({"type": "http", "method": "POST", "path": "/feedback"}, receive, send)
+    return int(answered[0]["status"])
+
+
+async def test_feedback_that_does_not_end_is_given_up_and_counted() -> None:
+    found = telemetry(feedback={"maturity": 60})
+    application = Application(Service(found, Bounds()), body_seconds=0.05)
+    assert await sent(application, b"[", ends=False) == 408
+    assert found.revision("").feedback["refused"] == 1
+    assert await sent(application, b"[", b"]") == 200
+
+
+async def test_senders_who_never_end_hold_a_bounded_number_of_bytes_together() -> None:
+    found = telemetry(feedback={"maturity": 60})
+    application = Application(Service(found, Bounds()), body_seconds=0.5)
+    part = b" " * (MOST_FEEDBACK_BYTES - 1)
+    most = MOST_HELD_BYTES // len(part)
+    senders = [sent(application, part, ends=False) for _ in range(most + 3)]
+    answers = await asyncio.gather(*senders)
+    assert (answers.count(503), answers.count(408)) == (3, most)
+    assert await sent(application, b"[]") == 200  # what they held is free again
+
+
+async def test_others_get_their_turn_while_many_labels_are_counted() -> None:
+    found = telemetry(feedback={"maturity": 60})
+    body = b'[%s{"id": "y", "label": 1}]' % (b'{"id": "x", "label": 1},' * 5_000)
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    task = asyncio.create_task(other())
+    assert await sent(Application(Service(found, Bounds())), body) == 200
+    task.cancel()
+    assert turns > 100
+
+
+async def test_of_many_refusals_a_few_are_explained() -> None:
+    async with client(telemetry(feedback={"maturity": 60})) as http:
+        answered = await http.post("/feedback", json=[{}] * 9_000)
+    assert answered.status_code == 400
+    assert (answered.json()["refused"], len(answered.json()["errors"])) == (9_000, 5)

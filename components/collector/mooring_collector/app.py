@@ -19,18 +19,29 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 MOST_FEEDBACK_BYTES = 1 << 20
 MOST_FEEDBACK = 10_000
+#: Of all feedback that is being sent: of clients that never end there may be any number.
+MOST_HELD_BYTES = 16 << 20
+BODY_SECONDS = 10.0
 _SHOWN_ERRORS = 5
+#: Pieces of feedback that are read in one go, of at most 64 labels each: some milliseconds.
+_TOGETHER = 16
 
 
 class TooLarge(Exception):
     """A body over the limit."""
 
 
+class TooBusy(Exception):
+    """All feedback that is being sent is over the limit."""
+
+
 class Application:
     """Answers what is asked over HTTP."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, body_seconds: float = BODY_SECONDS) -> None:
         self._service = service
+        self._body_seconds = body_seconds
+        self._held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI entry point."""
@@ -75,7 +86,13 @@ class Application:
     async def _feedback(self, receive: Receive) -> tuple[int, str, bytes]:
         telemetry = self._service.telemetry
         try:
-            raw = orjson.loads(await _body(receive))
+            raw = orjson.loads(await self._body(receive))
+        except TimeoutError:
+            telemetry.refuse()
+            return _json(408, {"error": f"feedback is sent within {self._body_seconds:g} s"})
+        except TooBusy:
+            telemetry.refuse()
+            return _json(503, {"error": "too much feedback is being sent at a time: send it again"})
         except TooLarge:
             telemetry.refuse()
             return _json(413, {"error": f"at most {MOST_FEEDBACK_BYTES} bytes at a time"})
@@ -89,25 +106,56 @@ class Application:
             return _json(413, {"error": f"at most {MOST_FEEDBACK} pieces of feedback at a time"})
         now = time.monotonic()
         results: Counter[str] = Counter(dict.fromkeys(("joined", "late", "unknown", "refused"), 0))
-        errors = []
-        for piece in pieces:
+        errors: list[str] = []
+        for place, piece in enumerate(pieces, 1):
+            if place % _TOGETHER == 0:
+                await asyncio.sleep(0)  # half a million labels fit one body: others get their turn
             try:
                 labels = read_feedback(piece)
             except InvalidFeedback as error:
                 telemetry.refuse()
                 results["refused"] += 1
-                errors.append(str(error))
+                _note(errors, error)
                 continue
             for one in labels:
                 try:
                     results[telemetry.label(one, now)] += 1
                 except InvalidFeedback as error:
                     results["refused"] += 1
-                    errors.append(str(error))
+                    _note(errors, error)
         answer: dict[str, Any] = dict(results)
         if errors:
-            answer["errors"] = errors[:_SHOWN_ERRORS]
-        return _json(400 if errors and results.total() == len(errors) else 200, answer)
+            answer["errors"] = errors
+        return _json(400 if errors and results.total() == results["refused"] else 200, answer)
+
+    async def _body(self, receive: Receive) -> bytes:
+        """The whole body.
+
+        Raises:
+            TimeoutError: it does not end.
+            TooBusy: with what others send it is more than is held.
+            TooLarge: it alone is more than is read.
+        """
+        parts: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout(self._body_seconds):
+                while True:
+                    message = await receive()
+                    if message["type"] != "http.request":
+                        raise TooLarge
+                    part = message.get("body", b"")
+                    size += len(part)
+                    self._held += len(part)
+                    if size > MOST_FEEDBACK_BYTES:
+                        raise TooLarge
+                    if self._held > MOST_HELD_BYTES:
+                        raise TooBusy
+                    parts.append(part)
+                    if not message.get("more_body", False):
+                        return b"".join(parts)
+        finally:
+            self._held -= size
 
 
 async def _stream(send: Send, kind: str, parts: AsyncIterator[bytes]) -> None:
@@ -118,19 +166,9 @@ async def _stream(send: Send, kind: str, parts: AsyncIterator[bytes]) -> None:
     await send({"type": "http.response.body", "body": b""})
 
 
-async def _body(receive: Receive) -> bytes:
-    parts, size = [], 0
-    while True:
-        message = await receive()
-        if message["type"] != "http.request":
-            raise TooLarge
-        part = message.get("body", b"")
-        size += len(part)
-        if size > MOST_FEEDBACK_BYTES:
-            raise TooLarge
-        parts.append(part)
-        if not message.get("more_body", False):
-            return b"".join(parts)
+def _note(errors: list[str], error: InvalidFeedback) -> None:
+    if len(errors) < _SHOWN_ERRORS:
+        errors.append(str(error))
 
 
 def _json(status: int, content: dict[str, Any]) -> tuple[int, str, bytes]:

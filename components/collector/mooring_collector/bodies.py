@@ -6,6 +6,7 @@ Nothing here may raise anything but UnreadableBody, whatever the bytes are.
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Callable, Mapping, Sized
 from typing import Any, TypeVar
 
@@ -19,6 +20,7 @@ from mooring_collector.tensors import (
     MOST_VALUES,
     UNNAMED,
     Matrix,
+    bounded,
     matrix,
     read_json,
     row_tensors,
@@ -31,6 +33,7 @@ _NUMBERS: Mapping[str, str] = {
     "FP16": "<f2", "FP32": "<f4", "FP64": "<f8",
 }  # fmt: skip
 _LONGEST_HEADER = 1 << 20
+_LENGTH = struct.Struct("<I")
 _Found = TypeVar("_Found")
 Body = tuple[dict[str, Matrix], str]
 """Tensors by name, and the id that the body itself gives; empty without one."""
@@ -86,6 +89,8 @@ def _open_inference(body: bytes, header_bytes: int, key: str) -> Body:
         if size < 0 or len(part) != size:
             raise UnreadableBody("the body is shorter than its tensors")
         at += size
+        if one["datatype"] == "BYTES":
+            bounded(rows)
         tensors[str(one["name"])] = shaped(_binary(str(one["datatype"]), part), rows)
     found = raw.get("id")
     return tensors, found if isinstance(found, str) else ""
@@ -126,14 +131,18 @@ def _binary(datatype: str, part: memoryview) -> Matrix:
 
 
 def _texts(part: memoryview) -> Matrix:
+    raw = bytes(part)
     texts: list[str] = []
-    at = 0
-    while at < len(part):
-        size = int.from_bytes(part[at : at + 4], "little")
+    at, end = 0, len(raw)
+    while at < end:
+        try:
+            (size,) = _LENGTH.unpack_from(raw, at)
+        except struct.error as error:
+            raise UnreadableBody("the body is shorter than its tensors") from error
         at += 4
-        if at + size > len(part) or len(texts) >= MOST_VALUES:
+        if at + size > end or len(texts) >= MOST_VALUES:
             raise UnreadableBody("the body is shorter than its tensors")
-        texts.append(bytes(part[at : at + size]).decode("utf-8", "replace"))
+        texts.append(raw[at : at + size].decode("utf-8", "replace"))
         at += size
     found = np.empty(len(texts), dtype=object)
     found[:] = texts

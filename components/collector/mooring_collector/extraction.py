@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mooring_collector.errors import OversizedBody
 from mooring_collector.grid import Floats
 from mooring_collector.settings import MOST_COLUMNS, Column
 from mooring_collector.tensors import UNNAMED, Matrix, Tensors, rows_of
@@ -25,6 +26,9 @@ _MOST_PLANS = 64
 _MOST_KEPT_NAMES = 2 * MOST_COLUMNS
 _MOST_KEPT_BYTES = 128 << 10
 _LONGEST_TEXT = 1024
+#: Values of a table that is put together from several tensors, 32 MiB: of a body with all of its
+#: columns there are no more, and one with few of them could ask for gigabytes.
+_MOST_CELLS = 1 << 22
 #: What stands for a text in the place of its category; see :class:`Table`.
 UNSEEN, _MISSING, _NOWHERE = -1, -2, -3
 
@@ -93,7 +97,11 @@ class Extractor:
         self._plans: dict[_Form, _Plan] = {}
 
     def read(self, tensors: Tensors) -> Table:
-        """The columns of one body. Bodies without rows have none."""
+        """The columns of one body. Bodies without rows have none.
+
+        Raises:
+            OversizedBody: it has so many rows that their columns would not fit into memory.
+        """
         rows = rows_of(tensors)
         form: _Form = tuple((name, values.shape[1]) for name, values in tensors.items())
         plan = self._plans.get(form)
@@ -104,6 +112,8 @@ class Extractor:
                     self._plans.clear()
                 self._plans[form] = plan
         whole = self._whole(plan, tensors, rows)
+        if rows * ((len(self.numeric) if whole is None else 0) + len(self.texts)) > _MOST_CELLS:
+            raise OversizedBody(f"the columns of {rows} rows are too many values")
         table = Table(
             rows,
             np.full((rows, len(self.numeric)), np.nan) if whole is None else whole,
