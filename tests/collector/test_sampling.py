@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 
 import httpx
 import numpy as np
@@ -17,6 +19,7 @@ from tests.collector.references import answer, exchange, reference, telemetry
 from mooring.cli.reference import reference as reference_command
 from mooring.core.drift.building import categorical_grid, numeric_grid
 from mooring.core.drift.reference import Reference, feature_reference, from_config_map
+from mooring_collector import app
 from mooring_collector.app import Application
 from mooring_collector.extraction import digest
 from mooring_collector.sampling import MOST_BYTES, MOST_REVISIONS, Reservoir
@@ -45,9 +48,13 @@ def shown(found: Telemetry) -> list[dict[str, Any]]:
 
 
 async def fetched(found: Telemetry) -> httpx.Response:
-    transport = httpx.ASGITransport(Application(Service(found, Bounds())))
-    async with httpx.AsyncClient(transport=transport, base_url="http://collector") as http:
+    async with http_client(Application(Service(found, Bounds()))) as http:
         return await http.get("/sample")
+
+
+def http_client(application: Application) -> httpx.AsyncClient:
+    transport = httpx.ASGITransport(application)
+    return httpx.AsyncClient(transport=transport, base_url="http://collector")
 
 
 # --- what a row says ----------------------------------------------------------------------------
@@ -175,6 +182,27 @@ def test_rows_are_shown_some_at_a_time() -> None:
     parts = list(found.samples.shown())
     assert sum(map(len, parts)) == 10_000
     assert max(map(len, parts)) < 2_000
+
+
+async def test_readers_who_never_read_are_few_and_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "READ_SECONDS", 0.1)
+    found = telemetry(REFERENCE, reservoir=5)
+    ask(found, [(1, 2, 3, "rome")])
+    application = Application(Service(found, Bounds()))
+    statuses = []
+
+    async def never(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            statuses.append(message["status"])
+        elif statuses[-1] == 200:
+            await asyncio.Event().wait()
+
+    scope = {"type": "http", "method": "GET", "path": "/sample"}
+    readers = [application(scope, AsyncMock(), never) for _ in range(app.MOST_READERS + 2)]
+    await asyncio.gather(*readers)
+    assert statuses == [200] * app.MOST_READERS + [503] * 2
+    async with http_client(application) as http:
+        assert (await http.get("/sample")).status_code == 200
 
 
 def test_every_row_has_the_same_chance_to_be_in_the_reservoir() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 import orjson
@@ -22,6 +22,9 @@ MOST_FEEDBACK = 10_000
 #: Of all feedback that is being sent: of clients that never end there may be any number.
 MOST_HELD_BYTES = 16 << 20
 BODY_SECONDS = 10.0
+#: Of the sample, at a time. Each holds a piece of it, and one that has gone is noticed by nobody.
+MOST_READERS = 4
+READ_SECONDS = 120.0
 _SHOWN_ERRORS = 5
 #: Pieces of feedback that are read in one go, of at most 64 labels each: some milliseconds.
 _TOGETHER = 16
@@ -41,7 +44,7 @@ class Application:
     def __init__(self, service: Service, body_seconds: float = BODY_SECONDS) -> None:
         self._service = service
         self._body_seconds = body_seconds
-        self._held = 0
+        self._held = self._readers = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI entry point."""
@@ -49,12 +52,10 @@ class Application:
             return
         asked = scope["method"], scope["path"]
         if asked == ("GET", "/sample") and self._service.telemetry.samples.size:
-            await _stream(send, "application/x-ndjson", self._sample())
+            await self._show(send)
             return
         status, kind, body = await self._answer(*asked, receive)
-        headers = [(b"content-type", kind.encode()), (b"content-length", b"%d" % len(body))]
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        await _send(send, status, kind, body)
 
     async def _answer(self, method: str, path: str, receive: Receive) -> tuple[int, str, bytes]:
         match method, path:
@@ -77,11 +78,25 @@ class Application:
                 return _json(405, {"error": f"{path} does not take {method}"})
         return _json(404, {"error": "there are /metrics, /feedback, /sample and /healthz"})
 
-    async def _sample(self) -> AsyncIterator[bytes]:
-        """A row a line. Between its pieces others get their turn, and a slow reader holds one."""
-        for rows in self._service.telemetry.samples.shown():
-            yield b"".join(orjson.dumps(row) + b"\n" for row in rows)
-            await asyncio.sleep(0)
+    async def _show(self, send: Send) -> None:
+        """The sample, a row a line. Between its pieces others get their turn."""
+        if self._readers >= MOST_READERS:
+            await _send(send, *_json(503, {"error": f"{MOST_READERS} read the sample: ask again"}))
+            return
+        self._readers += 1
+        try:
+            async with asyncio.timeout(READ_SECONDS):
+                headers = [(b"content-type", b"application/x-ndjson")]
+                await send({"type": "http.response.start", "status": 200, "headers": headers})
+                for rows in self._service.telemetry.samples.shown():
+                    part = b"".join(orjson.dumps(row) + b"\n" for row in rows)
+                    await send({"type": "http.response.body", "body": part, "more_body": True})
+                    await asyncio.sleep(0)
+                await send({"type": "http.response.body", "body": b""})
+        except TimeoutError:
+            pass  # whoever does not read gets no end: the server closes the connection
+        finally:
+            self._readers -= 1
 
     async def _feedback(self, receive: Receive) -> tuple[int, str, bytes]:
         telemetry = self._service.telemetry
@@ -158,12 +173,10 @@ class Application:
             self._held -= size
 
 
-async def _stream(send: Send, kind: str, parts: AsyncIterator[bytes]) -> None:
-    headers = [(b"content-type", kind.encode())]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    async for part in parts:
-        await send({"type": "http.response.body", "body": part, "more_body": True})
-    await send({"type": "http.response.body", "body": b""})
+async def _send(send: Send, status: int, kind: str, body: bytes) -> None:
+    headers = [(b"content-type", kind.encode()), (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
 
 
 def _note(errors: list[str], error: InvalidFeedback) -> None:

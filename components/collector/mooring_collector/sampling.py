@@ -25,8 +25,8 @@ MOST_REVISIONS = 4
 MOST_BYTES = 16 << 20
 #: What stands for a text that the reference does not list; `mooring reference build` knows it.
 UNSEEN_TEXT = "(unseen)"
-#: Values that are shown in one go: some milliseconds.
-_PIECE = 1 << 13
+#: Values that are shown in one go: a millisecond, and 150 KiB of JSON at most.
+_PIECE = 1 << 10
 #: Below it each integer is a float, and above it none is written as an integer.
 _EXACT = 2.0**53
 
