@@ -7,7 +7,6 @@ import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
-from unittest.mock import AsyncMock
 
 import httpx
 import numpy as np
@@ -184,12 +183,32 @@ def test_rows_are_shown_some_at_a_time() -> None:
     assert max(map(len, parts)) < 2_000
 
 
+async def test_for_a_reader_who_has_left_no_more_is_written() -> None:
+    found = telemetry(REFERENCE, reservoir=5_000)
+    ask(found, [(1, 2, 3, "rome")] * 5_000)
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.disconnect" if sent else "http.request"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": "/sample"}
+    await Application(Service(found, Bounds()))(scope, receive, send)
+    assert len(sent) < 5
+
+
 async def test_readers_who_never_read_are_few_and_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(app, "READ_SECONDS", 0.1)
     found = telemetry(REFERENCE, reservoir=5)
     ask(found, [(1, 2, 3, "rome")])
     application = Application(Service(found, Bounds()))
     statuses = []
+
+    async def nothing() -> dict[str, Any]:
+        await asyncio.Event().wait()
+        return {}
 
     async def never(message: Any) -> None:
         if message["type"] == "http.response.start":
@@ -198,7 +217,7 @@ async def test_readers_who_never_read_are_few_and_given_up(monkeypatch: pytest.M
             await asyncio.Event().wait()
 
     scope = {"type": "http", "method": "GET", "path": "/sample"}
-    readers = [application(scope, AsyncMock(), never) for _ in range(app.MOST_READERS + 2)]
+    readers = [application(scope, nothing, never) for _ in range(app.MOST_READERS + 2)]
     await asyncio.gather(*readers)
     assert statuses == [200] * app.MOST_READERS + [503] * 2
     async with http_client(application) as http:

@@ -22,7 +22,7 @@ MOST_FEEDBACK = 10_000
 #: Of all feedback that is being sent: of clients that never end there may be any number.
 MOST_HELD_BYTES = 16 << 20
 BODY_SECONDS = 10.0
-#: Of the sample, at a time. Each holds a piece of it, and one that has gone is noticed by nobody.
+#: Of the sample, at a time: each holds a piece of it.
 MOST_READERS = 4
 READ_SECONDS = 120.0
 _SHOWN_ERRORS = 5
@@ -52,7 +52,7 @@ class Application:
             return
         asked = scope["method"], scope["path"]
         if asked == ("GET", "/sample") and self._service.telemetry.samples.size:
-            await self._show(send)
+            await self._show(receive, send)
             return
         status, kind, body = await self._answer(*asked, receive)
         await _send(send, status, kind, body)
@@ -78,12 +78,14 @@ class Application:
                 return _json(405, {"error": f"{path} does not take {method}"})
         return _json(404, {"error": "there are /metrics, /feedback, /sample and /healthz"})
 
-    async def _show(self, send: Send) -> None:
+    async def _show(self, receive: Receive, send: Send) -> None:
         """The sample, a row a line. Between its pieces others get their turn."""
         if self._readers >= MOST_READERS:
             await _send(send, *_json(503, {"error": f"{MOST_READERS} read the sample: ask again"}))
             return
         self._readers += 1
+        # What is sent to one that has left is dropped without a word.
+        gone = asyncio.create_task(_gone(receive))
         try:
             async with asyncio.timeout(READ_SECONDS):
                 headers = [(b"content-type", b"application/x-ndjson")]
@@ -92,10 +94,13 @@ class Application:
                     part = b"".join(orjson.dumps(row) + b"\n" for row in rows)
                     await send({"type": "http.response.body", "body": part, "more_body": True})
                     await asyncio.sleep(0)
+                    if gone.done():
+                        return
                 await send({"type": "http.response.body", "body": b""})
         except TimeoutError:
             pass  # whoever does not read gets no end: the server closes the connection
         finally:
+            gone.cancel()
             self._readers -= 1
 
     async def _feedback(self, receive: Receive) -> tuple[int, str, bytes]:
@@ -171,6 +176,11 @@ class Application:
                         return b"".join(parts)
         finally:
             self._held -= size
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 async def _send(send: Send, status: int, kind: str, body: bytes) -> None:
