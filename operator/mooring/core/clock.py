@@ -19,9 +19,8 @@ def parse_time(text: str) -> datetime:
     moment = datetime.fromisoformat(text)
     try:
         return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
-    except (
-        OverflowError
-    ) as error:  # the API server takes it, and in UTC it is no year of four digits
+    except OverflowError as error:
+        # The API server takes it, and in UTC it is no year of four digits.
         raise ValueError(f"{text} is too far away") from error
 
 
