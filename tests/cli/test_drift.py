@@ -141,6 +141,22 @@ def test_features_that_status_leaves_out_stand_as_their_last_window_says(
     assert states == {"amount": "Unhealthy", "branch": "Steady", "score": "Steady"}
 
 
+def test_a_revision_that_answers_no_more_is_not_said_to_be_unhealthy(
+    monitored: FakeApi, mooring: Mooring
+) -> None:
+    memory, report = begun(FIRST * HOUR, (FIRST + 1) * HOUR)
+    for hour, revision in ((FIRST, "old"), (FIRST + 1, STABLE)):
+        watch, counted = Watch(spec(), revision), traffic(hour, rows=2000, revision=revision)
+        span = hour * HOUR, (hour + 1) * HOUR
+        memory, report = judge(watch, reference(), counted, memory, report, *span)
+    put(monitored, state=memory.to_bytes())
+
+    result = mooring("drift", "fraud", "-n", "shop", "-o", "json")
+
+    scores = [one for one in json.loads(result.output)["features"] if one["name"] == "score"]
+    assert {one["revision"]: one["state"] for one in scores} == {STABLE: "Steady", "old": "NoData"}
+
+
 def test_beside_a_season_it_is_said_which_reference_is_shown(
     monitored: FakeApi, mooring: Mooring
 ) -> None:

@@ -39,6 +39,7 @@ def test_a_condition_and_an_event_of_the_same_cause_tell_it_once() -> None:
         "revision b: a short one",
         "no colon at all",
         "ends with a colon: ",
+        CAUSE.replace("55 requests", "5"),
     ],
 )
 def test_what_was_not_said_or_is_short_stays_whole(text: str) -> None:

@@ -24,8 +24,9 @@ class LastWords(logging.Handler):
         words = record.getMessage()
         if record.exc_info and record.exc_info[1] is not None:
             words += f" ({record.exc_info[1]!r})"
+        words = words[:_SHOWN]
         if words not in self.said:
-            self.said.append(words[:_SHOWN])
+            self.said.append(words)
 
     def __str__(self) -> str:
         return " | ".join(self.said) or "nothing"

@@ -32,7 +32,7 @@ Schedule = Annotated[
 
 _PREFIX_PATTERN = (
     r"^((s3|gs|https|pvc)://[A-Za-z0-9][A-Za-z0-9.:_-]*"
-    r"|(az|abfss?)://[a-z0-9][a-z0-9-]*(@[a-z0-9.]+)?)/([^\s?#%\\]+/)?$"
+    r"|(az|abfss?)://[$a-z0-9][a-z0-9-]*(@[a-z0-9.]+)?)/([^\s?#%\\]+/)?$"
 )
 _ODD_PATTERN = r"^[^:]*://[^/]*/(.*/)?\.{0,2}/"
 _odd = matcher(_ODD_PATTERN)

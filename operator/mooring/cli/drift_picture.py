@@ -186,7 +186,13 @@ def _features(
         view = View.of(features, settings, grid=reference.grid_hash)
         if memory.base is not None and revision in ("", memory.base.revision):
             view = based(view, memory.base.outputs if revision else memory.base.counts)
-        standing = _standing(view, counts, watch, reference, memory)
+        # A revision that did not answer in the last window is not judged in it either.
+        answered = counts or not revision
+        standing = (
+            _standing(view, counts, watch, reference, memory)
+            if answered
+            else ["NoData"] * len(features)
+        )
         found += [
             _feature(
                 view, row, revision, counts, states, told, threshold, memory, standing=standing[row]

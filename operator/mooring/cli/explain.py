@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -110,7 +111,9 @@ def without_repetition(text: str, said: Sequence[str]) -> str:
     at = text.find(": ")
     while at >= 0:
         cause = text[at + 2 :]
-        if len(cause) >= _LONG and any(cause in earlier for earlier in said):
+        # Up to its end: "at 10" is not "at 100".
+        told = re.compile(rf"{re.escape(cause)}(?!\w)")
+        if len(cause) >= _LONG and any(map(told.search, said)):
             return f"{text[:at]} (see above)"
         at = text.find(": ", at + 2)
     return text

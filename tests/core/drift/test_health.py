@@ -257,6 +257,9 @@ def test_a_reference_that_is_none_says_so_in_one_sentence(text: str, sentence: s
         ("source", 7, "the reference's source must be an object"),
         ("expectations", [1], "the reference's expectations must be an object"),
         ("expectations", {"missing": "few"}, "expectations cannot be read: could not convert"),
+        ("expectations", {"missing": 10**400}, "expectations cannot be read: int too large"),
+        ("expectations", {"range": float("nan")}, "cannot be read: range is no share from 0 to 1"),
+        ("expectations", {"outOfRange": -1}, "cannot be read: outOfRange is no share from 0 to 1"),
         ("calibration", {"output": "score", "labelled": 3, "positives": 1}, "lists of one length"),
         ("calibration", {"output": "score", "labelled": [1], "positives": [2]}, "more positives"),
         (

@@ -136,6 +136,22 @@ def test_answers_that_lose_their_variety_step_by_step_are_told_of_and_steady_one
     assert words not in other.conditions[DRIFTED].message
 
 
+def test_a_new_revision_begins_its_variety_anew_also_when_it_answers_a_window_later() -> None:
+    def answers(hour: int, revision: str, width: float) -> Counted:
+        score = np.clip(0.28 + (np.random.default_rng(hour).beta(2, 5, ROWS) - 0.28) * width, 0, 1)
+        (output,) = reference().outputs
+        counted = {(revision, "score"): cells(output.grid.count(score))}
+        return traffic(hour, outputs={reference().grid_hash: counted})
+
+    memory, report = begun(HOUR, 2 * HOUR)
+    for hour in range(1, 20):
+        watch = Watch(spec(), "old" if hour < 10 else "new")  # the tenth window holds old answers
+        counted = answers(hour, "old", 1.0) if hour < 11 else answers(hour, "new", 0.45)
+        span = hour * HOUR, (hour + 1) * HOUR
+        memory, report = judge(watch, reference(), counted, memory, report, *span)
+        assert "lose their variety" not in report.conditions[DRIFTED].message
+
+
 def test_only_the_last_revisions_are_remembered() -> None:
     found = followed({h: traffic(h, revision=f"r{h}") for h in range(1, 12)}, Watch(spec(), None))
 

@@ -11,7 +11,7 @@ from mooring.core.retrain.result import Unacceptable, check, own_prefix, read_wo
 DIGEST = "sha256:" + "a" * 64
 PREFIXES = (
     "s3://models/fraud/", "pvc://claim/", "https://models.example.com:8443/a/",
-    "gs://models/fraud/", "az://models@shop/fraud/",
+    "gs://models/fraud/", "az://models@shop/fraud/", "az://$web@shop/fraud/",
     "abfss://models@shop.dfs.core.windows.net/fraud/",
 )  # fmt: skip
 
@@ -35,6 +35,7 @@ def test_metrics_that_no_status_can_hold_are_left_out() -> None:
         "https://models.example.com:8443/a/b.tar.gz",
         "gs://models/fraud/v8",
         "az://models@shop/fraud/v8",
+        "az://$web@shop/fraud/v8",
         "abfss://models@shop.dfs.core.windows.net/fraud/v8/",
         "s3://models/fraud/..v8",
         "s3://models/fraud/...",

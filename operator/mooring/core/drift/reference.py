@@ -237,9 +237,14 @@ def _check_words(raw: Mapping[str, Any]) -> None:
         if not isinstance(raw.get(part) or {}, Mapping):
             raise InvalidReference(f"the reference's {part} must be an object")
     try:
-        Expectations.from_json(raw.get("expectations") or {})
-    except (TypeError, ValueError) as error:
+        expected = Expectations.from_json(raw.get("expectations") or {}).to_json()
+    except (TypeError, ValueError, OverflowError) as error:
         raise InvalidReference(f"the reference's expectations cannot be read: {error}") from error
+    odd = [name for name, share in expected.items() if not 0 <= share <= 1]
+    if odd:
+        raise InvalidReference(
+            f"the reference's expectations cannot be read: {odd[0]} is no share from 0 to 1"
+        )
 
 
 def _calibration(raw: Mapping[str, Any] | None) -> Calibration | None:

@@ -338,11 +338,16 @@ class _Step:
         rows = max((float(one.sum()) for one in counts.values()), default=self.counted.rows)
         window = Window(self.start, self.end, counts, rows, view.grid)
         if revision == self.watch.stable:
-            known = self.memory.variety if self.memory.stable in (None, revision) else {}
-            self.memory = replace(self.memory, variety=variety.followed(known, view, counts))
+            more = variety.followed(self._variety(), view, counts)
+            self.memory = replace(self.memory, variety=more, stable=revision)
         before = self.memory.outputs.get(revision, DriftState())
         expectations = self.watch.expectations(self.reference)
         return evaluate(view, window, before, settings, expectations=expectations)
+
+    def _variety(self) -> variety.Variety:
+        """What is known of the stable revision's answers; of another one's nothing."""
+        same = self.memory.stable in (None, self.watch.stable)
+        return self.memory.variety if same else {}
 
     def _is_new(self, revision: str) -> bool:
         """Whether too little is known of what a retrained revision usually answers; its answers are
@@ -405,6 +410,7 @@ class _Step:
             self.memory,
             last_end=self.end,
             stable=self.watch.stable,
+            variety=self._variety(),
             retrained=self.watch.retrained,
             features=state,
             outputs=states,

@@ -16,7 +16,7 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _SCHEMES = ("s3", "gs", "https", "pvc", "az", "abfs", "abfss")
 _URI = re.compile(
     r"(?:(?:s3|gs|https|pvc)://[A-Za-z0-9\[][A-Za-z0-9.\[\]:_-]*"
-    r"|(?:az|abfss?)://[a-z0-9][a-z0-9-]*(?:@[a-z0-9.]+)?)(?P<path>/.*)"
+    r"|(?:az|abfss?)://[$a-z0-9][a-z0-9-]*(?:@[a-z0-9.]+)?)(?P<path>/.*)"
 )
 _MOST_METRICS = 64
 
