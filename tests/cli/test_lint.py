@@ -321,3 +321,31 @@ def test_data_that_can_be_watched_is_no_problem(file: Path) -> None:
 """
     )
     assert lint(file).stdout == ""
+
+
+NAMESPACED = """\
+  analysis:
+    metrics: [{name: sold, prometheus: {query: 'sum(sold_total{namespace="shop"})', max: 5}}]
+  rollout: {bake: {duration: 30m}}
+  retraining:
+    action: {none: {}}
+    triggers: [{newData: {query: 'sum(increase(rows_total{namespace="shop"}[1h]))', atLeast: 5}}]
+"""
+
+
+@pytest.mark.parametrize("spec", [NAMESPACED, NAMESPACED[NAMESPACED.index("  retraining") :]])
+def test_a_file_without_a_namespace_is_of_the_one_that_its_queries_name(
+    file: Path, spec: str
+) -> None:
+    file.write_text(GOOD + spec)
+    assert lint(file).stdout == ""
+    file.write_text(GOOD.replace("  name: fraud\n", "  name: fraud\n  namespace: shop\n", 1) + spec)
+    assert lint(file).stdout == ""
+
+
+def test_a_file_without_a_namespace_is_of_one_and_not_of_several(file: Path) -> None:
+    file.write_text(GOOD + NAMESPACED.replace('"shop"}[1h]', '"mall"}[1h]'))
+    assert (
+        'spec.retraining.triggers[0].newData.query: a selector asks for namespace="mall": only '
+        "the ModelDeployment's own namespace shop can be read"
+    ) in lint(file).stdout

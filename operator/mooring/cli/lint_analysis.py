@@ -5,18 +5,16 @@ It is found here as it is there (:mod:`mooring.core.analysis`), PromQL by the pa
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
+
+from mooring.cli.lint_query import REVISION, namespace_of
 
 if TYPE_CHECKING:
     from mooring.api.modeldeployment import ModelDeployment
 
-#: A name of the same form: a file does not know its revision.
-_REVISION: Final = "bcdfghjklm"
-#: Nor what its runtime can be asked: perhaps everything.
+#: A file does not know what its runtime can be asked: perhaps everything.
 _ANY: Final = "sum by ({{ by }}) (any{{{ selector }}})"
-_NAMED: Final = re.compile(r"""\bnamespace\s*=\s*["'`]([a-z0-9][-a-z0-9]*)["'`]""")
 
 
 def analysis_problems(resource: ModelDeployment) -> Iterator[tuple[str, str]]:
@@ -30,9 +28,9 @@ def analysis_problems(resource: ModelDeployment) -> Iterator[tuple[str, str]]:
     found = standard(
         resource.spec,
         RenderSettings(prometheus=True),
-        namespace=resource.metadata.namespace or _namespace_of(resource),
+        namespace=namespace_of(resource),
         name=resource.metadata.name,
-        revision=_REVISION,
+        revision=REVISION,
         signals=Signals(_ANY, _ANY, _ANY),
     )
     for gap in found.gaps if found is not None else ():
@@ -48,10 +46,3 @@ def _placed(resource: ModelDeployment, reason: str, message: str) -> tuple[str, 
             query = ".prometheus.query" if reason == "InvalidQuery" else ""
             return f"spec.analysis.metrics[{index}]{query}", message.removeprefix(start)
     return "spec.analysis", message
-
-
-def _namespace_of(resource: ModelDeployment) -> str:
-    """A file without a namespace may be applied to that which its queries name."""
-    metrics = resource.spec.analysis.metrics if resource.spec.analysis else ()
-    queries = (metric.prometheus.query for metric in metrics if metric.prometheus is not None)
-    return next((found[1] for query in queries if (found := _NAMED.search(query))), "default")

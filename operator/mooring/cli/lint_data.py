@@ -6,14 +6,13 @@ The operator would say it in a condition, or nobody would ever ask; it is found 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
+
+from mooring.cli.lint_query import REVISION, namespace_of
 
 if TYPE_CHECKING:
     from mooring.api.modeldeployment import ModelDeployment
     from mooring.api.retraining_spec import RetrainingTrigger
-
-#: A name of the same form: a file does not know its revision.
-_REVISION: Final = "bcdfghjklm"
 
 
 def data_problems(resource: ModelDeployment) -> Iterator[tuple[str, str]]:
@@ -68,9 +67,9 @@ def _of_query(resource: ModelDeployment, query: str) -> tuple[str, str] | None:
     from mooring.core.promql import Bound, prepare
     from mooring.core.promql_tokens import BadQuery
 
-    namespace, name = resource.metadata.namespace or "default", resource.metadata.name
+    namespace, name = namespace_of(resource), resource.metadata.name
     try:
-        prepare(query, Bound(namespace, name, _REVISION, timedelta(minutes=5)))
+        prepare(query, Bound(namespace, name, REVISION, timedelta(minutes=5)))
     except (BadQuery, ValueError) as error:
         return "newData.query", str(error)
     return None
