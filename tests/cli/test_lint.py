@@ -277,6 +277,7 @@ DATA = """\
     reference: {configMap: fraud-reference}
     features:
     - {name: city, pattern: "[A-Z]\\\\p{L}+"}
+    - {name: sender, pattern: "[\\\\w-.]+@[\\\\w-.]+"}
 """
 
 
@@ -284,7 +285,10 @@ DATA = """\
     ("spec", "message"),
     [
         (DATA.replace("[A-Z]", "(?=x)"),
-         ":14: spec.monitoring.features[0].pattern: no regular expression of RE2: RE2 has no (?="),
+         ":14: spec.monitoring.features[0].pattern: no regular expression of RE2: invalid perl"),
+        (DATA.replace("[A-Z]", "[0-9]{1001}"),
+         "no regular expression of RE2: invalid repetition size: {1001}"),
+        (DATA.replace("L}+", "L}{1000}"), "no regular expression of RE2: pattern too large"),
         ("  traffic: {router: replicas}\n" + DATA,
          ":12: spec.monitoring: router replicas copies no requests"),
         ("  retraining: {action: {none: {}}, triggers: [{drift: {for: 1h}}]}\n",

@@ -27,7 +27,7 @@ def data_problems(resource: ModelDeployment) -> Iterator[tuple[str, str]]:
                 f"router {spec.traffic.router} copies no requests: use traffic.router envoy",
             )
         for index, feature in enumerate(spec.monitoring.features or ()):
-            problem = patterns.problem(feature.pattern or "")
+            problem = patterns.problem(feature.pattern or "", built=True)
             if problem:
                 at = f"spec.monitoring.features[{index}].pattern"
                 yield at, f"no regular expression of RE2: {problem}"

@@ -1,55 +1,38 @@
-"""Whether a pattern is one that the collector can match, which is RE2's to say and not Python's.
-
-RE2 is no library of the operator's. So what RE2 alone knows is replaced by something as good before
-Python reads the pattern, and what Python alone knows is refused by name. What gets through all the
-same ends the collector's start with a sentence.
-"""
+"""Whether a pattern is one that the collector can match, which is RE2's to say: so RE2 is asked."""
 
 from __future__ import annotations
 
-import re
-import warnings
+import re2  # type: ignore[import-untyped]
 
-#: An escape with its argument.
-_ESCAPE = r"\\[pP](?:\{\^?\w+\}|[A-Z])|\\x\{[0-9A-Fa-f]+\}|\\."
-_IN_CLASS = re.compile(_ESCAPE, re.DOTALL)
-#: A class, a quotation, an escape, or the beginning of a special group.
-_TOKEN = re.compile(
-    r"\[\^?\]?(?:\\.|\[:\^?\w+:\]|[^\]\\])*\]|\\Q.*?(?:\\E|$)"
-    rf"|{_ESCAPE}|\(\?[imsU-]+[:)]|\(\?<?.",
-    re.DOTALL,
-)
-_OF_PYTHON_ALONE = ("\\Z", "\\N", "\\u", "\\U", *(f"\\{digit}" for digit in range(1, 10)))
-_GROUPS_OF_PYTHON_ALONE = ("(?=", "(?!", "(?<=", "(?<!", "(?#", "(?(", "(?>")
+#: Bytes for a pattern's program: room for nearly none, since the operator matches nothing. RE2 is
+#: done once it has read the pattern, in milliseconds; with the room that the collector gives it,
+#: 256 characters can take two seconds, in which the process does nothing else.
+_HARDLY_ANY = 1 << 10
+#: What RE2 says of a pattern that it could read, but whose program found no room.
+_TOO_LARGE = "pattern too large"
 
 
-def problem(pattern: str) -> str:
-    """Why a pattern is no regular expression of RE2; empty when it is one."""
+def problem(pattern: str, *, built: bool = False) -> str:
+    """Why a pattern is no regular expression of RE2; empty when it is one.
+
+    ``built``: its program is made, too, as by the collector: it may be too large. That takes up to
+    seconds and some 10 MiB, so it is for patterns of whoever asks and not for everybody's.
+    """
+    options = re2.Options()
+    options.log_errors = False
+    if not built:
+        options.max_mem = _HARDLY_ANY
     try:
-        translated = _TOKEN.sub(lambda found: _translated(found[0]), pattern)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            re.compile(translated)
-    except (ValueError, OverflowError, RecursionError, re.error) as error:
-        return str(error) or "it is too deep"
+        re2.compile(pattern, options)
+    except UnicodeError:  # half of a surrogate pair
+        return "it is no text of Unicode"
+    except re2.error as error:
+        said = _text_of(error)
+        return "" if not built and said.startswith(_TOO_LARGE) else said
     return ""
 
 
-def _translated(token: str) -> str:
-    if token in _OF_PYTHON_ALONE or token in _GROUPS_OF_PYTHON_ALONE:
-        raise ValueError(f"RE2 has no {token}")
-    if token.startswith("["):
-        return "[" + _IN_CLASS.sub(lambda found: _translated(found[0]), token[1:-1]) + "]"
-    if token.startswith("\\Q"):
-        return re.escape(token[2:].removesuffix("\\E"))
-    if token.startswith(("\\p", "\\P")):
-        return r"\w" if len(token) > 2 else token
-    if token.startswith("\\x{"):
-        return "x"
-    if token in ("\\z", "\\C"):
-        return "x"
-    if token.startswith("(?<"):  # (?<name>
-        return f"(?P<{token[3:]}"
-    if token.startswith("(?") and token[-1] in ":)" and len(token) > 3:
-        return "(?:" if token.endswith(":") else ""
-    return token
+def _text_of(error: Exception) -> str:
+    """RE2 speaks in bytes, which may end in the middle of a letter."""
+    said = error.args[0] if error.args else ""
+    return said.decode("utf-8", "replace") if isinstance(said, bytes) else str(said)
