@@ -2,7 +2,9 @@
 
 CSV and JSON are read by the standard library. Parquet needs pyarrow, which is installed with
 ``mooring-operator[reference]`` and imported only when such a file is read. A column is a feature
-of numbers when all of its cells are numbers, or truth values; else its texts are categories.
+of numbers when all of its cells are numbers, or truth values; else its texts are categories. In CSV
+a cell is a number if it reads like one; in JSON and Parquet what is written as a text is one, as
+the collector takes it.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import re
 from array import array
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
@@ -32,6 +35,11 @@ _TRUTH = {"true": 1.0, "false": 0.0}
 #: With so many numbers in it, a column is one of numbers, and what is none is a mistake.
 _MOSTLY = 0.9
 _MOST_TEXTS = 100_000
+#: Numbers that JSON does not have, as the collector spells and takes them, in any case.
+_WORDS = {
+    "nan": math.nan, "": math.nan, "inf": math.inf, "infinity": math.inf, "-inf": -math.inf,
+    "-infinity": -math.inf,
+}  # fmt: skip
 _WHOLE = re.compile(r"-?\d+\.0+")
 _CSV_SUFFIXES = {".csv": ",", ".tsv": "\t"}
 _PARQUET_SUFFIXES = (".parquet", ".pq")
@@ -100,7 +108,7 @@ def _csv(
             if not header:
                 raise Failure(f"{path.name} is empty: the first line must name the columns")
             places = _places(path, header, wanted, categorical)
-            cells = [_Cells(name, as_text=name in categorical) for name in places]
+            cells = [_CsvCells(name, as_text=name in categorical) for name in places]
             rows = 0
             for row in lines:
                 if not row:
@@ -155,20 +163,20 @@ def _places(
 
 def _json_lines(path: Path, wanted: Collection[str], categorical: Collection[str]) -> TrainingTable:
     """An object per line, by column; one that a row lacks is missing there."""
-    cells: dict[str, _Cells] = {}
+    cells: dict[str, _JsonCells] = {}
     outputs: set[str] = set()
     rows = 0
     for line, row, answers in _json_rows(path):
         outputs.update(answers)
         for name in row.keys() - cells.keys():
             if not wanted or name in wanted:
-                cells[name] = _Cells(name, as_text=name in categorical)
-                cells[name].skip(rows, line)
+                cells[name] = _JsonCells(name, as_text=name in categorical)
+                cells[name].skip(rows)
         if len(cells) > _MOST_COLUMNS:
             raise Failure(f"{path.name}, line {line}: more than {_MOST_COLUMNS} columns")
         rows += 1
         for name, kept in cells.items():
-            kept.add(_json_cell(path, name, row.get(name), line), line)
+            kept.add(_json_value(path, name, row.get(name), line), line)
     if not rows:
         raise Failure(f"{path.name} is empty: write one object a line")
     unknown = sorted({*wanted, *categorical} - cells.keys())
@@ -213,47 +221,87 @@ def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any], Collection[str
         raise Failure(f"{path.name} cannot be read: {error.strerror}") from error
 
 
-def _json_cell(path: Path, name: str, value: Any, line: int) -> str:
-    """As the same cell would stand in CSV."""
-    if value is None:
-        return ""
+def _json_value(path: Path, name: str, value: Any, line: int) -> Any:
     if isinstance(value, list | dict):
         raise Failure(
             f"{path.name}, line {line}, column {name}: a value is a {type(value).__name__}: write "
             "each of its parts as a column"
         )
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return value
 
 
 class _Cells:
-    """The cells of one CSV column as they come: 12 bytes each, whatever they hold.
+    """The cells of one column as they come: 12 bytes each, whatever they hold.
 
     Numbers are kept as such, texts as places in a list of different ones. More than 100,000
     different texts are no categories; they are then forgotten.
     """
 
+    #: What a cell is that is no number.
+    other = "is no number"
+
     def __init__(self, name: str, *, as_text: bool) -> None:
         self._name, self._as_text = name, as_text
         self._numbers = array("d")
         self._codes: array[int] | None = array("i")
-        self._texts: dict[str, int] = {}
+        self._texts: dict[str | None, int] = {}
         self._filled = self._wrong = 0
         self._first_wrong: tuple[int, str] | None = None
         self._truth = self._fraction = False
 
-    def skip(self, rows: int, line: int) -> None:
+    def skip(self, rows: int) -> None:
         """Takes so many empty cells: of rows before the first that has this column."""
         for _ in range(rows):
-            self.add("", line)
+            self._keep(None)
+            self._numbers.append(math.nan)
+
+    def _keep(self, text: str | None) -> None:
+        if self._codes is not None:
+            self._codes.append(self._texts.setdefault(text, len(self._texts)))
+            if len(self._texts) > _MOST_TEXTS:
+                self._codes = None
+                self._texts.clear()
+
+    def _mistyped(self, cell: str, line: int) -> float:
+        self._wrong += 1
+        if self._first_wrong is None:
+            self._first_wrong = (line, cell)
+        return math.nan
+
+    def column(self, file: str) -> Column:
+        """The column: numbers if all of its cells are, else categories. Raises Failure."""
+        if self._filled and not self._wrong:
+            numbers = np.array(self._numbers, dtype=np.float64)
+            kind: ColumnType = "integer" if not self._fraction else "number"
+            # Beside true, 1 is a truth value, and 5 is none: with it, all of them are numbers.
+            if self._truth and np.isin(numbers[~np.isnan(numbers)], (0.0, 1.0)).all():
+                kind = "boolean"
+            return Column(self._name, kind, numbers=numbers)
+        right = self._filled - self._wrong
+        if self._first_wrong is not None and right >= _MOSTLY * self._filled:
+            line, cell = self._first_wrong
+            raise Failure(
+                f"{file}, row {line}, column {self._name}: {cell!r} {self.other}, but "
+                f"{right / self._filled:.1%} of the column are. Mend it, or say "
+                f"--categorical {self._name}"
+            )
+        if self._codes is None:
+            return Column(self._name, "string")
+        known = self._spelt(list(self._texts))
+        return Column(self._name, "string", texts=tuple(known[code] for code in self._codes))
+
+    def _spelt(self, texts: list[str | None]) -> list[str | None]:
+        """The different texts as traffic says them."""
+        return texts
+
+
+class _CsvCells(_Cells):
+    """Cells that are all texts, of which those are numbers that read like one."""
 
     def add(self, raw: str, line: int) -> None:
         """Takes a cell of a line of the file."""
         cell = raw.strip()
-        if self._codes is not None:
-            self._codes.append(self._texts.setdefault(cell, len(self._texts)))
-            if len(self._texts) > _MOST_TEXTS:
-                self._codes = None
-                self._texts.clear()
+        self._keep(cell or None)
         if not self._as_text:
             self._numbers.append(self._number(cell, line))
 
@@ -277,36 +325,34 @@ class _Cells:
         # Python also reads 1_000, which no other program writes.
         return self._mistyped(cell, line) if "_" in cell else number
 
-    def _mistyped(self, cell: str, line: int) -> float:
-        self._wrong += 1
-        if self._first_wrong is None:
-            self._first_wrong = (line, cell)
-        return math.nan
-
-    def column(self, file: str) -> Column:
-        """The column: numbers if all of its cells are, else categories. Raises Failure."""
-        if self._filled and not self._wrong:
-            numbers = np.array(self._numbers, dtype=np.float64)
-            kind: ColumnType = "integer" if not self._fraction else "number"
-            if self._truth:
-                kind = "boolean"
-            return Column(self._name, kind, numbers=numbers)
-        right = self._filled - self._wrong
-        if self._first_wrong is not None and right >= _MOSTLY * self._filled:
-            line, cell = self._first_wrong
-            raise Failure(
-                f"{file}, row {line}, column {self._name}: {cell!r} is no number, but "
-                f"{right / self._filled:.1%} of the column are. Mend it, or say "
-                f"--categorical {self._name}"
-            )
-        if self._codes is None:
-            return Column(self._name, "string")
-        texts = list(self._texts)
+    def _spelt(self, texts: list[str | None]) -> list[str | None]:
         if self._as_text and all(_WHOLE.fullmatch(text) for text in texts if text):
             # Numbers that are names, of a table that writes whole ones so: traffic says 7, not 7.0.
-            texts = [text.partition(".")[0] for text in texts]
-        known = [text or None for text in texts]
-        return Column(self._name, "string", texts=tuple(known[code] for code in self._codes))
+            return [text and text.partition(".")[0] for text in texts]
+        return texts
+
+
+class _JsonCells(_Cells):
+    """Values that say themselves whether they are numbers, truth values or texts."""
+
+    other = "is a text and no number"
+
+    def add(self, value: Any, line: int) -> None:
+        """Takes a value of a line of the file; None is missing."""
+        self._keep(None if value is None else _text(value))
+        if not self._as_text:
+            self._numbers.append(self._number(value, line))
+
+    def _number(self, value: Any, line: int) -> float:
+        found = _WORDS.get(value.lower()) if isinstance(value, str) else _float(value)
+        if found is not None and math.isnan(found):
+            return found
+        self._filled += 1
+        if found is None:
+            return self._mistyped(value, line)
+        self._truth = self._truth or isinstance(value, bool)
+        self._fraction = self._fraction or isinstance(value, float)
+        return found
 
 
 def _parquet(path: Path, wanted: Collection[str], categorical: Collection[str]) -> TrainingTable:
@@ -359,13 +405,23 @@ def _arrow_column(name: str, values: Any, *, as_text: bool) -> Column | None:
     return None
 
 
-def _text(value: Any) -> str:
-    """A category as traffic writes it: whole numbers without a fraction."""
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
+def _text(value: Any) -> str | None:
+    """A category as the collector spells it, whose numbers are float64; None is missing there."""
+    if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
+        number = _float(value)
+        if not math.isfinite(number):
+            return None
+        return str(int(number)) if number.is_integer() else str(number)
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
+def _float(value: Any) -> float:
+    """NaN where there is none, and infinity for what is too large for a float."""
+    try:
+        return math.nan if value is None else float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
 def _float_array(values: Any) -> FloatArray:
-    found = [np.nan if one is None else float(one) for one in values.to_pylist()]
-    return np.array(found, dtype=np.float64)
+    return np.array([_float(one) for one in values.to_pylist()], dtype=np.float64)
