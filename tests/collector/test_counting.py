@@ -214,6 +214,19 @@ def test_declared_rules_are_counted_by_name() -> None:
     }  # fmt: skip
 
 
+def test_an_integer_of_hundreds_of_digits_beside_a_nan_is_an_infinity() -> None:
+    found = telemetry(protocol="tensorflow-serving")
+    rows = [[float("nan"), 1, 2], [10**400, -(10**400), 2], ["?", 1, 2]]
+    send(found, {"instances": rows}, answer(0.5, 0.5, 0.5))
+    assert violations(found) == {("x[0]", "type"): 1}
+    grids = [one.grid for one in reference().features]
+    (great,), (small,) = (
+        grid.numeric_cells(np.array([value]))
+        for grid, value in zip(grids, (math.inf, -math.inf), strict=False)
+    )
+    assert (counted(found)["x[0]"][great], counted(found)["x[1]"][small]) == (1, 1)
+
+
 def test_excluded_features_are_nowhere_and_hashed_ones_match_hashes_only() -> None:
     document = json.loads(REFERENCE.to_text())
     city = next(one for one in document["features"] if one["name"] == "city")

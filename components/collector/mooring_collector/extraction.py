@@ -256,7 +256,7 @@ def _number(value: Any) -> float | None:
         try:
             return float(value)
         except OverflowError:
-            return math.copysign(math.inf, value)
+            return math.inf if value > 0 else -math.inf
     return _WORDS.get(value.lower()) if isinstance(value, str) and len(value) < 16 else None
 
 
