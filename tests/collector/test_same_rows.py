@@ -93,6 +93,29 @@ def test_lines_of_json_are_what_the_collector_takes_them_for(
     assert cells == feature(found).counts.tolist()
 
 
+@pytest.mark.parametrize("values", [[True, False], [1, 0], [True, False, "unknown"]])
+@pytest.mark.parametrize("options", [["--categorical", "v"], ["--categorical", "v", "--hash", "v"]])
+@pytest.mark.parametrize("asked", [[True, False], [1, 0], [True, False, None]])
+def test_the_truth_is_the_category_that_it_is_in_the_reference_however_a_body_says_it(
+    tmp_path: Path, values: list[Any], options: list[str], asked: list[Any]
+) -> None:
+    found = built(lines(tmp_path, values * 10), *options)
+    collector = telemetry(
+        found, protocol="tensorflow-serving",
+        features=[{"name": "v", "hash": True}] if "--hash" in options else None,
+    )  # fmt: skip
+    body = json.dumps({"instances": [{"v": value, "x": 0.5} for value in asked]}).encode()
+    collector.count("aa", "live", exchange(body, answer()), 0.0)
+    collector.flush()
+    features = collector.revision("aa").features
+    grid = feature(found).grid
+    (cells,) = (one.tolist() for one in features.text_cells)
+    seen = dict(zip((*grid.categories, "(unseen)", "(missing)"), cells, strict=True))
+    assert seen["(unseen)"] == 0
+    assert seen["(missing)"] == asked.count(None)
+    assert sum(cells) == len(asked)
+
+
 @pytest.mark.parametrize(
     ("values", "categories"),
     [

@@ -6,7 +6,7 @@ import hashlib
 import math
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -94,6 +94,7 @@ class Extractor:
         self._known = {one.tensor for one in columns} | {one.name for one in columns}
         self._positions = {name: place for place, name in enumerate(ordered)}
         self._by_order = bool(ordered) and not any(one.exact for one in columns)
+        self._spelled = tuple(map(_truths, self.texts))
         self._plans: dict[_Form, _Plan] = {}
 
     def read(self, tensors: Tensors) -> Table:
@@ -215,8 +216,11 @@ class Extractor:
             table.cells[:, target] = _NOWHERE
             return
         known = column.grid.categories if column.grid else {}
+        spelled = self._spelled[target]
         for row, value in enumerate(values[:, index].tolist()):
             text = _text(value)
+            if text is not None and not isinstance(value, str):
+                text = spelled.get(text, text)
             if text is None:
                 if value is not None and not (isinstance(value, float) and math.isnan(value)):
                     table.violations[column.name, "type"] += 1
@@ -271,6 +275,24 @@ def _text(value: Any) -> str | None:
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return str(value) if isinstance(value, int | float) and abs(value) < 1e300 else None
+
+
+def _truths(column: Column) -> Mapping[str, str]:
+    """How a column of categories spells the truth, where that is not how a body does.
+
+    Truth values alone are numbers in a tensor, beside others they are not, and a table that the
+    reference was made of may have had either.
+    """
+    known = {*(column.grid.categories if column.grid else ()), *(column.domain or ())}
+
+    def knows(*words: str) -> bool:
+        return any((digest(word) if column.hashed else word) in known for word in words)
+
+    if knows("true", "false") and not knows("1", "0"):
+        return {"1": "true", "0": "false"}
+    if knows("1", "0") and not knows("true", "false"):
+        return {"true": "1", "false": "0"}
+    return {}
 
 
 def _matches(pattern: Any, text: str) -> bool:
