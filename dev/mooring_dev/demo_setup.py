@@ -22,7 +22,6 @@ from mooring_dev.demo_model import RESOURCE, Model
 from mooring_dev.demo_store import prepare_namespace, publish_examples, start_store
 from mooring_dev.demo_timeline import Timeline
 from mooring_dev.images_catalog import USUAL
-from mooring_dev.packages import ensure_packages
 from mooring_dev.s3 import S3Server
 
 NAMESPACE = "demo"
@@ -70,8 +69,6 @@ class Story:
 
 def set_up(timeline: Timeline, name: str) -> Story:
     """A cluster with Mooring and Prometheus, a store with the examples' models, and a client."""
-    # Before anything runs beside it: two apt-get refuse to run at the same time.
-    ensure_packages()
     with ExitStack() as meanwhile:
         with images_background.building() as building:
             with timeline.chapter("A Kubernetes cluster on this machine"):

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Protocol
 
 from mooring_dev.errors import DevError
+from mooring_dev.packages import install
 from mooring_dev.steps import run_logged
 
 _NAMING = frozenset({"manifest.json", "repositories"})
@@ -88,7 +89,7 @@ class Buildah:
         return ["buildah", *places, *words]
 
     def prepare(self, logs: Path) -> None:
-        _install_missing(logs / "install.log")
+        install(_missing, otherwise="run a Docker engine: images are built by it where it answers")
         # Working containers of a build that was killed would pile up, one file system each.
         if self.store.exists():
             run_logged(
@@ -173,18 +174,7 @@ def _docker_answers() -> bool:
         return False
 
 
-def _install_missing(log: Path) -> None:
+def _missing() -> list[str]:
     missing = [name for name in ("buildah", "mmdebstrap") if shutil.which(name) is None]
-    if not missing:
-        return
-    if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        raise DevError(
-            f"Images are built by Docker or, as root on Debian 12, by buildah. No Docker engine "
-            f"answers, and {' and '.join(missing)} cannot be installed from here."
-        )
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    patience = ["-o", "DPkg::Lock::Timeout=300"]
-    run_logged("Reading Debian's package lists", ["apt-get", *patience, "update"], log)
-    command = ["apt-get", *patience, "install", "--yes", "--no-install-recommends", *missing]
     # buildah's alternatives to a full runtime: it insists on one being there, and uses none.
-    run_logged(f"Installing {' and '.join(missing)}", [*command, "runc"], log, env=environment)
+    return [*missing, "runc"] if missing else []

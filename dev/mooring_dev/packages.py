@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mooring_dev.errors import DevError
+from mooring_dev.locks import exclusive
 from mooring_dev.paths import cache_root
 from mooring_dev.steps import run_logged
 
 _SEARCH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+#: For somebody else's apt-get to end (seconds).
+_PATIENCE = 300
+_OTHERWISE = "use `--provider kind` or `--provider existing`"
 _CNI_FOLDERS = (Path("/opt/cni/bin"), Path("/usr/lib/cni"))
 
 PROGRAMS: dict[str, str] = {
@@ -67,10 +72,8 @@ def ensure_packages() -> HostTools:
     Raises:
         DevError: something is missing and there is no apt-get, or it failed.
     """
+    install(missing_packages)
     absent = missing_packages()
-    if absent:
-        _install(absent)
-        absent = missing_packages()
     if absent:
         raise DevError(f"These packages were installed but lack a program: {', '.join(absent)}.")
     folder = cni_folder()
@@ -92,25 +95,41 @@ def ensure_program(program: str, package: str) -> str:
     Raises:
         DevError: it is missing and cannot be installed.
     """
+    install(lambda: [] if which(program) else [package])
     found = which(program)
-    if found is None:
-        _install([package])
-        found = which(program)
     if found is None:
         raise DevError(f"Debian's {package} was installed but has no {program}.")
     return found
 
 
-def _install(packages: list[str]) -> None:
+def install(missing: Callable[[], Sequence[str]], otherwise: str = _OTHERWISE) -> None:
+    """Install the Debian packages that ``missing`` names; nothing where it names none.
+
+    One process at a time does: a second apt-get fails at once, and would install the same.
+    ``otherwise`` is what to do where it cannot be done.
+
+    Raises:
+        DevError: there is no apt-get, this user may not use it, or it failed.
+    """
+    if not missing():
+        return
+    with exclusive(cache_root() / "apt.lock", "installing packages"):
+        packages = missing()  # what another process has installed meanwhile is there now
+        if packages:
+            _install(packages, otherwise)
+
+
+def _install(packages: Sequence[str], otherwise: str) -> None:
     apt = shutil.which("apt-get")
     listed = ", ".join(packages)
-    if apt is None:
+    if apt is None or os.geteuid() != 0:
         raise DevError(
-            f"This machine lacks what Debian calls {listed}. Install them, or use "
-            "`--provider kind` or `--provider existing`."
+            f"This machine lacks what Debian calls {listed}, and only root can install that by "
+            f"apt-get. Install it, or {otherwise}."
         )
     log = cache_root() / "logs" / "apt.log"
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    run_logged("Updating the package lists", [apt, "update", "-qq"], log, env=environment)
-    command = [apt, "install", "-y", "-qq", "--no-install-recommends", *packages]
+    apt_get = [apt, "-o", f"DPkg::Lock::Timeout={_PATIENCE}"]
+    run_logged("Updating the package lists", [*apt_get, "update", "-qq"], log, env=environment)
+    command = [*apt_get, "install", "-y", "-qq", "--no-install-recommends", *packages]
     run_logged(f"Installing {listed}", command, log, env=environment)
