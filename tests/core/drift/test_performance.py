@@ -15,9 +15,10 @@ from mooring.core.drift.performance import (
     Processes,
     after_window,
     auc,
+    calibration_ratio,
     error_ratios,
     figures,
-    matured,
+    rate_ratios,
 )
 
 BINS = 10
@@ -150,7 +151,43 @@ def test_mean_errors_come_from_their_counters() -> None:
     assert np.isnan(ErrorOutcomes(np.zeros(2), 0, 0, 5).mae)
 
 
-def test_a_window_is_judged_once_its_labels_had_time_to_come() -> None:
+def test_outcomes_of_two_windows_add_up() -> None:
     one = outcomes(np.random.default_rng(1), 10)
-    assert matured([(0.0, one), (50.0, one)], now=60, delay=60) == ((0.0, one),)
     assert (one + one).predicted.sum() == 20
+
+
+def test_evidence_that_is_held_falls_again_and_its_peak_is_remembered() -> None:
+    process = Process()
+    for _ in range(50):
+        process = process.after(np.array([1.0, 2.0]))
+    held = process.held(8.0)
+    assert process.evidence > 40
+    assert held.evidence == pytest.approx(8.0, abs=0.01)
+    assert held.peak == process.peak
+    assert Process().evidence == 0
+
+
+def test_bins_of_which_the_reference_knows_little_prove_little() -> None:
+    # One error in five rows: .4 in the traffic is no proof, though all other bins know a lot.
+    usual, known = np.array([1.0, 1000.0]), np.array([5.0, 10_000.0])
+    there = rate_ratios(np.array([400.0, 0.0]), np.array([1000.0, 0.0]), usual, known)
+    assert (there < 0).all()
+    here = rate_ratios(np.array([0.0, 400.0]), np.array([0.0, 1000.0]), usual, known)
+    assert here.max() > 100
+
+
+def test_bins_of_which_the_reference_knows_nothing_are_left_out() -> None:
+    none = np.array([0.0])
+    assert not rate_ratios(np.array([9.0]), np.array([9.0]), none, none).any()
+    unknown = Outcomes(none, none, none)
+    assert not calibration_ratio(Outcomes(none, np.array([9.0]), np.array([9.0])), unknown).any()
+
+
+def test_another_distribution_of_scores_is_no_evidence_of_any_figure() -> None:
+    chance = np.random.default_rng(6)
+    reference, processes = outcomes(chance, 20_000), Processes()
+    for _ in range(50):
+        rows = chance.multinomial(500, np.array([0, 0, 0, 0, 1, 2, 2, 2, 2, 1]) / 10).astype(float)
+        window = Outcomes(rows, rows, chance.binomial(rows.astype(int), SCORES).astype(float))
+        processes = after_window(processes, window, reference, 5)
+    assert processes.alarming(0.05) == ()

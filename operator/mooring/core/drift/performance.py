@@ -1,9 +1,8 @@
 """Performance from delayed labels, measured on counters and judged as e-processes.
 
 Labels come late and not for every prediction: those of refused loans never do. So outcomes are
-counted per score bin, a window is judged only once its labels have had the time to come
-(``matured``), every figure is weighted by how often the traffic, not the labels, fell into each bin
-(post-stratified), and the coverage is said.
+counted per score bin, every figure is weighted by how often the traffic, not the labels, fell into
+each bin (post-stratified), and the coverage is said.
 
 Each judgement is an e-process: the product over windows of likelihood ratios against what the
 reference says, mixed over alternatives and starting times as in the judging of candidates,
@@ -16,23 +15,26 @@ often one looks (Ville). The reference's own rate is taken at its upper 95 % bou
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from scipy.special import betaln
 
-from mooring.core.drift.arrays import FloatArray
+from mooring.core.drift.arrays import BoolArray, FloatArray
+from mooring.core.drift.grid import FeatureGrid
 
 #: Alternatives: by how much the odds of an error have grown.
 _ODDS = np.log(np.array([1.25, 1.5, 2.0, 3.0, 5.0, 10.0]))
-#: Alternatives for AUC: by how much it has fallen.
-_LOSSES = np.array([0.02, 0.05, 0.1, 0.2])
 #: How strongly the alternative of "calibration has changed" holds on to the reference, in rows.
 _CALIBRATION_STRENGTH = 20.0
-_UPPER = 1.645
+_UPPER = 3.09
 _SMALL = 1e-6
+#: From this score on the class 1 is predicted.
+_THRESHOLD = 0.5
+#: Labels that mean the class 1.
+TRUE = frozenset({"1", "true", "True"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,16 @@ class Outcomes:
     def coverage(self) -> float:
         """The share of predictions with a label; 0 without predictions."""
         return float(self.labelled.sum() / max(self.predicted.sum(), 1.0))
+
+
+def called(grid: FeatureGrid) -> BoolArray:
+    """The cells of a score that predict the class 1, shape (ordered,): once true, always true."""
+    # The cells' middles: a threshold within a cell goes to the side on which most of it lies.
+    edges = np.array(grid.edges)
+    middles = (edges[:-1] + edges[1:]) / 2
+    return np.concatenate(
+        [[edges[0] > _THRESHOLD], middles >= _THRESHOLD, [edges[-1] >= _THRESHOLD]]
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,9 +175,20 @@ class Process:
         t = self.t + 1
         past = np.array(self.log_s or (-np.inf,) * log_ratios.size)
         log_s = np.logaddexp(past, -np.log(t * (t + 1.0))) + log_ratios
-        mixed = float(np.logaddexp.reduce(log_s) - np.log(log_s.size))
-        evidence = float(np.logaddexp(mixed, -np.log(t + 1.0)))
-        return Process(tuple(float(one) for one in log_s), t, max(self.peak, evidence))
+        found = Process(tuple(float(one) for one in log_s), t, self.peak)
+        return replace(found, peak=max(self.peak, found.evidence))
+
+    @property
+    def evidence(self) -> float:
+        """log E as it stands now; 0 before the first window."""
+        if not self.log_s:
+            return 0.0
+        mixed = float(np.logaddexp.reduce(np.array(self.log_s)) - np.log(len(self.log_s)))
+        return float(np.logaddexp(mixed, -np.log(self.t + 1.0)))
+
+    def held(self, most: float) -> Process:
+        """The process with no alternative's evidence above this: it can fall again soon."""
+        return replace(self, log_s=tuple(min(one, most) for one in self.log_s))
 
     def alarms(self, alpha: float) -> bool:
         """Whether the evidence has ever reached 1/α."""
@@ -204,67 +227,70 @@ class Processes:
 
 
 def after_window(
-    processes: Processes, window: Outcomes, reference: Outcomes, threshold_bin: int
+    processes: Processes,
+    window: Outcomes,
+    reference: Outcomes,
+    threshold_bin: int,
+    *,
+    seen: FloatArray | None = None,
+    usual: Outcomes | None = None,
 ) -> Processes:
-    """The processes of a classifier after one more matured window."""
-    called = np.arange(window.labelled.size) >= threshold_bin
-    errors = np.where(called, window.labelled - window.positives, window.positives)
-    usual = np.where(called, reference.labelled - reference.positives, reference.positives)
-    missed = window.positives[~called].sum()
-    usual_missed = reference.positives[~called].sum()
-    ratios = {
-        "accuracy": rate_ratios(errors, window.labelled, usual, reference.labelled),
-        "precision": rate_ratios(
-            errors[called], window.labelled[called], usual[called], reference.labelled[called]
-        ),
-        "recall": rate_ratios(
-            np.array([missed]), np.array([window.positives.sum()]),
-            np.array([usual_missed]), np.array([reference.positives.sum()]),
-        ),
-        "auc": auc_ratios(window, reference),
-        "calibration": calibration_ratio(window, reference),
-    }  # fmt: skip
+    """The processes of a classifier after one more window.
+
+    Args:
+        processes: before it.
+        window: labels that came in it.
+        reference: what is compared with.
+        threshold_bin: from here on the class 1 is predicted.
+        seen: labels per bin that the evidence rests on, this window's among them.
+        usual: the reference and whatever else is known of what scores mean.
+    """
+    positive = np.arange(window.labelled.size) >= threshold_bin
+    errors = np.where(positive, window.labelled - window.positives, window.positives)
+    theirs = np.where(positive, reference.labelled - reference.positives, reference.positives)
+    rows = window.labelled if seen is None else seen
+
+    def ratios(bins: BoolArray) -> FloatArray:
+        return rate_ratios(
+            errors[bins], window.labelled[bins], theirs[bins], reference.labelled[bins], rows[bins]
+        )
+
+    found = {
+        "accuracy": ratios(np.ones_like(positive)),
+        "precision": ratios(positive),
+        "omission": ratios(~positive),
+        "calibration": calibration_ratio(window, reference if usual is None else usual),
+    }
     return Processes(
-        {
-            name: processes.by_figure.get(name, Process()).after(found)
-            for name, found in ratios.items()
-        }
+        {name: processes.by_figure.get(name, Process()).after(one) for name, one in found.items()}
     )
 
 
 def rate_ratios(
-    errors: FloatArray, rows: FloatArray, usual: FloatArray, usual_rows: FloatArray
+    errors: FloatArray,
+    rows: FloatArray,
+    usual: FloatArray,
+    usual_rows: FloatArray,
+    seen: FloatArray | None = None,
 ) -> FloatArray:
     """log likelihood ratios of "the odds of an error have grown", one per alternative.
 
     Per bin, errors ~ Binomial(rows, e_b) with the reference's e_b; the alternative tilts the odds
-    by the same factor in all bins. Selection of labels by score therefore changes nothing. e_b is
-    multiplied by 1 + 1.645/√(all errors of the reference), its upper bound.
+    by the same factor in all bins. Selection of labels by score therefore changes nothing. All e_b
+    are multiplied by the upper bound of Σ n_b·e_b over its estimate, for n_b = ``seen`` (``rows``
+    where that is not given): where the labels come from bins of which the reference knows little,
+    little is certain. Bins of which it knows nothing are left out.
     """
-    found = (usual + 0.5) / (usual_rows + 1)
-    upper = 1 + _UPPER / np.sqrt(max(float(usual.sum()), 1.0))
-    rate = np.clip(found * upper, _SMALL, 1 - _SMALL)
+    known = usual_rows > 0
+    found = (usual[known] + 0.5) / (usual_rows[known] + 1)
+    weight = (rows if seen is None else seen)[known]
+    expected = float(weight @ found)
+    if expected <= 0:
+        return np.zeros(_ODDS.size)
+    spread = np.sqrt(float(weight**2 @ (found * (1 - found) / (usual_rows[known] + 1))))
+    rate = np.clip(found * (1 + _UPPER * spread / expected), _SMALL, 1 - _SMALL)
     growth = np.log1p(rate[None, :] * (np.exp(_ODDS)[:, None] - 1))
-    return np.asarray(_ODDS * errors.sum() - growth @ rows, dtype=np.float64)
-
-
-def auc_ratios(window: Outcomes, reference: Outcomes) -> FloatArray:
-    """log e-values of "the AUC has fallen", one per alternative.
-
-    The window's AUC is a U-statistic over k = min(positives, negatives) independent pairs at least,
-    so E exp(θ(A₀−A)k) ≤ exp(θ²k/8) (Hoeffding 1963), with θ = 4·loss the best choice for a loss.
-    A₀ is the reference's AUC less 1.645 standard errors.
-    """
-    positive, negative = window.positives, window.labelled - window.positives
-    pairs = float(min(positive.sum(), negative.sum()))
-    usual = auc(reference.positives, reference.labelled - reference.positives)
-    least = float(min(reference.positives.sum(), (reference.labelled - reference.positives).sum()))
-    if pairs < 1 or least < 1 or not np.isfinite(usual):
-        return np.zeros(_LOSSES.size)
-    bound = usual - _UPPER * np.sqrt(usual * (1 - usual) / least)
-    theta = 4 * _LOSSES
-    fallen = bound - auc(positive, negative)
-    return np.asarray(pairs * (theta * fallen - theta**2 / 8), dtype=np.float64)
+    return np.asarray(_ODDS * errors[known].sum() - growth @ rows[known], dtype=np.float64)
 
 
 def calibration_ratio(window: Outcomes, reference: Outcomes) -> FloatArray:
@@ -293,10 +319,3 @@ def error_ratios(window: FloatArray, reference: FloatArray) -> FloatArray:
     weights = share * np.exp(tilts)
     logs = tilts - np.log(weights.sum(axis=1))[:, None]
     return np.asarray(logs @ window, dtype=np.float64)
-
-
-def matured(
-    windows: Iterable[tuple[float, Outcomes]], now: float, delay: float
-) -> tuple[tuple[float, Outcomes], ...]:
-    """The windows, as (end, outcomes), whose labels have had ``delay`` seconds to come."""
-    return tuple((end, one) for end, one in windows if end + delay <= now)

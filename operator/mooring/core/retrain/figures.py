@@ -20,7 +20,7 @@ import numpy as np
 from mooring.api.retraining_spec import MAE, RMSE
 from mooring.core.drift.arrays import FloatArray
 from mooring.core.drift.outputs import estimated_accuracy
-from mooring.core.drift.performance import Outcomes, figures
+from mooring.core.drift.performance import TRUE, Outcomes, called, figures
 from mooring.core.drift.reference import FeatureReference, Reference
 from mooring.core.retrain.errors import Errors, mean_absolute, root_mean_squared
 from mooring.core.retrain.facts import PerformanceFacts
@@ -36,8 +36,6 @@ from mooring.core.retrain.measuring import (
 
 #: 99.9 % on both sides.
 _CERTAIN: Final = 3.29
-_THRESHOLD: Final = 0.5
-_YES: Final = frozenset({"1", "true", "True"})
 #: The class of labels that are other numbers than 0 and 1, as collectors call it.
 _NUMBER: Final = "(number)"
 
@@ -67,7 +65,7 @@ def measured(labels: Labels, reference: Reference) -> Told:
         said = f"output {output.name} is a class, and has {ACCURACY} alone"
         return Told(found | _of_classes(output, rows, of_cell), said)
     found |= _of_errors(output, rows, labels)
-    odd = sorted({label for _, label in of_cell} - _YES - {"0", "false", "False"})
+    odd = sorted({label for _, label in of_cell} - TRUE - {"0", "false", "False"})
     if _NUMBER in odd:
         said = f"labels of output {output.name} are numbers: they have {MAE} and {RMSE}"
         return Told(found, said)
@@ -111,21 +109,16 @@ def _of_scores(
     for (cell, label), value in of_cell.items():
         if cell < count:
             labelled[cell] += value
-            positives[cell] += value if label in _YES else 0.0
+            positives[cell] += value if label in TRUE else 0.0
     traffic = np.maximum(rows[:count], labelled)
-    # The cells' middles: a threshold within a cell goes to the side on which most of it lies.
-    middles = (np.array(output.grid.edges)[:-1] + np.array(output.grid.edges)[1:]) / 2
-    edges = output.grid.edges
-    called = np.concatenate(
-        [[edges[0] > _THRESHOLD], middles >= _THRESHOLD, [edges[-1] >= _THRESHOLD]]
-    )
-    threshold = int(np.argmax(called)) if called.any() else count
+    positive = called(output.grid)
+    threshold = int(np.argmax(positive)) if positive.any() else count
     outcomes = Outcomes(traffic, labelled, positives)
     usual = figures(outcomes, threshold)
-    right = np.where(called, positives, labelled - positives)
+    right = np.where(positive, positives, labelled - positives)
     found = {ACCURACY: _share(traffic, labelled, right)}
     if np.isfinite(usual.precision):
-        chosen = np.where(called, 1.0, 0.0)
+        chosen = np.where(positive, 1.0, 0.0)
         found["precision"] = _share(traffic * chosen, labelled * chosen, positives * chosen)
     if np.isfinite(usual.recall):
         found["recall"] = (usual.recall, _effective(traffic, labelled, positives))
