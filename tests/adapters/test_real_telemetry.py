@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from tests.adapters.real_prometheus import Exporter, RealPrometheus, running
 from tests.core.drift.collected import exported, raw_spec, reference, traffic
+from tests.core.drift.labelled import labels
 from tests.engine.drift_case import POD, Case
 
 from mooring.adapters.prometheus import Prometheus
@@ -82,7 +83,9 @@ def counts(prometheus: RealPrometheus, start: float, end: float) -> Counted:
 def test_counts_of_a_window_are_exact_even_if_the_collector_begins_anew_in_it(
     collector: Collector, prometheus: RealPrometheus
 ) -> None:
-    first, second, third = (traffic(number, shift=0.3 * number) for number in (1, 2, 3))
+    first, second, third = (
+        traffic(number, shift=0.3 * number, outcomes=labels(number, 200)) for number in (1, 2, 3)
+    )
     start = boundary()
     collector.count(1, first)
     middle = boundary()
@@ -102,6 +105,7 @@ def test_counts_of_a_window_are_exact_even_if_the_collector_begins_anew_in_it(
     both = joined([second, third])
     assert two.features[grid] == both.features[grid]
     assert two.outputs == both.outputs
+    assert (one.outcomes, two.outcomes) == (first.outcomes, both.outcomes)
     assert two.rows == both.rows
     assert not two.gap
     assert counts(prometheus, middle, end) == two  # and it stays what it was

@@ -68,6 +68,9 @@ def test_counts_are_read_by_feature_output_and_rule() -> None:
             f"shop|{POD}|output_rows|abc|match|g1|3||||score": 7.0,
             f"shop|{POD}|requests|abc|match||||unparsed||": 9.0,
             f"shop|{POD}|violations|abc||||range||amount|": 4.0,
+            f"shop|{POD}|outcomes|abc||g1|3||1||score": 6.0,
+            f"shop|{POD}|outcomes|abc||g1|3||0||score": 5.0,
+            f"shop|{POD}|outcomes|abc||g1|3||(number)||a|b": 2.0,
             f"shop|{POD}|scrapes|7000.5": 240.0,
             f"shop|{POD}|before|7000.5": 0.0,
         }
@@ -80,6 +83,13 @@ def test_counts_are_read_by_feature_output_and_rule() -> None:
         outputs={"g1": {("abc", "score"): {3: 120.0}}},
         violations={"amount": {"range": 4.0}},
         scrapes=240,
+        outcomes={
+            "g1": {
+                ("abc", "score", "1"): {3: 6.0},
+                ("abc", "score", "0"): {3: 5.0},
+                ("abc", "a|b", "(number)"): {3: 2.0},
+            }
+        },
     )
 
 
@@ -138,6 +148,10 @@ def test_readings_add_up() -> None:
     one = Counted(2.0, {"answered": 1.0}, {"g": {"a": {1: 2.0}}}, {}, {"a": {"range": 1.0}}, 3)
     other = Counted(3.0, {"answered": 2.0}, {"g": {"a": {1: 1.0, 2: 2.0}}}, {}, {}, 4, gap=True)
 
+    first, second = ({"g": {("r", "s", "1"): {3: rows}}} for rows in (1.0, 4.0))
+    assert joined(
+        [Counted(outcomes=first), Counted(outcomes=second), Counted(outcomes=first)]
+    ) == Counted(outcomes={"g": {("r", "s", "1"): {3: 6.0}}})
     assert joined([one, other]) == Counted(
         5.0, {"answered": 3.0}, {"g": {"a": {1: 3.0, 2: 2.0}}}, {}, {"a": {"range": 1.0}}, 7,
         gap=True,

@@ -49,6 +49,10 @@ def body_of(counted: Counted, namespace: str = "shop", pod: str = POD) -> bytes:
         for (revision, name), cells in outputs.items():
             for cell, value in cells.items():
                 keys[f"{at}output_rows|{revision}|live|{grid}|{cell}||||{name}"] = value
+    for grid, outcomes in counted.outcomes.items():
+        for (revision, name, label), cells in outcomes.items():
+            for cell, value in cells.items():
+                keys[f"{at}outcomes|{revision}||{grid}|{cell}||{label}||{name}"] = value
     result = [
         {"metric": {KEY: key}, "value": [1.0, str(value)]} for key, value in keys.items() if value
     ] + [

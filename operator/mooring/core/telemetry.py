@@ -36,7 +36,7 @@ _CELLS: Final = 40
 _NAME: Final = re.compile(r"[a-z0-9]([-.a-z0-9]*[a-z0-9])?")
 _POD: Final = re.compile(r"(.+)-collector-[a-z0-9]{1,10}-[a-z0-9]{5}")
 _PREFIX: Final = "mooring_telemetry_"
-_COUNTERS: Final = f"{_PREFIX}(requests|rows|feature_rows|output_rows|violations)_total"
+_COUNTERS: Final = f"{_PREFIX}(requests|rows|feature_rows|output_rows|violations|outcomes)_total"
 _ANSWERS: Final = f"{_PREFIX}(rows|output_rows)_total"
 _KEPT: Final = (
     "metric", "life", "revision", "traffic", "grid", "cell", "rule", "kind", "feature", "output",
@@ -45,6 +45,8 @@ _KEPT: Final = (
 _KEYED: Final = (
     "metric", "revision", "traffic", "grid", "cell", "rule", "kind", "feature", "output",
 )  # fmt: skip
+#: Labels that a score takes; no other counter has one.
+_LABELS: Final = "|0|1|true|false|True|False|[(]number[)]"
 _FIELDS: Final = 2 + len(_KEYED) - 2
 _BORN_SLACK: Final = 1.0
 #: After it stands which of a process's revisions a life is of. Each process has one without, too.
@@ -56,6 +58,8 @@ _TRAFFIC: Final = {"output_rows": (*_LIVE, "shadow")}
 
 Name = tuple[str, str]
 Cells = Mapping[int, float]
+Answer = tuple[str, str, str]
+"""A revision, its output, and what was true."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +114,8 @@ class Counted:
         features: rows by grid, feature and cell, over all revisions.
         outputs: rows by grid, revision, output and cell.
         violations: rows by feature and rule.
+        outcomes: labels that came, by grid, revision, output, label and cell: those that say 0 or
+            1, and ``(number)`` for all that are other numbers.
         scrapes: how many scrapes the numbers are from; 0: nobody looked.
         gap: a process that was not scraped before the window: the numbers are not the window's.
     """
@@ -121,6 +127,7 @@ class Counted:
     violations: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     scrapes: int = 0
     gap: bool = False
+    outcomes: Mapping[str, Mapping[Answer, Cells]] = field(default_factory=dict)
 
 
 def shards(watched: Iterable[Watched], most: int = SHARD_SERIES) -> tuple[tuple[Watched, ...], ...]:
@@ -150,7 +157,7 @@ def query(
     where = _where(watched, names)
     only = f',cell=~"{cells}"' if cells is not None else ""
     kinds = _ANSWERS if all(one.answers for one in watched) else _COUNTERS
-    counters = f'{{__name__=~"{kinds}",{where}{only}}}'
+    counters = f'{{__name__=~"{kinds}",{where}{only},label=~"{_LABELS}"}}'
     rows = f"{_PREFIX}rows_total{{{where}}}"
     now, before = (_last(counters, at, part.lookback, names) for at in (part.end, part.start))
     counted = f"({now} - ({before} or {now} * 0)) > 0"
@@ -171,6 +178,8 @@ HALVES: Final = ("|.*[0-4]", ".*[5-9]")
 def _last(selector: str, at: float, lookback: float, names: ScrapeLabels) -> str:
     last = f"last_over_time({selector}[{_seconds(lookback)}] @ {_moment(at)})"
     named = f'label_replace({last},"metric","$1","__name__","{_PREFIX}(.+)_total")'
+    # What was true stands where the kind of a request does.
+    named = f'label_replace({named},"kind","$1","label","(.+)")'
     return f"max by ({','.join((names.namespace, names.pod, *_KEPT))}) ({named})"
 
 
@@ -238,6 +247,7 @@ class _Sums:
         self.features: dict[str, dict[str, dict[int, float]]] = {}
         self.outputs: dict[str, dict[Name, dict[int, float]]] = {}
         self.violations: dict[str, dict[str, float]] = {}
+        self.outcomes: dict[str, dict[Answer, dict[int, float]]] = {}
         self.lives: dict[str, float] = {}
         self.before: set[str] = set()
 
@@ -267,6 +277,10 @@ class _Sums:
         elif cell.isascii() and cell.isdigit() and len(cell) < 6:
             if metric == "feature_rows":
                 cells = self.features.setdefault(grid, {}).setdefault(last[:-1], {})
+            elif metric == "outcomes":
+                cells = self.outcomes.setdefault(grid, {}).setdefault(
+                    (revision, last[1:], kind), {}
+                )
             else:
                 cells = self.outputs.setdefault(grid, {}).setdefault((revision, last[1:]), {})
             cells[int(cell)] = cells.get(int(cell), 0.0) + value
@@ -279,6 +293,7 @@ class _Sums:
                 _born(life) < part.start - _BORN_SLACK and life not in self.before
                 for life in self.lives
             ),
+            self.outcomes,
         )  # fmt: skip
 
 
@@ -309,9 +324,13 @@ def joined(readings: Iterable[Counted]) -> Counted:
         for grid, outputs in one.outputs.items():
             for output, cells in outputs.items():
                 _add(sums.outputs.setdefault(grid, {}).setdefault(output, {}), cells)
+        for grid, outcomes in one.outcomes.items():
+            for answer, cells in outcomes.items():
+                _add(sums.outcomes.setdefault(grid, {}).setdefault(answer, {}), cells)
     return Counted(
-        sums.rows, dict(sums.requests), sums.features, sums.outputs, sums.violations, scrapes, gap
-    )
+        sums.rows, dict(sums.requests), sums.features, sums.outputs, sums.violations, scrapes, gap,
+        sums.outcomes,
+    )  # fmt: skip
 
 
 def _add(to: dict[int, float], cells: Cells) -> None:

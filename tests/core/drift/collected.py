@@ -116,8 +116,19 @@ def exported(
                 labels += ',traffic="live"'
                 name = "mooring_telemetry_output_rows_total"
                 lines.append(f'{name}{{{labels},cell="{cell}"}} {value}')
+    lines += _outcomes(whole, common)
     for feature, rules in whole.violations.items():
         for rule, value in rules.items():
             labels = f'{common},revision="{STABLE}",feature="{feature}",rule="{rule}"'
             lines.append(f"mooring_telemetry_violations_total{{{labels}}} {value}")
     return "\n".join(lines) + "\n"
+
+
+def _outcomes(counted: Counted, common: str) -> list[str]:
+    return [
+        f'mooring_telemetry_outcomes_total{{{common},revision="{revision}",grid="{grid}",'
+        f'output="{output}",label="{label}",cell="{cell}"}} {value}'
+        for grid, outcomes in counted.outcomes.items()
+        for (revision, output, label), of_cell in outcomes.items()
+        for cell, value in of_cell.items()
+    ]
