@@ -101,6 +101,21 @@ def test_the_table_names_what_drifted_first_and_draws_both_sides(
     ] == ["branch", "score@abc"]
 
 
+def test_what_labels_say_has_a_line_of_its_own(monitored: FakeApi, mooring: Mooring) -> None:
+    steady = {"state": "Steady", "output": "score", "labels": 2310, "score": 2.0,
+              "threshold": 8.0, "message": "labels are as the reference's"}  # fmt: skip
+    none = {"state": "InsufficientData", "output": "score", "labels": 0, "message": "no label"}
+    for concept, line in (
+        (steady, "labels   Steady  25% of the evidence  2310 of score: labels are as the"),
+        (none, "labels   InsufficientData  0 of score: no label"),
+    ):
+        for found in monitored.objects[objects.DEPLOYMENTS].values():
+            found["status"]["drift"]["concept"] = concept
+        result = mooring("drift", "fraud", "-n", "shop")
+        assert result.exit_code == 0, result.output
+        assert line in result.output
+
+
 def test_the_table_fits_a_narrow_terminal(monitored: FakeApi, mooring: Mooring) -> None:
     result = mooring("drift", "fraud", "-n", "shop", COLUMNS="60")
 
@@ -253,6 +268,18 @@ def test_the_page_needs_nothing_else_and_plots_every_feature(
     assert page.tags.count("svg") == 7  # the windows, and two for every feature
     assert "amount" in text
     assert ">≤ -1.2809</text>" in text, "the first bin reads like the others"
+
+
+def test_the_page_says_what_labels_say(monitored: FakeApi, mooring: Mooring) -> None:
+    for found in monitored.objects[objects.DEPLOYMENTS].values():
+        found["status"]["drift"]["concept"] = {
+            "state": "Drifted", "output": "score<b>", "labels": 2310, "message": "accuracy is .8",
+        }  # fmt: skip
+    text = mooring("report", "fraud", "-n", "shop", "-f", "-").output
+    parsed(text)
+    assert "Labels of score&lt;b&gt;: Drifted" in text
+    assert "2310 judged" in text
+    assert "accuracy is .8" in text
 
 
 def test_the_page_goes_to_standard_output(monitored: FakeApi, mooring: Mooring) -> None:

@@ -268,22 +268,23 @@ def test_missing_data_points_to_prometheus() -> None:
     assert "whether Prometheus scrapes them" in found.next[0]
 
 
-def drifting(**more: Any) -> dict[str, Any]:
+def drifting(reason: str = "Drifted", **more: Any) -> dict[str, Any]:
     status = {**objects.serving(), **more}
     status["conditions"] = [
         *(c for c in status["conditions"] if c["type"] != "Drifted"),
-        condition("Drifted", "True", "Drifted", "amount moved"),
+        condition("Drifted", "True", reason, "amount moved"),
     ]
     return status
 
 
-def test_drift_that_is_being_retrained_need_not_be_retrained_again() -> None:
-    found = told(drifting())
+@pytest.mark.parametrize("reason", ["Drifted", "ConceptDrifted"])
+def test_drift_that_is_being_retrained_need_not_be_retrained_again(reason: str) -> None:
+    found = told(drifting(reason))
     assert "then retrain it" in found.next[0]
     asked = {"request": "fraud-rr-1", "inFlight": 1, "message": "made for this episode"}
-    found = told(drifting(retraining=asked))
+    found = told(drifting(reason, retraining=asked))
     assert [(f.about, f.reason) for f in found.findings] == [
-        ("Drifted", "Drifted"), ("retraining", "InFlight"),
+        ("Drifted", reason), ("retraining", "InFlight"),
     ]  # fmt: skip
     assert found.next[0].startswith("wait for the new model: mooring get fraud -n shop -w")
     assert "then retrain it" not in " ".join(found.next)

@@ -123,6 +123,21 @@ def test_drift_that_begins_and_ends_is_told_once_each() -> None:
     assert told == ["Drifted", "DriftEnded"]
 
 
+def test_a_score_that_means_something_else_is_told_once_also_amid_a_drift_of_the_data() -> None:
+    conditions = {**DRIFTED.conditions, "Drifted": Finding("ConceptDrifted", "accuracy is .8")}
+    concept = replace(DRIFTED, conditions=conditions)
+    for reports, events in (
+        ((STEADY, concept, concept, STEADY), ["ConceptDrifted", "DriftEnded"]),
+        ((DRIFTED, concept, concept, DRIFTED), ["Drifted", "ConceptDrifted"]),
+    ):
+        world = serving(monitoring=MONITORING)
+        told = []
+        for report in reports:
+            with_report(world, report)
+            told += [reason for reason in reasons(decided(world)) if "Drift" in reason]
+        assert told == events
+
+
 def test_data_that_breaks_and_is_mended_is_told_once_each() -> None:
     broken = replace(
         STEADY,

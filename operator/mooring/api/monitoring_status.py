@@ -40,6 +40,29 @@ class FeatureDriftStatus(ApiModel):
     """What was found, or the least shift that would alarm."""
 
 
+class ConceptStatus(ApiModel):
+    """What labels that came later say, beside the reference's at the same scores."""
+
+    state: _Word
+    """InsufficientData, Steady or Drifted."""
+    output: _Word
+    """The score."""
+    revision: Annotated[str, Field(max_length=63)] | None = None
+    """Whose labels."""
+    labels: StrictInt | None = None
+    """Labels that were judged."""
+    since: Timestamp | None = None
+    """When the alarm began."""
+    p_value: float | None = None
+    """Of all windows together."""
+    score: float | None = None
+    """Evidence over the windows."""
+    threshold: float | None = None
+    """Evidence that alarms."""
+    message: StatusMessage | None = None
+    """What was found."""
+
+
 class DriftStatus(ApiModel):
     """What the last window showed."""
 
@@ -65,5 +88,7 @@ class DriftStatus(ApiModel):
         | None
     ) = None
     """The 20 worst."""
+    concept: ConceptStatus | None = None
+    """What labels say, where the reference has some."""
     message: StatusMessage | None = None
     """What was found."""

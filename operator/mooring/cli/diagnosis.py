@@ -200,7 +200,7 @@ def _next(snapshot: Snapshot, findings: Sequence[Finding], ready: bool) -> list[
             _ADVISED_AS.get(finding.about, finding.reason)
             for finding in findings
             # What is being retrained already need not be retrained.
-            if not (retrained and finding.reason == "Drifted")
+            if not (retrained and finding.reason in ("Drifted", "ConceptDrifted"))
         ),
         plain(snapshot.status.get("phase")),
     )
@@ -272,6 +272,8 @@ _ADVICE: Mapping[str, str] = {
     "again: mooring retry {name}",
     "Drifted": "see what moved: mooring drift {name}, or as a page: mooring report {name}; then "
     "retrain it, or name a newer reference",
+    "ConceptDrifted": "see what labels say: mooring drift {name}; then retrain it, or name a newer "
+    "reference",
     "Retraining": "wait for the new model: mooring get {name} -w; how its training goes: kubectl "
     "describe rr -n {namespace}; what moved: mooring drift {name}",
     "ReferenceMissing": "make one and apply it: mooring reference build TABLE --name NAME",

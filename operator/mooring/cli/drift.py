@@ -13,6 +13,7 @@ from mooring.cli.options import cluster_options, name_argument, no_color_option,
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
     from mooring.cli.cluster import Target
     from mooring.cli.drift_picture import FeaturePicture, Picture
@@ -79,6 +80,9 @@ def show(found: Picture, out: Console, *, every: bool, now: datetime) -> None:
     healthy = found.conditions.get("DataHealthy") or {}
     if healthy.get("status") == "False":
         out.print(Text(f"Data: {plain(healthy.get('message'))}", "yellow"))
+    concept = found.drift.get("concept") or {}
+    if concept:
+        out.print(_labels(concept))
     if found.past:
         out.print(Text.assemble(("windows  ", "dim"), timeline([s for _, _, s in found.past])))
     if found.note:
@@ -90,6 +94,21 @@ def show(found: Picture, out: Console, *, every: bool, now: datetime) -> None:
         left = len(found.features) - len(shown)
         if left:
             out.print(Text(f"and {left} more: --all", "dim"))
+
+
+def _labels(concept: dict[str, Any]) -> Text:
+    """What labels say, as ``status.drift.concept`` has it."""
+    from rich.text import Text
+
+    from mooring.cli.words import plain
+
+    state = plain(concept.get("state"))
+    found = Text.assemble(("labels   ", "dim"), (state, _COLOURS.get(state, "")))
+    if concept.get("threshold") and concept.get("score") is not None:
+        found.append(f"  {_percent(concept['score'] / concept['threshold'])} of the evidence")
+    # What alarms stands in the message of the whole.
+    said = "" if state == "Drifted" else f": {plain(concept.get('message'))}"
+    return found.append(f"  {concept.get('labels') or 0} of {plain(concept.get('output'))}{said}")
 
 
 def timeline(states: Sequence[str]) -> str:

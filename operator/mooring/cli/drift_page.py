@@ -91,6 +91,13 @@ def _summary(found: Picture) -> str:
                 f"<p><strong>{kind}: {_(one.get('status'))}</strong> "
                 f'<span class="dim">{_(one.get("reason"))}</span> {_(one.get("message"))}</p>'
             )
+    concept = drift.get("concept") or {}
+    if concept:
+        lines.append(
+            f"<p><strong>Labels of {_(concept.get('output'))}: {_(concept.get('state'))}</strong> "
+            f'<span class="dim">{_(concept.get("labels") or 0)} judged</span> '
+            f"{_(concept.get('message'))}</p>"
+        )
     facts = [
         ("rows", drift.get("rows")),
         ("window to", drift.get("windowEnd")),

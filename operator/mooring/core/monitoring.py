@@ -30,6 +30,9 @@ ANNOTATION_WINDOW_END = f"{kinds.GROUP}/drift-window-end"
 #: What is wrong with the reference: it is looked at again before the window ends.
 ANNOTATION_PROBLEM = f"{kinds.GROUP}/drift-problem"
 
+#: Labels say that a score means something else by now: told also amid a drift of the data.
+CONCEPT_DRIFTED = "ConceptDrifted"
+
 Json = dict[str, Any]
 
 
@@ -214,10 +217,13 @@ def turned(observed: Observed, now: Mapping[str, Finding]) -> tuple[Event, ...]:
         (DATA_HEALTHY, "False", ("DataUnhealthy", "DataHealthy")),
     ):
         one, was = now.get(kind), before.get(kind) or {}
-        if one is None or was.get("status") == one.status:
+        if one is None:
+            continue
+        joins = one.reason == CONCEPT_DRIFTED != was.get("reason")
+        if was.get("status") == one.status and not joins:
             continue
         if one.status == bad:
-            told.append(Event(WARNING, reasons[0], one.message))
+            told.append(Event(WARNING, one.reason if joins else reasons[0], one.message))
         elif was.get("status") == bad and one.status != "Unknown":
             told.append(Event(NORMAL, reasons[1], one.message))
     healthy, was = now.get(DATA_HEALTHY), before.get(DATA_HEALTHY) or {}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from mooring.core.monitoring import Report
@@ -53,6 +55,12 @@ class DriftMetrics:
             labels,
             registry=registry,
         )
+        self._concept = Gauge(
+            "mooring_drift_concept_evidence_ratio",
+            "Evidence of labels over the threshold: at 1 an alarm begins. Absent without any.",
+            labels,
+            registry=registry,
+        )
         self._end = Gauge(
             "mooring_drift_window_end_timestamp_seconds",
             "End of the last window that was taken.",
@@ -89,7 +97,16 @@ class DriftMetrics:
             if one.get("threshold") and "score" in one
         ]
         self._evidence.labels(*key).set(max(ratios, default=0.0))
+        concept = report.drift.get("concept") or {}
+        if concept.get("threshold") and "score" in concept:
+            self._concept.labels(*key).set(concept["score"] / concept["threshold"])
+        else:
+            self._without_labels(key)
         self._end.labels(*key).set(end)
+
+    def _without_labels(self, key: tuple[str, str]) -> None:
+        with suppress(KeyError):
+            self._concept.remove(*key)
 
     def knows(self, namespace: str, deployment: str) -> bool:
         """Whether anything is shown of this deployment."""
@@ -102,4 +119,5 @@ class DriftMetrics:
                 self._features.remove(*key, state)
             for gauge in (self._alarm, self._healthy, self._evidence, self._end):
                 gauge.remove(*key)
+            self._without_labels(key)
         self._known &= keys

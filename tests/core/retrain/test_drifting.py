@@ -21,7 +21,13 @@ def watching() -> World:
 
 
 def tell(
-    world: World, state: str, *, drifted: bool, healthy: bool = True, name: str = "amount"
+    world: World,
+    state: str,
+    *,
+    drifted: bool,
+    healthy: bool = True,
+    name: str = "amount",
+    **more: dict[str, Any],
 ) -> None:
     """The ConfigMap as the judging of a window leaves it."""
     began = world.now - timedelta(hours=2)
@@ -36,7 +42,7 @@ def tell(
         unhealthy_windows=((datetime(2025, 12, 31, tzinfo=UTC),
                             datetime(2025, 12, 31, 1, tzinfo=UTC)),),
     )  # fmt: skip
-    report = Report({"state": state, "features": features}, {}, facts)
+    report = Report({"state": state, "features": features, **more}, {}, facts)
     child = manifest(
         kinds.CONFIG_MAP, "fraud-drift", namespace="shop", deployment="fraud", uid="uid-1",
         data={"report.json": report.to_text()},
@@ -66,6 +72,19 @@ def test_a_feature_without_a_name_has_no_name_in_the_evidence() -> None:
     world.settle()
     (evidence,) = world.requests[only_request(world)]["spec"]["evidence"]
     assert "feature" not in evidence
+
+
+def test_a_score_that_means_something_else_asks_once_and_states_what_labels_say() -> None:
+    world = watching()
+    tell(world, "Drifted", drifted=True, concept={
+        "state": "Drifted", "output": "score", "labels": 2310, "pValue": 1e-05,
+    })  # fmt: skip
+    world.settle()
+    world.settle()
+    first, *_ = world.requests[only_request(world)]["spec"]["evidence"]
+    assert first == {
+        "feature": "score", "statistic": "conceptPValue", "value": "1e-05", "samples": 2310,
+    }  # fmt: skip
 
 
 def test_broken_data_asks_for_nothing() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from mooring.core.drift.concept import Concept
 from mooring.core.drift.rebase import Base
 from mooring.core.drift.state import DriftState
 
@@ -57,6 +58,7 @@ class Memory:
         retrained: see there.
         variety: of the stable revision's answers, by output; see :mod:`mooring.core.drift.variety`.
         anchor: beside a seasonal reference, the state of whole seasons against the base.
+        concept: the labels of the stable revision; None before the first.
     """
 
     last_end: float
@@ -74,6 +76,7 @@ class Memory:
     variety: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     stable: str | None = None
     retrained: bool = False
+    concept: Concept | None = None
 
     def to_bytes(self) -> bytes:
         """Compressed JSON; the same memory always gives the same bytes."""
@@ -96,6 +99,7 @@ class Memory:
             "variety": {name: list(one) for name, one in self.variety.items()},
             "stable": self.stable,
             "retrained": self.retrained,
+            "concept": self.concept.to_json() if self.concept is not None else None,
             "past": [[one.end, one.rows, one.state, dict(one.psi)] for one in self.past],
         }
         return zlib.compress(json.dumps(found, separators=(",", ":")).encode(), 9)
@@ -132,6 +136,7 @@ class Memory:
                 variety={n: tuple(map(float, one)) for n, one in found.get("variety", {}).items()},
                 stable=found.get("stable"),
                 retrained=bool(found.get("retrained")),
+                concept=Concept.from_json(found["concept"]) if found.get("concept") else None,
                 anchor=(
                     DriftState.from_json(found["anchor"]) if "anchor" in found else DriftState()
                 ),

@@ -10,6 +10,7 @@ from typing import Any
 from mooring.api.conditions import DATA_HEALTHY, DRIFTED
 from mooring.api.monitoring_status import NAME_LENGTH, WORST
 from mooring.core.conditions import Finding
+from mooring.core.drift.concept import Told
 from mooring.core.drift.floor import floor_said
 from mooring.core.drift.health import Finding as Broken
 from mooring.core.drift.health import Rule
@@ -29,7 +30,8 @@ Reports = Sequence[tuple[str | None, DriftReport]]
 @dataclass(frozen=True, slots=True)
 class Telling:
     """One window. ``config_map`` and ``reference``: what was compared with, by name and by hash;
-    ``watched``: the features; ``base``: what was compared with in place of the reference's counts.
+    ``watched``: the features; ``base``: what was compared with in place of the reference's counts;
+    ``labels``: what labels say, where they can be judged.
     """
 
     config_map: str
@@ -41,6 +43,7 @@ class Telling:
     message: str
     broken: tuple[Broken, ...]
     base: Base | None = None
+    labels: Told | None = None
 
     def status(
         self,
@@ -65,6 +68,7 @@ class Telling:
             "features": [
                 feature_status(revision, one, about) for revision, one in everything[:WORST]
             ],
+            "concept": dict(self.labels.status) if self.labels is not None else None,
             "message": bounded(self.message),
         }
         return {key: value for key, value in found.items() if value is not None}
@@ -83,6 +87,8 @@ class Telling:
             note += f"; compared with {what}, to {shown(self.base.end)}"
         if self.condition is Condition.DRIFTED:
             drifted = Finding("Drifted", f"{self.message}; {rows}{note}")
+            if self.labels is not None and self.labels.message:
+                drifted = Finding("ConceptDrifted", drifted.message)
         elif self.condition is Condition.INSUFFICIENT_DATA:
             drifted = Finding("InsufficientData", f"{self.message}; {rows}", "False")
         elif self.condition is Condition.UNHEALTHY:

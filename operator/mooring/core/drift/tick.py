@@ -18,7 +18,7 @@ from mooring.api import parse_duration
 from mooring.api.conditions import DATA_HEALTHY, DRIFTED
 from mooring.api.monitoring_status import NAME_LENGTH, WORST
 from mooring.core.conditions import Finding
-from mooring.core.drift import variety
+from mooring.core.drift import concept, variety
 from mooring.core.drift.counted import arrays, tuples
 from mooring.core.drift.episode import Window, evaluate, threshold_of
 from mooring.core.drift.health import Rule
@@ -52,6 +52,8 @@ from mooring.core.telemetry import Cells, Counted
 _NOT_FEATURES = frozenset({"", "(answer)", "(other)"})
 #: Requests with a tensor that nobody knows are one caller's mistake up to this share.
 _STRAY = 0.01
+#: Windows without traffic, in which labels may come all the same.
+_LABELS_ONLY = frozenset({"NoTraffic", "NothingCounted"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +138,9 @@ def judge(
         watch = replace(watch, stable=memory.stable, retrained=memory.retrained)
     problem = hindrance(watch, reference, counted)
     if problem is not None:
+        if problem.reason in _LABELS_ONLY and memory.reference == name:
+            # Labels come at night, too: what they show is told with the next window of traffic.
+            memory = _with_labels(memory, watch, reference, counted, start, end)
         return skipped(memory, report, problem, start, end, counted.rows)
     if memory.reference != name:
         memory = Memory(memory.last_end, name, odd=memory.odd, past=memory.past, began=start)
@@ -144,6 +149,16 @@ def judge(
     memory = _on_its_base(watch, reference, grid, memory, span, fresh)
     step = _Step(watch, reference, grid, counted, memory, start, end)
     return step.run(earlier, seasons)
+
+
+def _with_labels(
+    memory: Memory, watch: Watch, reference: Reference, counted: Counted, start: float, end: float
+) -> Memory:
+    """The memory with what labels say; ``memory`` knows what of this window was broken."""
+    answers = memory.outputs.get(watch.stable or "", DriftState())
+    broken = (*memory.features.unhealthy, *answers.unhealthy)
+    found = concept.followed(watch, reference, counted, memory.concept, broken, start, end)
+    return replace(memory, concept=found)
 
 
 def hindrance(watch: Watch, reference: Reference, counted: Counted) -> Finding | None:
@@ -208,7 +223,7 @@ def _on_its_base(
     kept = DriftState(memory.features.basis, unhealthy=memory.features.unhealthy)
     return Memory(
         memory.last_end, memory.reference, kept, odd=memory.odd, past=memory.past, base=base,
-        began=began,
+        began=began, concept=memory.concept,
     )  # fmt: skip
 
 
@@ -396,11 +411,18 @@ class _Step:
         condition, message = summary([_named(*pair) for pair in reports], broken)
         fading = variety.told(self.memory.variety) if any(revision for revision, _ in own) else ""
         message = f"{message}; {fading}" if fading else message
+        self.memory = _with_labels(
+            replace(self.memory, features=state, outputs=states),
+            self.watch, self.reference, self.counted, self.start, self.end,
+        )  # fmt: skip
+        labels = concept.told(self.watch, self.reference, self.memory.concept)
+        odd = self.memory.odd
+        if condition is Condition.DRIFTED or broken:
+            odd = with_span(odd, self.start, self.end)
+        if labels is not None and labels.message:
+            condition, message = Condition.DRIFTED, f"{labels.message}; {message}"
         alarming = condition is Condition.DRIFTED
         episode = self.memory.episode if self.memory.episode is not None else self.end
-        odd = self.memory.odd
-        if alarming or broken:
-            odd = with_span(odd, self.start, self.end)
         everything = [(revision, r) for revision, one in found for r in one.features]
         everything.sort(key=lambda pair: pair[1].rank)
         sizes = {_name(revision, r): digits(r.psi) for revision, r in everything}
@@ -412,8 +434,6 @@ class _Step:
             stable=self.watch.stable,
             variety=self._variety(),
             retrained=self.watch.retrained,
-            features=state,
-            outputs=states,
             episode=episode if alarming else None,
             odd=odd,
             counts=tuples(arrays(self.reference.features, self._cells())),
@@ -424,15 +444,17 @@ class _Step:
             past=(*self.memory.past, past)[-PLOTTED:],
         )
         changes = [one.change_point for _, one in own if one.change_point is not None]
+        drifted = [
+            _name(revision, r) for revision, r in reports if r.condition is Condition.DRIFTED
+        ]
+        if labels is not None and labels.change_point is not None:
+            changes.append(labels.change_point)
+            drifted = list(dict.fromkeys((labels.output, *drifted)))
         facts = DriftFacts(
             drifted=alarming,
             since=at(memory.episode),
             change_point=at(min(changes, default=None)),
-            features=tuple(
-                bounded(_name(revision, r), NAME_LENGTH)
-                for revision, r in reports
-                if r.condition is Condition.DRIFTED
-            )[:WORST],
+            features=tuple(bounded(one, NAME_LENGTH) for one in drifted[:WORST]),
             healthy=not broken,
             unhealthy_windows=tuple(
                 (_moment(a), _moment(b)) for a, b in joined_spans(one.unhealthy for _, one in own)
@@ -444,7 +466,7 @@ class _Step:
         watched = tuple(one.name for one in self.watch.watched(self.reference))
         told = Telling(
             self.watch.spec.reference.config_map, self.memory.reference, watched,
-            self.counted.rows, self.end, condition, message, broken, self.memory.base,
+            self.counted.rows, self.end, condition, message, broken, self.memory.base, labels,
         )  # fmt: skip
         drift = told.status(facts, reports, everything)
         return memory, Report(drift, told.conditions(reports), facts)

@@ -33,8 +33,17 @@ def drift_facts(observed: Observed) -> DriftFacts | None:
 
 
 def _evidence(drift: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
-    """The features that have drifted, the worst first, as a request states them."""
+    """What has drifted, the score's meaning first, then the worst, as a request states it."""
     found = []
+    concept = drift.get("concept") or {}
+    if concept.get("state") == _DRIFTED and concept.get("pValue") is not None:
+        stated = {
+            "feature": str(concept.get("output"))[:253],
+            "statistic": "conceptPValue",
+            "value": f"{concept['pValue']:.6g}",
+            "samples": concept.get("labels"),
+        }
+        found.append({k: v for k, v in stated.items() if v is not None})
     for one in drift.get("features") or ():
         if one.get("state") != _DRIFTED or one.get("psi") is None:
             continue
