@@ -36,6 +36,29 @@ def test_every_label_of_a_counter_is_kept_apart_by_the_question() -> None:
     assert {"requests", "rows", "feature_rows", "output_rows"} <= seen
 
 
+def test_what_was_true_is_kept_apart_in_the_place_of_a_requests_kind() -> None:
+    found = telemetry()
+    found.count("aa", "live", exchange(infer([1, 2, 3]), answer(0.5)), 0.0)
+    for true in (0, 1, True, False, 2.5, 7):
+        label(found, revision="aa", score=0.5, label=true)
+    assert "label_replace(label_replace(last_over_time(" in QUESTION
+    assert '"kind","$1","label","(.+)")' in QUESTION
+    (pattern,) = set(re.findall('label=~"([^"]+)"', QUESTION))
+    kept = set(QUESTION.split("max by (", 1)[1].split(")", 1)[0].split(","))
+
+    (outcomes,) = (
+        one for one in text_string_to_metric_families(exposed(found))
+        if one.name == "mooring_telemetry_outcomes"
+    )  # fmt: skip
+
+    assert {one.labels["label"] for one in outcomes.samples} == {"0", "1", "(number)"}
+    for one in outcomes.samples:
+        assert re.fullmatch(pattern, one.labels["label"]), one
+        assert set(one.labels) <= kept | {"label"}
+        assert "kind" not in one.labels
+    assert re.fullmatch(pattern, ""), "all other counters have no label"
+
+
 def test_a_collector_that_nobody_has_asked_is_seen_to_be_there() -> None:
     text = exposed(telemetry())
 

@@ -90,6 +90,15 @@ def test_another_distribution_of_scores_alone_is_no_drift_of_the_concept() -> No
     assert [run(seed, 40, rows=1_000, scores=(5.0, 3.0)) for seed in range(10)] == [0] * 10
 
 
+def test_scores_that_move_within_a_wide_cell_are_no_drift_of_the_concept() -> None:
+    # The reference's highest cells are wide: most scores are now in their upper halves, where a
+    # few points more are 1, and twenty thousand labels a window are certain of that.
+    for seed in (60_013, 60_014, 60_015):
+        windows = [came([seed, h], 20_000) for h in range(1, 11)]
+        windows += [came([seed, h], 20_000, scores=(6.0, 2.0)) for h in range(11, 16)]
+        assert after(windows, seed=seed, rows=2_000)[1] == 0
+
+
 def test_labels_that_come_for_some_scores_only_are_no_drift_of_the_concept() -> None:
     cells = reference().outputs[0].grid.ordered
     kept = np.where(np.arange(cells) < cells / 2, 1.0, 0.02)  # refused loans have no label

@@ -29,6 +29,8 @@ from mooring.core.drift.grid import FeatureGrid
 _ODDS = np.log(np.array([1.25, 1.5, 2.0, 3.0, 5.0, 10.0]))
 #: How strongly the alternative of "calibration has changed" holds on to the reference, in rows.
 _CALIBRATION_STRENGTH = 20.0
+#: How strongly what is known holds at most: scores that move within a wide cell change its share.
+_MOST_STRENGTH = 100.0
 _UPPER = 3.09
 _SMALL = 1e-6
 #: From this score on the class 1 is predicted.
@@ -296,11 +298,14 @@ def rate_ratios(
 def calibration_ratio(window: Outcomes, reference: Outcomes) -> FloatArray:
     """log Bayes factor of "a score means something else now", either way; shape (1,).
 
-    Per bin: positives under Beta((½, ½) + the reference's counts), against a Beta of the same mean
-    worth 20 rows only. So the reference's uncertainty is part of the null hypothesis.
+    Per bin: positives under Beta((½, ½) + the reference's counts), worth 100 rows at most, against
+    a Beta of the same mean worth 20 rows only. So the reference's uncertainty is part of the null
+    hypothesis, and so is a difference of a few points.
     """
     y, n = window.positives, window.labelled
     a, b = reference.positives + 0.5, reference.labelled - reference.positives + 0.5
+    most = np.minimum(_MOST_STRENGTH / (a + b), 1.0)
+    a, b = a * most, b * most
     strength = np.minimum(_CALIBRATION_STRENGTH / (a + b), 1.0)
     loose_a, loose_b = a * strength, b * strength
     usual = betaln(a + y, b + n - y) - betaln(a, b)
