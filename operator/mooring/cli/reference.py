@@ -77,7 +77,8 @@ def reference() -> None:
     "--label",
     metavar="COLUMN",
     default="",
-    help="Column with the true class, 0 or 1: the meaning of scores is learnt from it.",
+    help="Column with the true class, 0 or 1: what scores mean is learnt from it, so take rows "
+    "that the model was not trained on.",
 )
 @click.option(
     "-o",
@@ -318,6 +319,13 @@ def _say(built: Reference, left_out: Sequence[str], no_color: bool) -> None:
         say.print(
             f"{rows} rows are few: a reference should hold at least 30 times as many as a window",
             style="yellow",
+            soft_wrap=True,
+        )
+    known = built.calibration
+    if known is not None:
+        say.print(
+            f"what {known.output} means is learnt from {known.labelled.sum():.0f} labels: of rows "
+            "that the model was trained on they promise more than it will keep",
             soft_wrap=True,
         )
     for one in left_out:

@@ -143,6 +143,27 @@ def test_what_is_worse_is_said_in_the_models_own_terms() -> None:
     assert found.change_point == FIRST * HOUR
 
 
+def test_an_absurd_name_of_the_score_is_cut_before_what_is_said_of_it() -> None:
+    usual = reference()
+    (score,) = usual.outputs
+    assert usual.calibration is not None
+    name = "o" * 60_000
+    known, _ = after([came([1, h], 2_000, flipped(0.2)) for h in range(1, 20)])
+    found = told(
+        WATCH,
+        replace(
+            usual,
+            outputs=(replace(score, grid=replace(score.grid, name=name)),),
+            calibration=replace(usual.calibration, output=name),
+        ),
+        known,
+    )
+    assert found is not None
+    assert found.status["output"] == "o" * 252 + "…"
+    assert "at the same scores" in found.status["message"]
+    assert len(found.status["message"]) < 1_000
+
+
 @pytest.mark.parametrize("hour", [1, 2])
 def test_labels_that_come_early_are_not_judged_before_the_late_ones_can_be_there(hour: int) -> None:
     # Only fraud is reported within the first two hours.

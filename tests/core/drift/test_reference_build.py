@@ -78,6 +78,12 @@ def test_a_table_becomes_an_immutable_hashed_config_map(table: Path) -> None:
     assert 0.4 < found.calibration.positives.sum() / ROWS < 0.6
 
 
+def test_labels_of_rows_that_a_model_has_learnt_are_warned_of(table: Path) -> None:
+    done = run(table, "--name", "x", "--prediction", "score", "--label", "fraud")
+    assert "what score means is learnt from 2000 labels: of rows that the model" in done.stderr
+    assert "what score means" not in run(table, "--name", "x", "--prediction", "score").stderr
+
+
 def test_what_cannot_be_watched_is_left_out_and_named(table: Path) -> None:
     done = run(table, "--name", "x")
     assert "left out: id (2000 different texts in 2000 rows: an identifier" in done.stderr

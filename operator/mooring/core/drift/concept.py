@@ -23,11 +23,13 @@ from typing import Any, Final
 import numpy as np
 
 from mooring.api import parse_duration
+from mooring.api.monitoring_status import NAME_LENGTH
 from mooring.core.drift.arrays import BoolArray, FloatArray
 from mooring.core.drift.performance import TRUE, Outcomes, Processes, after_window, called
 from mooring.core.drift.reference import FeatureReference, Reference
 from mooring.core.drift.watch import Watch
 from mooring.core.monitoring import shown
+from mooring.core.sentences import bounded
 from mooring.core.telemetry import Counted
 
 #: The probability of ever alarming without a reason, of one beginning.
@@ -293,7 +295,8 @@ def told(watch: Watch, reference: Reference, known: Concept | None) -> Told | No
     output = judged_output(watch, reference)
     if output is None:
         return None
-    status: dict[str, Any] = {"state": "InsufficientData", "output": output.name, "labels": 0}
+    name = bounded(output.name, NAME_LENGTH)
+    status: dict[str, Any] = {"state": "InsufficientData", "output": name, "labels": 0}
     if known is None:
         return Told({**status, "message": "no label has come (POST /feedback of the collector)"})
     status |= {"revision": known.revision}
@@ -319,12 +322,12 @@ def told(watch: Watch, reference: Reference, known: Concept | None) -> Told | No
     usual = _usual(watch, reference, known, len(known.recent.labelled))
     whose = "its own first labels have" if watch.retrained else "the reference has"
     message = (
-        f"{output.name} means something else by now: "
+        f"{name} means something else by now: "
         f"{_worse(alarmed, known.recent, usual, called(output.grid), whose)} at the same scores, "
         f"by {known.recent.total:.0f} labels since {shown(known.zero_at)} (p = {p:.1g})"
     )
     status |= {"state": "Drifted", "since": shown(known.alarm_at), "message": message}
-    where = f"{output.name}@{known.revision}"
+    where = f"{name}@{known.revision}"
     return Told(status, message, known.zero_at, where)
 
 
