@@ -6,6 +6,7 @@ import asyncio
 import base64
 import hashlib
 import hmac
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -130,14 +131,19 @@ async def test_one_that_says_nothing_is_given_up(key: Path) -> None:
     assert (await post("http://127.0.0.1:9/", key)).startswith("cannot be reached")
 
 
-async def test_an_attempt_is_made_once_and_its_answer_brings_the_key_back(key: Path) -> None:
-    asked = []
+def noting(asked: list[str], status: int) -> Callable[[web.Request], Awaitable[web.Response]]:
+    """Answers with this status, and notes the ids of the events that it is sent."""
 
     async def answer(request: web.Request) -> web.Response:
         asked.append(request.headers["webhook-id"])
-        return web.Response(status=500)
+        return web.Response(status=status)
 
-    async with listening("POST", answer) as url:
+    return answer
+
+
+async def test_an_attempt_is_made_once_and_its_answer_brings_the_key_back(key: Path) -> None:
+    asked: list[str] = []
+    async with listening("POST", noting(asked, 500)) as url:
         deliveries, queue = deliveries_to(Sink("a", url + "/", key, namespaces=("shop",)))
         for _ in range(3):
             deliveries.start(KEY, Delivery("rr", "a", 1, "id-1", "{}"))
@@ -153,13 +159,8 @@ async def test_an_attempt_is_made_once_and_its_answer_brings_the_key_back(key: P
 
 
 async def test_another_event_for_a_request_of_the_same_name_is_sent_too(key: Path) -> None:
-    asked = []
-
-    async def answer(request: web.Request) -> web.Response:
-        asked.append(request.headers["webhook-id"])
-        return web.Response(status=202)
-
-    async with listening("POST", answer) as url:
+    asked: list[str] = []
+    async with listening("POST", noting(asked, 202)) as url:
         deliveries, queue = deliveries_to(Sink("a", url + "/", key))
         for event in ("id-1", "id-2"):
             deliveries.start(KEY, Delivery("rr", "a", 1, event, "{}"))
